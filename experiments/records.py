@@ -1,0 +1,223 @@
+"""Records: one file per computed point, so that a rerun computes only what is missing.
+
+A record is a NumPy archive (`numpy.load` opens it) followed by the SHA-256 of all its bytes. Its
+name is a hash of the experiment's name, the point and the version, and it holds the arrays and the
+JSON metadata. It is written under a temporary name and renamed: a reader sees all of it or none.
+A file that is damaged, or holds another point than its name says, is computed anew.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import io
+import json
+import os
+import platform
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import lprjax
+
+FORMAT = 1
+"""Version of the file format; a new one makes every stored record a stranger."""
+
+_META = "meta.json"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class Record(NamedTuple):
+    """What was computed for one point."""
+
+    point: Any
+    """The point, as it was asked for."""
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+    """The identity of the point, versions, device, seconds and date."""
+
+
+def identity(point: Any, experiment: str, version: int = 1) -> dict[str, Any]:
+    """What a record is a record of, in plain JSON values.
+
+    Args:
+        point: a dataclass instance or mapping of plain values (numbers, strings, bools, None,
+            tuples and mappings of them). Its type's name is part of it.
+        experiment: the experiment's name.
+        version: the experiment's version, to be raised when its code computes something else.
+
+    Raises:
+        TypeError: a value is not plain.
+        ValueError: a number is not finite.
+    """
+    if dataclasses.is_dataclass(point) and not isinstance(point, type):
+        values = dataclasses.asdict(point)
+    elif isinstance(point, Mapping):
+        values = dict(point)
+    else:
+        raise TypeError(f"a point is a dataclass instance or a mapping, got {point!r}")
+    kind = type(point).__name__
+    whole = dict(format=FORMAT, experiment=experiment, version=version, kind=kind, point=values)
+    try:
+        return json.loads(json.dumps(whole, sort_keys=True, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        message = f"{error}: a point holds finite, plain values only, got {values}"
+        raise type(error)(message) from None
+
+
+def record_path(folder: str | Path, who: Mapping[str, Any]) -> Path:
+    """The file of the record with that identity: a hash of it, the same on every machine."""
+    text = json.dumps(who, sort_keys=True, allow_nan=False)
+    return Path(folder) / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
+
+
+def save(
+    folder: str | Path,
+    point: Any,
+    arrays: Mapping[str, Any],
+    *,
+    experiment: str | None = None,
+    version: int = 1,
+    seconds: float = float("nan"),
+) -> Record:
+    """Write the record of a point, replacing an older one, and return it.
+
+    Args:
+        folder: made if it is not there.
+        point: see :func:`identity`.
+        arrays: numbers or arrays of numbers, strings or bools, by name.
+        experiment: name of the experiment; the folder's name if not given.
+        version: version of the experiment.
+        seconds: how long the computation took (s).
+
+    Raises:
+        TypeError: an array would hold Python objects.
+    """
+    folder = Path(folder)
+    who = identity(point, experiment or folder.name, version)
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    for name, value in arrays.items():
+        if value.dtype == object:
+            raise TypeError(f"array {name!r} holds Python objects: store numbers or strings")
+    device = jax.devices()[0]
+    meta = {
+        "identity": who,
+        "versions": {
+            "lprjax": lprjax.__version__,
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "device": f"{device.platform}: {device.device_kind}",
+        "seconds": round(seconds, 3) if np.isfinite(seconds) else None,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:  # numpy.savez, but free to name an array "file"
+        for name, value in {_META: np.array(json.dumps(meta)), **arrays}.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, value, allow_pickle=False)
+    payload = buffer.getvalue()
+    _replace(record_path(folder, who), payload + hashlib.sha256(payload).digest())
+    return Record(point, arrays, meta)
+
+
+def load(
+    folder: str | Path, point: Any, *, experiment: str | None = None, version: int = 1
+) -> Record | None:
+    """The stored record of a point, or None where there is none to be trusted.
+
+    Arguments as in :func:`save`. A file that is cut short, altered, or holds another point is
+    reported by a `RuntimeWarning` that says which.
+    """
+    folder = Path(folder)
+    who = identity(point, experiment or folder.name, version)
+    path = record_path(folder, who)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    payload, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    if hashlib.sha256(payload).digest() != digest:
+        return _distrust(path, "it is cut short or altered (its checksum does not match)")
+    with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+        arrays = dict(archive)
+    meta = json.loads(str(arrays.pop(_META)))
+    if meta["identity"] != who:
+        return _distrust(path, f"it holds {meta['identity']}, not {who}")
+    return Record(point, arrays, meta)
+
+
+def run_points(
+    points: Iterable[Any],
+    compute: Callable[[Any], Mapping[str, Any]] | None,
+    folder: str | Path,
+    fresh: bool = False,
+    *,
+    experiment: str | None = None,
+    version: int = 1,
+) -> Iterator[Record]:
+    """Yield the records of the points in their order, computing those that are missing.
+
+    A bar on the standard error stream shows the time left. Several processes may share the folder;
+    each record is then whole, whoever wrote it, but only different points share the work.
+
+    Args:
+        points: see :func:`identity`.
+        compute: the arrays of a point, by name, from nothing but the point. None reads only.
+        folder: where the records are.
+        fresh: compute every point, stored or not.
+        experiment, version: see :func:`save`.
+
+    Raises:
+        FileNotFoundError: `compute` is None and a point has no record to be trusted.
+    """
+    points = list(points)
+    names = dict(experiment=experiment or Path(folder).name, version=version)
+    stored = [
+        not (fresh and compute) and record_path(folder, identity(point, **names)).exists()
+        for point in points
+    ]
+    # Stored points count as done from the start: the time left is that of computing the others.
+    with tqdm(total=len(points), initial=sum(stored), desc=names["experiment"]) as bar:
+        for point, known in zip(points, stored, strict=True):
+            record = None if fresh and compute else load(folder, point, **names)
+            if record is None:
+                if compute is None:
+                    raise FileNotFoundError(
+                        f"no record of {point} in {folder}: run once without --plot-only"
+                    )
+                start = time.perf_counter()
+                arrays = {name: np.asarray(value) for name, value in compute(point).items()}
+                seconds = time.perf_counter() - start
+                record = save(folder, point, arrays, seconds=seconds, **names)
+            bar.update(not known)
+            yield record
+
+
+def _distrust(path: Path, reason: str) -> None:
+    warnings.warn(f"{path} is not used: {reason}", RuntimeWarning, stacklevel=3)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file in one step: readers and other writers see the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,103 @@
+"""Real spherical harmonics Y_lm as polynomials of a unit vector.
+
+Convention: orthonormal on the unit sphere, real, no Condon–Shortley sign left in the real
+functions: Y_1 = sqrt(3/4pi) (y, z, x); order l = 0 … l_max, m = -l … l, index l^2 + l + m.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import comb, factorial, pi, sqrt
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def _harmonic(l: int, m: int) -> dict[tuple[int, int, int], float]:
+    """Coefficients of r^l Y_lm as a homogeneous polynomial: {(a, b, c): coefficient of x^a y^b z^c}.
+
+    r^l Y_lm = N_lm Pi_lm(z, r) * (Re or Im)(x + i y)^|m|, with Pi the polynomial left of the
+    associated Legendre function (Helgaker, Jorgensen, Olsen 2000, section 6.4).
+    """
+    mu = abs(m)
+    norm = sqrt((2 * l + 1) / (4 * pi) * factorial(l - mu) / factorial(l + mu))
+    norm *= sqrt(2) if m else 1.0
+    terms: dict[tuple[int, int, int], float] = {}
+    for k in range((l - mu) // 2 + 1):
+        # d^mu/dz^mu of the Legendre polynomial's term z^(l-2k), times r^(2k) expanded
+        legendre = (-1) ** k * comb(l, k) * comb(2 * l - 2 * k, l) / 2**l
+        legendre *= factorial(l - 2 * k) / factorial(l - 2 * k - mu)
+        for i in range(k + 1):
+            for j in range(k - i + 1):
+                radius = factorial(k) / (factorial(i) * factorial(j) * factorial(k - i - j))
+                for p in range(mu + 1):
+                    # (x + i y)^mu: term x^(mu-p) (i y)^p; even p are real, odd p imaginary
+                    if (p % 2 == 1) != (m < 0):
+                        continue
+                    sign = (-1) ** (p // 2)
+                    key = (2 * i + mu - p, 2 * j + p, l - 2 * k - mu + 2 * (k - i - j))
+                    value = norm * legendre * radius * comb(mu, p) * sign
+                    terms[key] = terms.get(key, 0.0) + value
+    return terms
+
+
+def _derivative(terms: dict[tuple[int, int, int], float], axis: int) -> dict:
+    """d/dx_axis of a polynomial."""
+    out = {}
+    for key, value in terms.items():
+        if key[axis]:
+            lower = tuple(e - (axis == a) for a, e in enumerate(key))
+            out[lower] = out.get(lower, 0.0) + key[axis] * value
+    return out
+
+
+@lru_cache(maxsize=None)
+def _polynomials(l_max: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exponents (n_monomials, 3) and the matrix (n_monomials, 4, (l_max+1)^2) that makes of them
+    the harmonics and their three derivatives."""
+    harmonics = [_harmonic(l, m) for l in range(l_max + 1) for m in range(-l, l + 1)]
+    columns = [harmonics] + [[_derivative(h, axis) for h in harmonics] for axis in range(3)]
+    keys = sorted({key for column in columns for terms in column for key in terms})
+    matrix = np.zeros((len(keys), 4, len(harmonics)))
+    for c, column in enumerate(columns):
+        for h, terms in enumerate(column):
+            for key, value in terms.items():
+                matrix[keys.index(key), c, h] = value
+    return np.array(keys), matrix
+
+
+def _monomials(unit: jnp.ndarray, l_max: int) -> jnp.ndarray:
+    """All x^a y^b z^c that the harmonics up to l_max need, (..., n_monomials)."""
+    exponents, _ = _polynomials(l_max)
+    powers = [jnp.ones_like(unit)]
+    for _ in range(l_max):
+        powers.append(powers[-1] * unit)
+    powers = jnp.stack(powers, axis=-1)  # (..., 3, l_max + 1)
+    x, y, z = exponents.T
+    return powers[..., 0, x] * powers[..., 1, y] * powers[..., 2, z]
+
+
+def spherical_harmonics(unit: jnp.ndarray, l_max: int) -> jnp.ndarray:
+    """Real spherical harmonics of unit vectors, Y_lm, shape (..., (l_max+1)^2).
+
+    unit: (..., 3), dimensionless, |unit| = 1. Off the sphere the value is that of the homogeneous
+    polynomial r^l Y_lm; derivatives of R(r) Y_lm(r/|r|) are right because they pass through r/|r|.
+    """
+    _, matrix = _polynomials(l_max)
+    return _monomials(unit, l_max) @ matrix[:, 0]
+
+
+def spherical_harmonics_and_slopes(
+    unit: jnp.ndarray, r: jnp.ndarray, l_max: int
+) -> tuple[jnp.ndarray, jnp.ndarray]:
+    """Y_lm(r/|r|) and its gradient with respect to the vector, (..., 3, (l_max+1)^2) in 1/Å.
+
+    grad Y = (1 - u u^T) g / r, with g the gradient of the homogeneous polynomial at u = r/|r|.
+    unit: (..., 3); r: (...) in Å.
+    """
+    _, matrix = _polynomials(l_max)
+    values = _monomials(unit, l_max) @ matrix.reshape(len(matrix), -1)
+    values = values.reshape(*unit.shape[:-1], *matrix.shape[1:])
+    gradient = values[..., 1:, :]
+    radial = jnp.sum(unit[..., None] * gradient, axis=-2, keepdims=True)
+    return values[..., 0, :], (gradient - unit[..., None] * radial) / r[..., None, None]

@@ -1,0 +1,406 @@
+"""Design rows: the Jacobian of every observable with respect to the coefficients, exact.
+
+All observables are derivatives of E = sum_i B(i) . c, so a row is a derivative of sum_i B(i). The
+chain rule goes through the channels A_v(j), v = (z, n, l, m):
+
+    d(sum_j B_k(j)) / dx = sum_{v, j} W_kv(j) dA_v(j)/dx,      W_kv(j) = dB_k(j) / dA_v(j).
+
+W costs a few products per (function, channel); dA/dx, x = positions and strain, holds one gradient
+per (edge, channel). For each (z, n, l) the rows of all functions, all atoms and all kinds are then
+*one* matrix product, instead of one reverse pass per function. Force-constant rows are a forward
+derivative of the force rows.
+
+Signs and units are those of `observables`: forces -dE/dR (eV/Å), virial -dE/d(strain) (eV), force
+constants d2E/dR dR (eV/Å^2), each per unit coefficient (eV).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from math import gcd
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lprjax.ace import (
+    ACESpec,
+    atomic_base,
+    check_species,
+    radial_functions,
+    species_one_hot,
+    tables,
+)
+from lprjax.angular import spherical_harmonics_and_slopes
+from lprjax.factors import Factor, empty, extend
+from lprjax.neighbours import Graph, moved
+from lprjax.observables import checked_atoms, checked_kinds
+from lprjax.structures import Labels
+
+CHUNK = 8  # atoms whose rows are made at a time: their neighbours' weights fit the cache
+
+
+class Rows(NamedTuple):
+    """Rows of one structure, C = spec.n_columns: row . c is the observable; None if not asked for.
+
+    energy: (C,); forces: (n, 3, C); virial: (3, 3, C); force_constants: (n_a, 3, n, 3, C).
+    """
+
+    energy: jax.Array | None = None
+    forces: jax.Array | None = None
+    virial: jax.Array | None = None
+    force_constants: jax.Array | None = None
+
+
+class _Group(NamedTuple):
+    """The functions that contain the channels (z, n, l): entries start … start + size of W, by
+    channel, then by slot (function)."""
+
+    z: int
+    n: int
+    l: int
+    channels: np.ndarray  # (2l+1,) channel indices
+    functions: np.ndarray  # (n_slots,) function of each slot
+    start: int
+    size: int
+
+
+class _Bucket(NamedTuple):
+    """Entries of W that are sums of at most `terms.shape[1]` products."""
+
+    terms: np.ndarray  # (n_entries, n_terms) index of the product
+    values: np.ndarray  # (n_entries, n_terms), zero where padded
+
+
+class _Adjoint(NamedTuple):
+    products: np.ndarray  # (P, order - 1) channels of the products left after taking one factor
+    buckets: list[_Bucket]
+    order: np.ndarray  # position of every entry of W in the concatenated buckets
+    groups: list[_Group]
+    slots_of: np.ndarray  # (n_many_body, most) slots of each function, padded with the last + 1
+
+
+@lru_cache(maxsize=32)
+def _adjoint(spec: ACESpec) -> _Adjoint:
+    """Tables of W = dB/dA as sums of products, from the product rule on every term."""
+    t = tables(spec)
+    order = t.term_channels.shape[1]
+    taken = t.term_channels.T.ravel()
+    rest = np.concatenate([np.delete(t.term_channels, a, axis=1) for a in range(order)])
+    function, value = np.tile(t.term_function, order), np.tile(t.term_value, order)
+    real = taken < t.n_channels
+    taken, rest, function, value = taken[real], rest[real], function[real], value[real]
+    products, product_of = np.unique(rest, axis=0, return_inverse=True)
+
+    groups, entry_of, start = [], np.empty(len(taken), int), 0
+    _, group_of = np.unique(t.channels[:, :3], axis=0, return_inverse=True)
+    for g in range(group_of.max() + 1):
+        channels = np.flatnonzero(group_of == g)
+        here = np.isin(taken, channels)
+        functions, slot = np.unique(function[here], return_inverse=True)
+        entry_of[here] = start + (taken[here] - channels[0]) * len(functions) + slot
+        z, n, l, _ = t.channels[channels[0]].tolist()
+        groups.append(_Group(z, n, l, channels, functions, start, functions.size * channels.size))
+        start += groups[-1].size
+    # The same (entry, product) may come from several factors of one term: add them up.
+    pairs, pair_of = np.unique(
+        np.stack([entry_of, product_of.ravel()], axis=1), axis=0, return_inverse=True
+    )
+    values = np.bincount(pair_of.ravel(), weights=value)
+    buckets, position = _buckets(pairs, values, start)
+    slots = np.concatenate([g.functions for g in groups])
+    return _Adjoint(products, buckets, position, groups, _positions_by(slots, t.n_many_body))
+
+
+def _buckets(pairs: np.ndarray, values: np.ndarray, n_entries: int):
+    """Entries sorted into buckets of 1, 2, 4, … products, and where each entry ended up."""
+    counts = np.bincount(pairs[:, 0], minlength=n_entries)
+    first = np.cumsum(counts) - counts
+    width = 2 ** np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
+    buckets, members = [], []
+    for w in np.unique(width):
+        mine = np.flatnonzero(width == w)
+        lane = np.arange(w)[None, :]
+        valid = lane < counts[mine, None]
+        source = np.where(valid, first[mine, None] + lane, 0)
+        buckets.append(_Bucket(pairs[source, 1], np.where(valid, values[source], 0.0)))
+        members.append(mine)
+    position = np.empty(n_entries, int)
+    position[np.concatenate(members)] = np.arange(n_entries)
+    return buckets, position
+
+
+def _positions_by(labels: np.ndarray, n: int) -> np.ndarray:
+    """Row k: the positions at which `labels` equals k, padded with len(labels)."""
+    counts = np.bincount(labels, minlength=n)
+    table = np.full((n, counts.max()), len(labels))
+    by_label = np.argsort(labels, kind="stable")
+    lane = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table[labels[by_label], lane] = by_label
+    return table
+
+
+def _adjoint_weights(spec: ACESpec, base: jnp.ndarray) -> jnp.ndarray:
+    """W, shape (n_entries, n_atoms): dB_k/dA_v at every site; base is A with the unit channel."""
+    a = _adjoint(spec)
+    product = jnp.ones_like(base[:1])
+    for column in a.products.T:
+        product = product * base[column]
+    parts = [
+        sum(b.values[:, lane, None] * product[b.terms[:, lane]] for lane in range(b.terms.shape[1]))
+        for b in a.buckets
+    ]
+    return jnp.concatenate(parts)[a.order]
+
+
+class _Edges(NamedTuple):
+    """What the rows need of some atoms' edges; zero on padded ones. Shapes (n, K, …)."""
+
+    vectors: jax.Array  # (3,) Å
+    is_own: jax.Array  # (n, 1, n_elements) one-hot species of the centre
+    is_other: jax.Array  # (n_elements,) one-hot species of the neighbour
+    radial: jax.Array  # (n_max,)
+    radial_slope: jax.Array  # (3, n_max) gradient with respect to the vector, 1/Å
+    angular: jax.Array  # ((l_max+1)^2,)
+    angular_slope: jax.Array  # (3, (l_max+1)^2)
+    pair: jax.Array  # (n_max,)
+    pair_slope: jax.Array  # (3, n_max)
+
+
+def _edges(spec: ACESpec, graph: Graph) -> _Edges:
+    vectors = graph.vectors()
+    r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
+    unit = vectors / r[..., None]
+    (radial, pair), (radial_slope, pair_slope) = jax.jvp(
+        lambda r: radial_functions(spec, r, graph.edge_mask), (r,), (jnp.ones_like(r),)
+    )
+    angular, angular_slope = spherical_harmonics_and_slopes(unit, r, tables(spec).l_max)
+    along = lambda slope: unit[..., None] * slope[..., None, :]  # noqa: E731
+    return _Edges(
+        vectors,
+        species_one_hot(spec, graph.species)[:, None],
+        species_one_hot(spec, graph.species[graph.neighbours]),
+        radial,
+        along(radial_slope),
+        angular,
+        angular_slope,
+        pair,
+        along(pair_slope),
+    )
+
+
+def _channel_slopes(group: _Group, edges: _Edges) -> jnp.ndarray:
+    """d phi_nlm / d r_ij of one group, (n, K, 3, 2l+1), whatever the species."""
+    n, here = group.n - 1, slice(group.l**2, (group.l + 1) ** 2)
+    return (
+        edges.radial_slope[..., n, None] * edges.angular[..., None, here]
+        + edges.radial[..., n, None, None] * edges.angular_slope[..., here]
+    )
+
+
+def _group_rows(group: _Group, edges: _Edges, seen_by, weights, base):
+    """One group's share of the rows of a few atoms, by slot.
+
+    weights: (c, K + 1, m, n_slots), W at the neighbours and, last, at the atom itself;
+    seen_by: (c, K + 1, n_elements), their species; base: (m, c).
+    Returns forces (c, 3, n_elements, n_slots); virial and A (10, n_elements, n_slots).
+    """
+    slopes = _channel_slopes(group, edges)
+    own = slopes * edges.is_other[..., group.z, None, None]
+    # Site j sees atom i along r_ji = -r_ij: grad phi_nlm(-r) = (-1)^(l+1) grad phi_nlm(r).
+    seen = (-1.0) ** group.l * slopes * edges.is_own[..., group.z, None, None]
+    forces = jnp.concatenate([seen, jnp.sum(own, axis=1, keepdims=True)], axis=1)
+    forces = jnp.stack(
+        [
+            jnp.einsum("ikam,ikmt->iat", forces * seen_by[..., c, None, None], weights)
+            for c in range(seen_by.shape[-1])
+        ],
+        axis=2,
+    )
+    virial = -jnp.einsum("ika,ikbm->abim", edges.vectors, own)
+    sums = jnp.concatenate([virial.reshape(9, *virial.shape[2:]), base.T[None]])
+    sums = sums[:, None] * edges.is_own[:, 0].T[None, :, :, None]
+    return forces, jnp.einsum("scim,imt->sct", sums, weights[:, -1])
+
+
+def _many_body_rows(spec: ACESpec, graph: Graph, edges: _Edges):
+    """Rows of the many-body functions: forces (n, 3, n_elements, n_many_body); virial and energy
+    (10, n_elements, n_many_body). Atom by atom, from the sites that feel it move."""
+    groups, t = _adjoint(spec).groups, tables(spec)
+    base, _ = atomic_base(spec, graph)
+    # Atoms first: the neighbours' weights are then gathered as whole rows.
+    weights = _adjoint_weights(spec, base).T
+    weights = [
+        weights[:, g.start : g.start + g.size].reshape(len(weights), len(g.channels), -1)
+        for g in groups
+    ]
+
+    def receive(part):
+        atoms, neighbours, edges = part
+        sites = jnp.concatenate([neighbours, atoms[:, None]], axis=1)
+        seen_by = species_one_hot(spec, graph.species[sites])
+        parts = [
+            _group_rows(g, edges, seen_by, w[sites], base[g.channels][:, atoms])
+            for g, w in zip(groups, weights, strict=True)
+        ]
+        return tuple(_slot_sums(spec, jnp.concatenate(p, -1)) for p in zip(*parts, strict=True))
+
+    n = len(graph.positions)
+    chunked = partial(jax.tree.map, lambda x: x.reshape(-1, gcd(n, CHUNK), *x.shape[1:]))
+    forces, sums = jax.lax.map(receive, chunked((jnp.arange(n), graph.neighbours, edges)))
+    sums = jnp.sum(sums, axis=0)
+    # B of order v is homogeneous of degree v in A: sum_v A_v dB/dA_v = v B.
+    orders = np.array([len(f.factors) for f in t.functions])
+    return forces.reshape(n, *forces.shape[2:]), sums.at[-1].divide(orders[None, :])
+
+
+def _slot_sums(spec: ACESpec, slots: jnp.ndarray) -> jnp.ndarray:
+    """Slots (…, n_slots) added up to functions (…, n_many_body)."""
+    padded = jnp.concatenate([slots, jnp.zeros_like(slots[..., :1])], axis=-1)
+    return sum(padded[..., lane] for lane in _adjoint(spec).slots_of.T)
+
+
+def _pair_rows(spec: ACESpec, edges: _Edges):
+    """Rows of the pair functions, shaped as the many-body ones.
+
+    An atom feels its own site and its neighbour's: centre c that sees z, and the reverse.
+    """
+    centre = edges.is_own[..., :, None] * edges.is_other[..., None, :]  # (n, K, c, z)
+    both = centre + jnp.swapaxes(centre, 2, 3)
+    forces = jnp.einsum("ikcz,ikan->iaczn", both, edges.pair_slope)
+    virial = -jnp.einsum("ikcz,ika,ikbn->abczn", centre, edges.vectors, edges.pair_slope)
+    energy = jnp.einsum("ikcz,ikn->czn", centre, edges.pair)
+    sums = jnp.concatenate([virial.reshape(9, *energy.shape), energy[None]])
+    flat = lambda x: x.reshape(*x.shape[:-2], -1)  # noqa: E731
+    return flat(forces), flat(sums)
+
+
+def _energy_forces_virial(spec: ACESpec, graph: Graph):
+    """Rows of all first-order kinds: energy (C,), forces (n, 3, C), virial (3, 3, C)."""
+    edges = _edges(spec, graph)
+    parts = zip(_many_body_rows(spec, graph, edges), _pair_rows(spec, edges), strict=True)
+    forces, sums = (jnp.concatenate(p, axis=-1) for p in parts)
+    sums = sums.reshape(10, -1)
+    return sums[9], forces.reshape(*forces.shape[:2], -1), sums[:9].reshape(3, 3, -1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _first_order(spec: ACESpec, graph: Graph):
+    return _energy_forces_virial(spec, graph)
+
+
+@partial(jax.jit, static_argnums=0)
+def _force_constants(spec: ACESpec, graph: Graph, atoms: jax.Array) -> jnp.ndarray:
+    """(n_a, 3, n, 3, C): minus the derivative of the force rows along each displacement."""
+
+    def column(direction):
+        atom, axis = direction
+        tangent = jnp.zeros_like(graph.positions).at[atom, axis].set(1.0)
+        forces = lambda x: _energy_forces_virial(spec, moved(graph, x))[1]  # noqa: E731
+        return -jax.jvp(forces, (graph.positions,), (tangent,))[1]
+
+    axes = jnp.tile(jnp.arange(3), len(atoms))
+    columns = jax.lax.map(column, (jnp.repeat(atoms, 3), axes))
+    return columns.reshape(len(atoms), 3, *columns.shape[1:])
+
+
+def design_rows(
+    spec: ACESpec,
+    graph: Graph,
+    kinds: Sequence[str] = ("energy", "forces"),
+    *,
+    atoms: Sequence[int] = (0,),
+) -> Rows:
+    """The rows of one structure, d(observable)/d(coefficients), exact to roundoff.
+
+    graph: n atoms, padding included; kinds: as in `observables.observe`, whose shapes, units and
+    signs the rows share; atoms: those displaced for the force constants. Compiled once per shape.
+    Raises ValueError for unknown species, kinds or atoms, RuntimeError without float64.
+    """
+    check_species(spec, graph)
+    kinds = checked_kinds(kinds)
+    rows = {}
+    if set(kinds) - {"force_constants"}:
+        found = zip(("energy", "forces", "virial"), _first_order(spec, graph), strict=True)
+        rows |= {kind: value for kind, value in found if kind in kinds}
+    if "force_constants" in kinds:
+        displaced = checked_atoms(atoms, graph)
+        rows["force_constants"] = _force_constants(spec, graph, displaced)
+    return Rows(**rows)
+
+
+def stacked(kind: str, value: jax.Array, n_atoms: int) -> np.ndarray:
+    """One observable of a structure as a stack of scalar rows, (r,) for labels, (r, C) for rows.
+
+    energy: r = 1; forces: 3 n_atoms; virial: 6, in Voigt order xx, yy, zz, yz, xz, xy (the mean of
+    the two off-diagonal components); force_constants: 9 n_a n_atoms. Padding atoms are left out.
+    """
+    value = np.asarray(value)
+    if kind == "energy":
+        return value[None]
+    if kind == "virial":
+        a, b = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
+        return 0.5 * (value[a, b] + value[b, a])
+    atoms_first = value if kind == "forces" else value[:, :, :n_atoms]
+    kept = atoms_first[:n_atoms] if kind == "forces" else atoms_first
+    leading = 2 if kind == "forces" else 4
+    return kept.reshape(-1, *value.shape[leading:])
+
+
+def compress_structures(
+    spec: ACESpec,
+    samples: Iterable[tuple[Graph, Labels]],
+    kinds: Sequence[str] = ("energy", "forces"),
+    *,
+    atoms: Sequence[int] = (0,),
+    reference_energies: Mapping[str, float] | None = None,
+) -> dict[str, Factor]:
+    """One factor per kind of a group of structures, structure by structure: rows never pile up.
+
+    samples: graphs with their labels (of the real atoms, or padded as the graph); targets are
+    total energies less the isolated atoms' (eV), forces (eV/Å), the six virials (eV), force
+    constants (eV/Å^2) of the displaced `atoms`. Graphs that share a shape compile once.
+    Raises ValueError, naming the structure, for labels that are missing, of the wrong shape or not
+    finite, and for no samples at all.
+    """
+    kinds = checked_kinds(kinds)
+    e0 = np.array([(reference_energies or {}).get(e, 0.0) for e in spec.elements])
+    factors: dict[str, Factor] = {}
+    for number, (graph, labels) in enumerate(samples):
+        n = int(np.sum(np.asarray(graph.atom_mask)))
+        targets = {k: _target(k, labels, graph, len(atoms), number) for k in kinds}
+        if "energy" in targets:
+            counts = np.asarray(species_one_hot(spec, graph.species)).sum(axis=0)
+            targets["energy"] = targets["energy"] - counts @ e0
+        rows = design_rows(spec, graph, kinds, atoms=atoms)
+        for kind in kinds:
+            x, y = stacked(kind, getattr(rows, kind), n), stacked(kind, targets[kind], n)
+            factors[kind] = extend(factors.get(kind, empty(spec.n_columns)), x, y)
+    if not factors:
+        raise ValueError("no structures arrived; wanted at least one (graph, labels) pair")
+    return factors
+
+
+def _target(kind: str, labels: Labels, graph: Graph, n_displaced: int, number: int) -> np.ndarray:
+    value = getattr(labels, kind)
+    if value is None:
+        raise ValueError(
+            f"structure {number} has no label {kind!r}; leave the kind out or label the structure"
+        )
+    value = np.asarray(value, float)
+    sizes = {len(graph.positions), int(np.sum(np.asarray(graph.atom_mask)))}
+    shapes = {
+        "energy": {()},
+        "forces": {(n, 3) for n in sizes},
+        "virial": {(3, 3)},
+        "force_constants": {(n_displaced, 3, n, 3) for n in sizes},
+    }[kind]
+    if value.shape not in shapes:
+        raise ValueError(
+            f"{kind} of structure {number} have shape {value.shape}; wanted {min(shapes)}"
+        )
+    if not np.all(np.isfinite(value)):
+        raise ValueError(f"{kind} of structure {number} hold NaN or infinity; leave it out")
+    return value

@@ -1,0 +1,171 @@
+"""The homogeneous lattice: its equilibrium size and its elasticity, for any potential.
+
+Both come from derivatives of the energy E = sum_i E_i alone, so any potential will do.
+"""
+
+import dataclasses
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import units
+
+from lprjax.neighbours import build_graph, moved
+from lprjax.observables import as_argument, cutoff_of
+from lprjax.structures import Structure, require_x64
+
+GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/A^3 times this is in GPa
+RUNAWAY = math.log(4.0 / 3.0)  # a crystal that grows or shrinks by more has no equilibrium nearby
+
+_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+class Equilibrium(NamedTuple):
+    """A crystal at zero pressure; `converged` is False where Newton's method did not settle."""
+
+    structure: Structure
+    scale: float  # of the start: lattice constant = scale * that of the start
+    energy_per_atom: float  # eV
+    curvature: float  # d2E / d(ln scale)^2, eV of the cell; negative where unstable
+    iterations: int
+    converged: bool
+
+
+def equilibrium(
+    potential,
+    structure: Structure,
+    *,
+    tolerance: float = 1e-12,
+    max_iterations: int = 50,
+    r_cut: float | None = None,
+) -> Equilibrium:
+    """The size at which a crystal is free of pressure, its shape and fractional positions kept.
+
+    Root in s of dE/ds, E(s) the energy with positions and cell times exp(s), by Newton's method
+    with at most 5 % per iteration, downhill where the curvature is negative; given up where the
+    crystal has shrunk or grown by more than a third.
+
+    Args:
+        potential: callable graph -> site energies (n,), eV.
+        structure: the start, some way from the equilibrium at most.
+        tolerance: of the last Newton step in s, dimensionless.
+        max_iterations: Newton steps allowed.
+        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+
+    Returns:
+        Equilibrium; not converged is said there and raises nothing.
+    """
+    require_x64()
+    r_cut = cutoff_of(potential, r_cut)
+    argument = as_argument(potential, "potential")
+    log_scale, step, iterations = 0.0, math.inf, 0
+    while True:
+        crystal = _scaled(structure, math.exp(log_scale))
+        values = _size_derivatives(argument, build_graph(crystal, r_cut))
+        energy, slope, curvature = (float(value) for value in values)
+        lost = not (math.isfinite(slope) and abs(log_scale) < RUNAWAY)
+        if abs(step) <= tolerance or iterations == max_iterations or lost:
+            break
+        step = -slope / curvature if curvature > 0 else math.copysign(0.05, -slope)
+        step = min(max(step, -0.05), 0.05)
+        log_scale, iterations = log_scale + step, iterations + 1
+    return Equilibrium(
+        structure=crystal,
+        scale=math.exp(log_scale),
+        energy_per_atom=energy / structure.n_atoms,
+        curvature=curvature,
+        iterations=iterations,
+        converged=abs(step) <= tolerance and curvature > 0 and not lost,
+    )
+
+
+def _scaled(structure: Structure, scale: float) -> Structure:
+    return dataclasses.replace(
+        structure, positions=structure.positions * scale, cell=structure.cell * scale
+    )
+
+
+@jax.jit
+def _size_derivatives(potential, graph):
+    def energy(s):
+        grown = moved(graph, graph.positions * jnp.exp(s), graph.cell * jnp.exp(s))
+        return potential(grown).sum()
+
+    zero = jnp.zeros(())
+    (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(energy), (zero,), (zero + 1.0,))
+    return value, slope, curvature
+
+
+class Elasticity(NamedTuple):
+    """Second-order elasticity of a crystal, Voigt order xx, yy, zz, yz, xz, xy."""
+
+    relaxed: np.ndarray  # (6, 6) eV/A^3, atoms follow the strain to their new equilibrium
+    clamped: np.ndarray  # (6, 6) eV/A^3, fractional positions held
+    stress: np.ndarray  # (6,) eV/A^3 of the unstrained crystal, positive in tension
+    optical: np.ndarray  # eigenvalues of the Hessian of the cell's atoms, eV/A^2, no translations
+
+
+def elastic_constants(potential, structure: Structure, *, r_cut: float | None = None) -> Elasticity:
+    """The elastic constants of a crystal by differentiation of its energy.
+
+    With E(eps, u) the energy of a cell under x -> (I + eps)(x + u), eps symmetric with
+    engineering shears (eps_yz = e_4 / 2, ...) and V its volume,
+
+        C_clamped = E_ee / V,    C_relaxed = (E_ee - E_eu E_uu^+ E_ue) / V ,
+
+    the Schur complement that lets the atoms of a multilattice settle (internal strain; Born and
+    Huang 1954).  The two agree where every atom is an inversion centre.  With a residual stress
+    these are the derivatives in eps as written, not those in the Lagrangian strain.
+
+    Args:
+        potential: callable graph -> site energies (n,), eV.
+        structure: a crystal cell, best a small one (the cost is 6 + 3 n gradients), with no
+            forces on its atoms.
+        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+
+    Returns:
+        Elasticity; times GPA_PER_EV_A3 in GPa.  A crystal whose `optical` has an entry <= 0 is
+        unstable against a shift of its sublattices: `relaxed` then means nothing.
+    """
+    require_x64()
+    graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=structure.n_atoms)
+    slope, hessian = _strain_derivatives(as_argument(potential, "potential"), graph)
+    slope, hessian, volume = np.asarray(slope), np.asarray(hessian), float(structure.volume)
+    n = structure.n_atoms
+    strains, mixed, atoms = hessian[:6, :6], hessian[:6, 6:], hessian[6:, 6:]
+    values, modes = np.linalg.eigh(_without_translations(n) @ atoms @ _without_translations(n).T)
+    coupling = mixed @ _without_translations(n).T @ modes
+    return Elasticity(
+        relaxed=(strains - (coupling / values) @ coupling.T) / volume,
+        clamped=strains / volume,
+        stress=slope[:6] / volume,
+        optical=values,
+    )
+
+
+def _without_translations(n: int) -> np.ndarray:
+    """(3 n - 3, 3 n): an orthonormal basis of the displacements of n atoms with zero mean."""
+    complement = np.linalg.qr(np.concatenate([np.ones((n, 1)), np.eye(n)[:, 1:]], axis=1))[0]
+    return np.kron(complement[:, 1:].T, np.eye(3))
+
+
+@jax.jit
+def _strain_derivatives(potential, graph):
+    """Gradient and Hessian of the energy in (e_1 ... e_6, u_11 ... u_n3)."""
+    basis = np.zeros((6, 3, 3))
+    for k, (i, j) in enumerate(_VOIGT):
+        basis[k, i, j] = basis[k, j, i] = 1.0 if i == j else 0.5
+
+    def energy(variables):
+        deformation = jnp.eye(3) + jnp.tensordot(variables[:6], jnp.asarray(basis), axes=1)
+        positions = graph.positions + variables[6:].reshape(-1, 3)
+        return potential(moved(graph, positions @ deformation, graph.cell @ deformation)).sum()
+
+    origin = jnp.zeros(6 + graph.positions.size)
+    gradient = jax.grad(energy)
+    column = partial(jax.jvp, gradient, (origin,))
+    columns = jax.lax.map(lambda tangent: column((tangent,))[1], jnp.eye(origin.size))
+    return gradient(origin), columns

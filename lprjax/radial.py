@@ -1,0 +1,84 @@
+"""Radial functions: transformed distance, smooth cutoff, orthogonal polynomials.
+
+Conventions (those of ACEpotentials, except for the power of the cutoff, which is free here):
+
+- generalised Agnesi transform  x(r) = 1 / (1 + a s^q / (1 + s^(q-p))),  s = r / r0,
+  with `a` such that |dx/dr| is largest at r = r0;
+- t = affine image of x with t(0) = -1, t(r_cut) = +1;
+- R_n = P_{n-1}(t) * envelope, n = 1 … n_max, P_n the Jacobi polynomials that make the many-body
+  functions orthonormal in t.
+
+Every function and its first `power - 1` derivatives vanish at the cutoff. Force constants are
+second and third-order elastic constants third derivatives, so the default power 4 keeps both
+continuous when a neighbour crosses the cutoff.
+"""
+
+from __future__ import annotations
+
+from math import exp, lgamma, log
+
+import jax.numpy as jnp
+
+CORE_POWER = 2  # many-body functions vanish quadratically at r = 0, where Y_lm is undefined
+
+
+def agnesi(r: jnp.ndarray, r0: float, p: int, q: int) -> jnp.ndarray:
+    """Generalised Agnesi transform x(r), decreasing from 1 at r = 0; r and r0 in Å.
+
+    x = 1 / (1 + a s^q / (1 + s^(q-p))), s = r/r0. At s = 1 the slope has an extremum for
+    a = (-2q + p(-2 + 4q)) / (p + p^2 + q + q^2)  [d2x/ds2 = 0; Witt et al., J. Chem. Phys. 159
+    (2023) 164101 use the same family].
+    """
+    a = (-2 * q + p * (-2 + 4 * q)) / (p + p**2 + q + q**2)
+    s = r / r0
+    return 1.0 / (1.0 + a * s**q / (1.0 + s ** (q - p)))
+
+
+def _jacobi(t: jnp.ndarray, alpha: int, beta: int, n_max: int) -> jnp.ndarray:
+    """Jacobi polynomials P_0 … P_{n_max-1}, orthonormal for (1-t)^alpha (1+t)^beta on [-1, 1]."""
+    values = [jnp.ones_like(t), (alpha + 1) + (alpha + beta + 2) * (t - 1) / 2]
+    for n in range(2, n_max):
+        c = 2 * n + alpha + beta
+        scale = 2 * n * (n + alpha + beta) * (c - 2)
+        slope, shift = (c - 1) * c * (c - 2) / scale, (c - 1) * (alpha**2 - beta**2) / scale
+        back = 2 * (n + alpha - 1) * (n + beta - 1) * c / scale
+        values.append((slope * t + shift) * values[-1] - back * values[-2])
+    norms = [_jacobi_norm(n, alpha, beta) for n in range(n_max)]
+    return jnp.stack(values[:n_max], axis=-1) / jnp.asarray(norms, t.dtype)
+
+
+def _jacobi_norm(n: int, alpha: int, beta: int) -> float:
+    """Square root of the integral of (1-t)^alpha (1+t)^beta P_n^2 (Abramowitz–Stegun 22.2.1)."""
+    log_square = (alpha + beta + 1) * log(2) - log(2 * n + alpha + beta + 1)
+    log_square += lgamma(n + alpha + 1) + lgamma(n + beta + 1)
+    log_square -= lgamma(n + alpha + beta + 1) + lgamma(n + 1)
+    return exp(log_square / 2)
+
+
+def _transformed(r: jnp.ndarray, r0: float, r_cut: float, p: int, q: int) -> jnp.ndarray:
+    """t(r) in [-1, 1]; distances beyond the cutoff are taken to it, where the envelope vanishes."""
+    inside = jnp.minimum(r, r_cut)
+    end = agnesi(r_cut, r0, p, q)
+    return 1.0 - 2.0 * (agnesi(inside, r0, p, q) - end) / (1.0 - end)
+
+
+def many_body_radial(
+    r: jnp.ndarray, *, r0: float, r_cut: float, n_max: int, power: int
+) -> jnp.ndarray:
+    """Radial functions R_n of the one-particle basis, shape (..., n_max); r in Å, r > 0.
+
+    R_n = P_{n-1}(t) (1-t)^power (1+t)^2, Agnesi (p, q) = (2, 4), orthonormal in t.
+    """
+    t = _transformed(r, r0, r_cut, 2, 4)
+    envelope = (1.0 - t) ** power * (1.0 + t) ** CORE_POWER
+    return _jacobi(t, 2 * power, 2 * CORE_POWER, n_max) * envelope[..., None]
+
+
+def pair_radial(r: jnp.ndarray, *, r0: float, r_cut: float, n_max: int, power: int) -> jnp.ndarray:
+    """Radial functions of the separate pair basis, shape (..., n_max); r in Å, r > 0.
+
+    P_{n-1}(t) (r0/r) (1 - r/r_cut)^power, Agnesi (1, 3): repulsive as 1/r towards the core.
+    """
+    t = _transformed(r, r0, r_cut, 1, 3)
+    envelope = r0 / r * (1.0 - jnp.minimum(r, r_cut) / r_cut) ** power
+    return _jacobi(t, 2 * power, 0, n_max) * envelope[..., None]

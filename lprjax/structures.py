@@ -1,0 +1,367 @@
+"""Atomic structures: one pytree, the crystals the experiments start from, and ASE at the door.
+
+Units: Angstrom, eV. Rows of ``cell`` are the lattice vectors, so a lattice shift ``s`` moves an
+atom by ``s @ cell``. Two-dimensional lattices lie in the plane z = 0 with
+``pbc = (True, True, False)``; their third cell vector only has to be non-zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import atomic_numbers, chemical_symbols
+from ase.io import read
+
+Pbc = tuple[bool, bool, bool]
+
+# Voigt order xx, yy, zz, yz, xz, xy (ASE) -> index into the six numbers.
+_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Structure:
+    """Atoms in a cell; build one with `make_structure`, which validates.
+
+    positions: (n, 3) float64, A.  cell: (3, 3) float64, A, rows are lattice vectors.
+    species: (n,) int32 atomic numbers.  pbc: three bools, static under `jit`.
+    """
+
+    positions: jax.Array
+    cell: jax.Array
+    species: jax.Array
+    pbc: Pbc = dataclasses.field(default=(True, True, True), metadata={"static": True})
+
+    @property
+    def n_atoms(self) -> int:
+        return self.positions.shape[0]
+
+    @property
+    def volume(self) -> jax.Array:
+        """|det cell| in A^3 (of no physical meaning along a direction that is not periodic)."""
+        return jnp.abs(jnp.linalg.det(self.cell))
+
+
+class Labels(NamedTuple):
+    """What a reference calculation (or a potential) says about a structure; None where silent.
+
+    energy: eV, of the whole cell.  forces: (n, 3) eV/A.  virial: (3, 3) eV, W = -dE/d(strain)
+    = -V * stress with stress positive in tension.  force_constants: (n_a, 3, n, 3) eV/A^2,
+    d2E/dR_a dR_j for the rows a that were asked for.
+    """
+
+    energy: Any = None
+    forces: Any = None
+    virial: Any = None
+    force_constants: Any = None
+
+
+def require_x64() -> None:
+    """Refuse to go on in single precision.
+
+    Raises RuntimeError: rigidities need condition numbers, and force constants second
+    derivatives, that float32 cannot carry.
+    """
+    if not jax.config.jax_enable_x64:
+        raise RuntimeError(
+            "lprjax needs float64, but jax is in its default 32-bit mode. Call "
+            'jax.config.update("jax_enable_x64", True) before making any array, or set the '
+            "environment variable JAX_ENABLE_X64=1."
+        )
+
+
+def _atomic_number(entry: Any) -> int:
+    if isinstance(entry, str):
+        number = atomic_numbers.get(entry, 0)
+    elif isinstance(entry, (int, np.integer)) and not isinstance(entry, bool):
+        number = int(entry)
+    else:
+        number = 0
+    if not 1 <= number < len(chemical_symbols):
+        raise ValueError(
+            f"unknown species {entry!r}: wanted a chemical symbol ('H' ... 'Og') or an atomic "
+            "number from 1 to 118. Give one per atom, or a single one for all atoms."
+        )
+    return number
+
+
+def _species_array(species: Any, n: int) -> np.ndarray:
+    if np.ndim(species) == 0:
+        species = [species] * n
+    entries = np.asarray(species).tolist() if hasattr(species, "dtype") else list(species)
+    if len(entries) != n:
+        raise ValueError(
+            f"got {len(entries)} species for {n} atoms: give one species per row of positions, "
+            "or a single symbol for all."
+        )
+    return np.array([_atomic_number(entry) for entry in entries], dtype=np.int32)
+
+
+def _finite_array(name: str, value: Any, shape: tuple, unit: str) -> np.ndarray:
+    """float64 array of the wanted shape (None = any length), finite, or a clear ValueError."""
+    array = np.asarray(value, dtype=np.float64)
+    wanted = "(" + ", ".join("n" if m is None else str(m) for m in shape) + ")"
+    fits = array.ndim == len(shape) and all(
+        m is None or m == k for m, k in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {array.shape}: wanted {wanted}, in {unit}.")
+    if not np.isfinite(array).all():
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(
+            f"{name} is not finite: entry {where} is {array[where]}. "
+            f"Wanted finite numbers in {unit}; drop or repair this structure."
+        )
+    return array
+
+
+def check_geometry(positions: Any, cell: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and cell as float64 numpy arrays, after checking that they describe a crystal.
+
+    positions: (n, 3) A, n >= 1.  cell: (3, 3) A.
+    Raises ValueError for wrong shapes, no atoms, NaN or infinite entries, or a cell whose volume
+    is below 1e-8 of the product of its edge lengths (or that has an edge of length zero).
+    """
+    positions = _finite_array("positions", positions, (None, 3), "A")
+    cell = _finite_array("cell", cell, (3, 3), "A")
+    if len(positions) == 0:
+        raise ValueError("the structure has no atoms: positions has shape (0, 3), wanted n >= 1.")
+    edges = np.linalg.norm(cell, axis=1)
+    if abs(np.linalg.det(cell)) <= 1e-8 * np.prod(edges):
+        raise ValueError(
+            f"singular cell {cell.tolist()}: its three rows must be linearly independent lattice "
+            "vectors in A. For a direction that is not periodic give any vector out of the plane "
+            "of the others and set its pbc to False."
+        )
+    return positions, cell
+
+
+def make_structure(
+    positions: Any, cell: Any, species: Any, pbc: bool | Sequence[bool] = (True, True, True)
+) -> Structure:
+    """A validated `Structure`.
+
+    positions: (n, 3) A, Cartesian; they need not lie inside the cell.  cell: (3, 3) A.
+    species: symbols or atomic numbers, one per atom, or a single one for all atoms.
+    pbc: one bool or three.
+    Raises RuntimeError without float64; ValueError for wrong shapes, entries that are not finite,
+    a singular cell or an unknown species.
+    """
+    require_x64()
+    positions, cell = check_geometry(positions, cell)
+    flags = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)) if np.size(pbc) in (1, 3) else None
+    if flags is None:
+        raise ValueError(f"pbc is {pbc!r}: wanted one bool or three, one per cell vector.")
+    return Structure(
+        positions=jnp.asarray(positions),
+        cell=jnp.asarray(cell),
+        species=jnp.asarray(_species_array(species, len(positions))),
+        pbc=tuple(bool(flag) for flag in flags),
+    )
+
+
+_CUBE = np.eye(3)
+_FCC_PRIMITIVE = 0.5 * np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+_FCC_SITES = np.array([[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
+_BCC_PRIMITIVE = 0.5 * np.array([[-1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, -1.0]])
+_BCC_SITES = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
+_ORIGIN = np.zeros((1, 3))
+
+
+def _crystal(element: Any, a: float, cell: np.ndarray, sites: np.ndarray, pbc=True) -> Structure:
+    """Cell and Cartesian sites in units of a."""
+    if not (np.ndim(a) == 0 and math.isfinite(a) and a > 0):
+        raise ValueError(f"lattice constant a = {a!r}: wanted a positive length in A.")
+    return make_structure(float(a) * sites, float(a) * cell, element, pbc)
+
+
+def bcc(element: str | int, a: float, *, primitive: bool = False) -> Structure:
+    """Body-centred cubic: 2 atoms in the cube of edge a (A), or 1 in the primitive cell."""
+    cell, sites = (_BCC_PRIMITIVE, _ORIGIN) if primitive else (_CUBE, _BCC_SITES)
+    return _crystal(element, a, cell, sites)
+
+
+def fcc(element: str | int, a: float, *, primitive: bool = False) -> Structure:
+    """Face-centred cubic: 4 atoms in the cube of edge a (A), or 1 in the primitive cell."""
+    cell, sites = (_FCC_PRIMITIVE, _ORIGIN) if primitive else (_CUBE, _FCC_SITES)
+    return _crystal(element, a, cell, sites)
+
+
+def diamond(element: str | int, a: float, *, primitive: bool = False) -> Structure:
+    """Diamond: 8 atoms in the cube of edge a (A), or 2 in the primitive fcc cell."""
+    cell, sites = (_FCC_PRIMITIVE, _ORIGIN) if primitive else (_CUBE, _FCC_SITES)
+    return _crystal(element, a, cell, np.concatenate([sites, sites + 0.25]))
+
+
+def simple_cubic(element: str | int, a: float, *, primitive: bool = False) -> Structure:
+    """Simple cubic, one atom in the cube of edge a (A); that cell is primitive already."""
+    del primitive  # taken so that a loop over the cubic crystals can pass it
+    return _crystal(element, a, _CUBE, _ORIGIN)
+
+
+def square(element: str | int, a: float) -> Structure:
+    """The square lattice of edge a (A) in the plane z = 0, periodic in x and y only."""
+    return _crystal(element, a, _CUBE, _ORIGIN, pbc=(True, True, False))
+
+
+def supercell(structure: Structure, repeats: Sequence[int]) -> Structure:
+    """The structure repeated (m1, m2, m3) times along its lattice vectors.
+
+    Atom order: the cell index runs slowest, i.e. positions.reshape(m1, m2, m3, n, 3) gives atom b
+    of cell (i1, i2, i3) at r_b + (i1, i2, i3) @ cell.
+    Raises ValueError unless the m are three integers >= 1, with m = 1 where not periodic.
+    """
+    m = tuple(repeats) if isinstance(repeats, (tuple, list, np.ndarray)) else (repeats,)
+    if len(m) != 3 or not all(isinstance(k, (int, np.integer)) and k >= 1 for k in m):
+        raise ValueError(f"repeats is {repeats!r}: wanted three integers >= 1, (m1, m2, m3).")
+    if any(k > 1 and not periodic for k, periodic in zip(m, structure.pbc, strict=True)):
+        raise ValueError(
+            f"repeats {m} along a direction that is not periodic (pbc {structure.pbc}): "
+            "use 1 there, or set pbc first with dataclasses.replace."
+        )
+    return _repeated(structure, tuple(int(k) for k in m))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _repeated(structure: Structure, m: tuple[int, int, int]) -> Structure:
+    cells = np.array(list(np.ndindex(m)), dtype=np.float64)
+    offsets = cells @ structure.cell
+    return Structure(
+        positions=(offsets[:, None, :] + structure.positions[None, :, :]).reshape(-1, 3),
+        cell=np.array(m, dtype=np.float64)[:, None] * structure.cell,
+        species=jnp.tile(structure.species, math.prod(m)),
+        pbc=structure.pbc,
+    )
+
+
+def strained(structure: Structure, strain: Any) -> Structure:
+    """The structure under the homogeneous deformation x -> (I + strain) x.
+
+    strain: (3, 3), dimensionless, need not be symmetric; may be traced.
+    Raises ValueError for another shape.
+    """
+    strain = jnp.asarray(strain, dtype=structure.cell.dtype)
+    if strain.shape != (3, 3):
+        raise ValueError(f"strain has shape {strain.shape}: wanted (3, 3), dimensionless.")
+    return _deformed(structure, strain)
+
+
+@jax.jit
+def _deformed(structure: Structure, strain: jax.Array) -> Structure:
+    deformation = (jnp.eye(3, dtype=strain.dtype) + strain).T
+    return dataclasses.replace(
+        structure,
+        positions=structure.positions @ deformation,
+        cell=structure.cell @ deformation,
+    )
+
+
+def rattled(structure: Structure, key: jax.Array, sigma: Any) -> Structure:
+    """The structure with independent Gaussian displacements of standard deviation sigma.
+
+    key: jax PRNG key.  sigma: A, a number or one per Cartesian direction ((s, s, 0) keeps a
+    two-dimensional lattice in its plane).
+    """
+    sigma = jnp.asarray(sigma, dtype=structure.positions.dtype)
+    if sigma.shape not in ((), (3,)):
+        raise ValueError(f"sigma has shape {sigma.shape}: wanted a number or three, in A.")
+    return _displaced(structure, key, jnp.broadcast_to(sigma, (1, 3)))
+
+
+@jax.jit
+def _displaced(structure: Structure, key: jax.Array, sigma: jax.Array) -> Structure:
+    noise = jax.random.normal(key, structure.positions.shape, structure.positions.dtype)
+    return dataclasses.replace(structure, positions=structure.positions + sigma * noise)
+
+
+def from_ase(atoms: Atoms) -> Structure:
+    """Structure of an `ase.Atoms`; zero cell vectors of directions that are not periodic are
+    completed to a regular cell, as a molecule in ASE has none. Raises as `make_structure`."""
+    cell = np.array(atoms.cell)
+    if not any(atoms.pbc[~cell.any(axis=1)]):
+        cell = np.array(atoms.cell.complete())
+    return make_structure(atoms.positions, cell, atoms.numbers, atoms.pbc)
+
+
+def to_ase(structure: Structure, labels: Labels | None = None) -> Atoms:
+    """`ase.Atoms` of a structure, with energy, forces and stress = -virial / V as its results."""
+    atoms = Atoms(
+        numbers=np.asarray(structure.species),
+        positions=np.asarray(structure.positions),
+        cell=np.asarray(structure.cell),
+        pbc=structure.pbc,
+    )
+    if labels is not None:
+        labels = check_labels(structure, labels)
+        results: dict[str, Any] = {"energy": labels.energy, "forces": labels.forces}
+        if labels.virial is not None:
+            voigt = -labels.virial[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            results["stress"] = voigt / float(structure.volume)
+        known = {name: value for name, value in results.items() if value is not None}
+        atoms.calc = SinglePointCalculator(atoms, **known)
+    return atoms
+
+
+def check_labels(structure: Structure, labels: Labels) -> Labels:
+    """Labels as float64 numpy arrays, after checking that they belong to the structure.
+
+    Raises ValueError where every label is None, where one has the wrong shape for the structure's
+    n atoms (see `Labels`), or where one holds a NaN or an infinity.
+    """
+    if all(value is None for value in labels):
+        raise ValueError(
+            f"empty labels: all of {Labels._fields} are None; wanted at least one of them."
+        )
+    n = structure.n_atoms
+    shapes = Labels(((), "eV"), ((n, 3), "eV/A"), ((3, 3), "eV"), ((None, 3, n, 3), "eV/A^2"))
+    checked = {}
+    for name, value, (shape, unit) in zip(Labels._fields, labels, shapes, strict=True):
+        checked[name] = None if value is None else _finite_array(name, value, shape, unit)
+    if checked["energy"] is not None:
+        checked["energy"] = float(checked["energy"])
+    return Labels(**checked)
+
+
+def _labels_of(atoms: Atoms) -> Labels:
+    results = {} if atoms.calc is None else atoms.calc.results
+    virial = atoms.info.get("virial")
+    if results.get("stress") is not None:
+        stress = np.asarray(results["stress"], dtype=np.float64)
+        stress = stress[_VOIGT] if stress.shape == (6,) else stress
+        if atoms.cell.rank < 3:
+            raise ValueError(
+                f"a stress came with a cell of zero volume, {np.array(atoms.cell).tolist()}: "
+                "give the cell, or leave the stress out."
+            )
+        virial = -atoms.get_volume() * stress
+    return Labels(results.get("energy"), results.get("forces"), virial)
+
+
+def read_extxyz(path: Any, *, labelled: bool = True) -> list[tuple[Structure, Labels, dict]]:
+    """Every frame of an extended-XYZ file, as (structure, labels, info).
+
+    Energies in eV, forces in eV/A, stress in eV/A^3 with ASE's sign, turned into the virial
+    W = -V * stress (eV); without a stress, an entry `virial` (eV, W itself, as quippy writes it).
+    info holds the frame's other entries, `config_type` among them.
+    labelled=False also takes frames without any label.
+    Raises ValueError naming the frame for what `make_structure` and `check_labels` refuse.
+    """
+    frames = []
+    for number, atoms in enumerate(read(path, index=":", format="extxyz")):
+        try:
+            structure, labels = from_ase(atoms), _labels_of(atoms)
+            if labelled or any(value is not None for value in labels):
+                labels = check_labels(structure, labels)
+        except ValueError as error:
+            raise ValueError(f"{path}, frame {number}: {error}") from error
+        frames.append((structure, labels, dict(atoms.info)))
+    return frames

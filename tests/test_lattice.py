@@ -1,0 +1,134 @@
+"""Lattice constants and elastic constants: published values, symmetry, finite differences."""
+
+import numpy as np
+import pytest
+
+from lprjax.lattice import GPA_PER_EV_A3, elastic_constants, equilibrium
+from lprjax.neighbours import build_graph
+from lprjax.observables import observe, total_energy
+from lprjax.references import stillinger_weber, zhou_eam
+from lprjax.relax import relax
+from lprjax.structures import bcc, diamond, strained
+
+SILICON = stillinger_weber()
+
+
+@pytest.fixture(scope="module")
+def silicon():
+    return equilibrium(SILICON, diamond("Si", 5.6, primitive=True))
+
+
+@pytest.fixture(scope="module")
+def elasticity(silicon):
+    return elastic_constants(SILICON, silicon.structure)
+
+
+def test_silicon_lattice_constant(silicon):
+    """5.43095 A and -4.336600 eV per atom, to the digits given."""
+    assert silicon.converged
+    assert 5.6 * silicon.scale == pytest.approx(5.43095, abs=5e-6)
+    assert silicon.energy_per_atom == pytest.approx(-4.336600, abs=5e-7)
+
+
+def test_equilibrium_does_not_depend_on_start_or_cell(silicon):
+    """Newton ends where the step is below 1e-12, so the constants agree to about that."""
+    other = equilibrium(SILICON, diamond("Si", 5.3))
+    assert other.converged and 5.3 * other.scale == pytest.approx(5.6 * silicon.scale, rel=1e-11)
+    assert other.energy_per_atom == pytest.approx(silicon.energy_per_atom, rel=1e-12)
+    assert other.curvature == pytest.approx(4 * silicon.curvature, rel=1e-9)
+
+
+def test_curvature_is_the_bulk_modulus(silicon, elasticity):
+    """d2E/d(ln scale)^2 = 9 V B and B = (C11 + 2 C12) / 3, exact at zero pressure."""
+    bulk = (elasticity.clamped[0, 0] + 2 * elasticity.clamped[0, 1]) / 3
+    volume = float(silicon.structure.volume)
+    assert silicon.curvature == pytest.approx(9 * volume * bulk, rel=1e-9)
+
+
+def test_what_does_not_converge_says_so(silicon):
+    hurried = equilibrium(SILICON, diamond("Si", 5.6, primitive=True), max_iterations=2)
+    assert not hurried.converged and hurried.iterations == 2
+    upside_down = equilibrium(
+        lambda graph: -SILICON(graph), silicon.structure, r_cut=SILICON.r_cut
+    )
+    assert upside_down.curvature < 0 and not upside_down.converged
+
+
+def test_silicon_elastic_constants(elasticity):
+    """Published to 3 digits after the point; 0.1 % covers the rounding of a0 and of GPa."""
+    relaxed, clamped = elasticity.relaxed * GPA_PER_EV_A3, elasticity.clamped * GPA_PER_EV_A3
+    found = (relaxed[0, 0], relaxed[0, 1], relaxed[3, 3], clamped[3, 3])
+    np.testing.assert_allclose(found, (151.416, 76.417, 56.447, 109.750), rtol=1e-3)
+
+
+def test_silicon_is_cubic(elasticity):
+    """Three constants, nothing else; internal strain softens the shears only; no stress."""
+    for c in (elasticity.relaxed, elasticity.clamped):
+        expected = np.diag([c[0, 0] - c[0, 1]] * 3 + [c[3, 3]] * 3)
+        expected[:3, :3] += c[0, 1]
+        np.testing.assert_allclose(c, expected, atol=1e-12)
+    np.testing.assert_allclose(elasticity.relaxed[:3, :3], elasticity.clamped[:3, :3], atol=1e-12)
+    np.testing.assert_allclose(elasticity.stress, 0.0, atol=1e-11)
+    assert np.all(elasticity.optical > 0)
+
+
+def test_elasticity_does_not_depend_on_the_cell(elasticity, silicon):
+    """Four primitive cells: more internal strains, the same crystal."""
+    scale = 5.6 * silicon.scale
+    cube = elastic_constants(SILICON, diamond("Si", scale))
+    np.testing.assert_allclose(cube.relaxed, elasticity.relaxed, atol=1e-11)
+    np.testing.assert_allclose(cube.clamped, elasticity.clamped, atol=1e-11)
+
+
+def test_stress_is_that_of_the_virial():
+    """At 5.6 A silicon is under tension: stress = -W / V, another route through the strain."""
+    stretched = diamond("Si", 5.6)
+    graph = build_graph(stretched, SILICON.r_cut)
+    virial = np.asarray(observe(SILICON, graph, ("virial",)).virial)
+    stress = elastic_constants(SILICON, stretched).stress
+    expected = -virial[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]] / float(stretched.volume)
+    np.testing.assert_allclose(stress, expected, atol=1e-12)
+    assert stress[0] > 0.01
+
+
+def energy_density(crystal, strain, let_go):
+    shape = strained(crystal, strain)
+    if let_go:
+        relaxed = relax(SILICON, shape, force_tolerance=1e-9)
+        assert relaxed.converged
+        energy = relaxed.energy
+    else:
+        energy = float(total_energy(SILICON, build_graph(shape, SILICON.r_cut)))
+    return energy / float(crystal.volume)
+
+
+@pytest.mark.parametrize("let_go", [False, True], ids=["clamped", "relaxed"])
+def test_elastic_constants_are_second_differences(silicon, elasticity, let_go):
+    """Along a strain without symmetry; the error is O(h^2): a quarter at half the step.
+
+    Roundoff of the difference quotient, 1e-16 * |E/V| / h^2 ~ 1e-12, is far below the tolerance.
+    """
+    voigt = np.array([0.9, -0.4, 0.2, 0.7, -0.5, 0.3])
+    direction = np.array([[0.9, 0.15, -0.25], [0.15, -0.4, 0.35], [-0.25, 0.35, 0.2]])
+    exact = voigt @ (elasticity.relaxed if let_go else elasticity.clamped) @ voigt
+    rest = energy_density(silicon.structure, np.zeros((3, 3)), let_go)
+    errors = []
+    for h in (4e-3, 2e-3):
+        pair = [energy_density(silicon.structure, s * h * direction, let_go) for s in (1, -1)]
+        errors.append((sum(pair) - 2 * rest) / h**2 - exact)
+    assert abs(errors[1]) < 1e-3 * exact
+    assert errors[0] / errors[1] == pytest.approx(4.0, abs=0.1)
+
+
+def test_bravais_crystal_has_no_internal_strain():
+    """In bcc every atom is an inversion centre: relaxed = clamped, whatever the stress."""
+    tungsten = elastic_constants(zhou_eam("W"), bcc("W", 3.164849))
+    np.testing.assert_allclose(tungsten.relaxed, tungsten.clamped, atol=1e-11)
+    assert tungsten.optical.shape == (3,)
+
+
+def test_errors_at_the_door():
+    with pytest.raises(TypeError, match="r_cut"):
+        equilibrium(lambda graph: SILICON(graph), diamond("Si", 5.4))
+    with pytest.raises(TypeError, match="callable"):
+        elastic_constants(3.0, diamond("Si", 5.4), r_cut=4.0)

@@ -1,0 +1,143 @@
+"""Theorems on the seminorm ||D.|| of a lattice and its dual.
+
+Dense twins are built from positions alone: every pair of sites and every image no farther apart
+than the radius, twice.  Tolerances: the FFT of < 200 sites loses a few digits of 16, and K is
+inverted with a condition below 1e3, so 1e-11 of the largest number is generous.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lprjax.seminorm import reference_lattice, without_sites
+from lprjax.structures import bcc, diamond, fcc, simple_cubic, square, supercell
+
+CASES = {
+    "bcc": (bcc("W", 3.0), (1, 2, 4), 3.5, (7,)),
+    "fcc": (fcc("Cu", 3.6, primitive=True), (3, 4, 5), 3.0, (5, 6)),
+    "diamond": (diamond("Si", 5.4, primitive=True), (3, 3, 4), 2.5, ()),
+    "square": (square("W", 2.0), (5, 6, 1), 2.9, (0, 8)),
+}
+
+
+def dense(unit_cell, repeats, radius, missing):
+    """K by brute force, in the order of `supercell`."""
+    crystal = supercell(unit_cell, repeats)
+    positions, cell = np.asarray(crystal.positions), np.asarray(crystal.cell)
+    images = itertools.product(*(range(-4, 5) if periodic else [0] for periodic in crystal.pbc))
+    k = np.zeros((len(positions), len(positions)))
+    for image in images:
+        r = np.linalg.norm(positions[None] + np.array(image) @ cell - positions[:, None], axis=-1)
+        for i, j in np.argwhere((r < radius) & (r > 0.1)):
+            if i not in missing and j not in missing:
+                bond = np.eye(len(k))[i] - np.eye(len(k))[j]
+                k += np.outer(bond, bond)
+    return k
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    unit_cell, repeats, radius, missing = CASES[request.param]
+    lattice = without_sites(reference_lattice(unit_cell, repeats, radius=radius), missing)
+    rng = np.random.default_rng(0)
+    f, v = rng.normal(size=(2, lattice.n_sites, 3))
+    return lattice, dense(unit_cell, repeats, radius, missing), jnp.asarray(f), jnp.asarray(v)
+
+
+def test_norm_is_the_quadratic_form_of_all_bonds(case):
+    lattice, k, _, v = case
+    expected = np.einsum("ic,ij,jc->", v, k, v)
+    assert float(lattice.strain_norm(v)) ** 2 == pytest.approx(expected, rel=1e-12)
+    by_site = lattice.strain_by_site(v)
+    assert float(jnp.sum(by_site**2)) == pytest.approx(expected, rel=1e-12)
+    assert not np.any(np.asarray(by_site)[~np.asarray(lattice.present)])
+
+
+def test_solve_is_the_pseudo_inverse(case):
+    """Also for f with a mean and with something on missing sites: a pseudo-inverse drops both."""
+    lattice, k, f, _ = case
+    inverse = np.linalg.pinv(k, rcond=1e-10, hermitian=True)
+    np.testing.assert_allclose(lattice.solve(f), inverse @ np.asarray(f), atol=1e-11)
+    expected = np.sqrt(np.einsum("ic,ij,jc->", f, inverse, f))
+    assert float(lattice.negative_norm(f)) == pytest.approx(expected, rel=1e-11)
+
+
+def test_negative_norm_is_dual_to_the_strain_norm(case):
+    """f.v <= |f|_{-1} |Dv|, with equality at v = K^+ f, for forces: zero sum, none at vacancies."""
+    lattice, k, f, _ = case
+    f = jnp.asarray(k @ np.asarray(f))
+    dual = float(lattice.negative_norm(f))
+    rng = np.random.default_rng(1)
+    for v in rng.normal(size=(5, *f.shape)):
+        assert abs(float(jnp.sum(f * v))) <= dual * float(lattice.strain_norm(jnp.asarray(v)))
+    best = lattice.solve(f)
+    attained = float(jnp.sum(f * best) / lattice.strain_norm(best))
+    assert attained == pytest.approx(dual, rel=1e-12)
+
+
+def test_translation_costs_nothing(case):
+    lattice, _, _, v = case
+    shift = jnp.array([[1.0, -2.0, 3.0]])
+    assert float(lattice.strain_norm(0 * v + shift)) == 0.0
+    assert float(lattice.strain_norm(v + shift)) == pytest.approx(
+        float(lattice.strain_norm(v)), rel=1e-12
+    )
+
+
+def test_gradients_of_the_norms():
+    """d||f||_{-1}/df = K^+ f / ||f||_{-1}; both norms have gradient zero, not NaN, at zero."""
+    lattice = without_sites(reference_lattice(bcc("W", 3.0), (2, 2, 2)), [3])
+    f = jnp.asarray(np.random.default_rng(3).normal(size=(lattice.n_sites, 3)))
+    expected = lattice.solve(f) / lattice.negative_norm(f)
+    np.testing.assert_allclose(jax.grad(lattice.negative_norm)(f), expected, atol=1e-12)
+    for norm in (lattice.negative_norm, lattice.strain_norm):
+        assert not np.any(np.asarray(jax.grad(norm)(0 * f)))
+
+
+@pytest.mark.parametrize(
+    ("unit_cell", "bonds"),
+    [
+        (bcc("W", 3.0), 14),
+        (fcc("Cu", 3.0, primitive=True), 18),
+        (diamond("Si", 3.0), 16),
+        (square("W", 3.0), 8),
+    ],
+)
+def test_default_stencil_is_two_shells(unit_cell, bonds):
+    repeats = tuple(4 if periodic else 1 for periodic in unit_cell.pbc)
+    lattice = reference_lattice(unit_cell, repeats)
+    assert lattice.neighbours.shape == (supercell(unit_cell, repeats).n_atoms, bonds)
+
+
+def test_removal_in_two_turns_is_removal_at_once():
+    whole = reference_lattice(bcc("W", 3.0), (3, 3, 3))
+    f = jnp.asarray(np.random.default_rng(2).normal(size=(whole.n_sites, 3)))
+    assert np.abs(whole.solve(f)[3]).max() > 1e-3
+    at_once = without_sites(whole, (3, 40)).solve(f)
+    in_turn = without_sites(without_sites(whole, [40]), [3]).solve(f)
+    np.testing.assert_allclose(in_turn, at_once, atol=1e-13)
+
+
+def test_errors_at_the_door():
+    cell = bcc("W", 3.0)
+    with pytest.raises(ValueError, match="unconnected parts"):
+        reference_lattice(cell, (3, 3, 3), radius=1.0)
+    with pytest.raises(ValueError, match="three integers"):
+        reference_lattice(cell, (3, 3))
+    with pytest.raises(ValueError, match="not periodic"):
+        reference_lattice(square("W", 2.0), (3, 3, 3))
+    lattice = reference_lattice(cell, (3, 3, 3))
+    for sites in ([54], [-1], [2, 2]):
+        with pytest.raises(ValueError, match="wanted different sites"):
+            without_sites(lattice, sites)
+    with pytest.raises(ValueError, match="do not"):
+        without_sites(without_sites(lattice, [4]), [4])
+    with pytest.raises(ValueError, match="missing sites included"):
+        lattice.strain_norm(jnp.zeros((53, 3)))
+    ring = reference_lattice(simple_cubic("Po", 3.0), (6, 1, 1), radius=3.1)
+    without_sites(ring, [0])
+    with pytest.raises(ValueError, match="falls into parts"):
+        without_sites(ring, [0, 3])
