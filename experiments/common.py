@@ -119,7 +119,7 @@ def parse(
         group.add_argument(
             "--" + field.name.replace("_", "-"),
             default=argparse.SUPPRESS,
-            help=field.metadata.get("help"),
+            help=field.metadata.get("help", "").replace("%", "%%"),
             **_flag(f"{kind.__name__}.{field.name}", hints[field.name]),
         )
     flags = vars(parser.parse_args(argv))

@@ -70,23 +70,25 @@ class Defect:
 
     def on_sites(self, values):
         """(n, c) over the atoms -> (n_sites, c) over the sites, zero at missing ones."""
-        values = jnp.asarray(values)
-        if values.ndim != 2 or values.shape[0] != self.structure.n_atoms:
-            raise ValueError(
-                f"got an array of shape {values.shape}: wanted one row for each of the "
-                f"{self.structure.n_atoms} atoms of the defect."
-            )
+        values = _rows(values, self.structure.n_atoms, "atoms of the defect")
         sites = jnp.zeros((self.lattice.n_sites, values.shape[1]), values.dtype)
         return sites.at[self.site_of_atom].set(values)
 
     def on_atoms(self, values):
         """(n_sites, c) over the sites -> (n, c) over the atoms."""
-        return jnp.asarray(values)[self.site_of_atom]
+        return _rows(values, self.lattice.n_sites, "sites of the lattice")[self.site_of_atom]
 
     def displaced(self, displacement) -> Structure:
         """The defect with its atoms at reference + displacement (n_sites, 3) A."""
         positions = self.structure.positions + self.on_atoms(displacement)
         return dataclasses.replace(self.structure, positions=positions)
+
+
+def _rows(values, n: int, of: str):
+    values = jnp.asarray(values)
+    if values.ndim != 2 or values.shape[0] != n:
+        raise ValueError(f"got shape {values.shape}: wanted one row for each of the {n} {of}.")
+    return values
 
 
 def vacancy(
@@ -112,9 +114,8 @@ def vacancy(
         ValueError: as `supercell`, `reference_lattice` and `without_sites`; a supercell so small
             that the missing site was all that held it together.
     """
-    repeats = tuple(repeats) if np.ndim(repeats) else tuple(
-        int(repeats) if periodic else 1 for periodic in unit_cell.pbc
-    )
+    if np.ndim(repeats) == 0:
+        repeats = [repeats if periodic else 1 for periodic in unit_cell.pbc]
     reference = supercell(unit_cell, repeats)
     site = _middle_site(reference) if site is None else int(site)
     lattice = without_sites(reference_lattice(unit_cell, repeats, radius=radius), [site])

@@ -349,6 +349,13 @@ def stacked(kind: str, value: jax.Array, n_atoms: int) -> np.ndarray:
     return kept.reshape(-1, *value.shape[leading:])
 
 
+class PerAtom(NamedTuple):
+    """An energy per atom, of the basis and of the labels: the perfect crystal's, say."""
+
+    row: np.ndarray  # (C,)
+    energy: float  # eV
+
+
 def compress_structures(
     spec: ACESpec,
     samples: Iterable[tuple[Graph, Labels]],
@@ -356,31 +363,51 @@ def compress_structures(
     *,
     atoms: Sequence[int] = (0,),
     reference_energies: Mapping[str, float] | None = None,
+    origin: PerAtom | None = None,
 ) -> dict[str, Factor]:
-    """One factor per kind of a group of structures, structure by structure: rows never pile up.
+    """One factor per kind of a group of structures; rows never pile up beyond a block.
 
-    samples: graphs with their labels (of the real atoms, or padded as the graph); targets are
+    samples: graphs with their labels (of the real atoms, or padded as the graph). Targets are
     total energies less the isolated atoms' (eV), forces (eV/Å), the six virials (eV), force
     constants (eV/Å^2) of the displaced `atoms`. Graphs that share a shape compile once.
+    origin: subtracted N times from every energy and its row (N atoms), so that the energies are
+    defect-minus-bulk differences; it replaces reference_energies.
     Raises ValueError, naming the structure, for labels that are missing, of the wrong shape or not
     finite, and for no samples at all.
     """
     kinds = checked_kinds(kinds)
-    e0 = np.array([(reference_energies or {}).get(e, 0.0) for e in spec.elements])
-    factors: dict[str, Factor] = {}
+    if origin is None:
+        isolated = [(reference_energies or {}).get(e, 0.0) for e in spec.elements]
+        shift_row, shifts = np.zeros(spec.n_columns), np.array(isolated)
+    else:
+        shift_row, shifts = origin.row, np.full(len(spec.elements), origin.energy)
+    factors = {kind: empty(spec.n_columns) for kind in kinds}
+    pending: dict[str, list] = {kind: [] for kind in kinds}
+    number = -1
     for number, (graph, labels) in enumerate(samples):
-        n = int(np.sum(np.asarray(graph.atom_mask)))
+        counts = np.asarray(species_one_hot(spec, graph.species)).sum(axis=0)
+        n = int(counts.sum())
         targets = {k: _target(k, labels, graph, len(atoms), number) for k in kinds}
-        if "energy" in targets:
-            counts = np.asarray(species_one_hot(spec, graph.species)).sum(axis=0)
-            targets["energy"] = targets["energy"] - counts @ e0
         rows = design_rows(spec, graph, kinds, atoms=atoms)
         for kind in kinds:
             x, y = stacked(kind, getattr(rows, kind), n), stacked(kind, targets[kind], n)
-            factors[kind] = extend(factors.get(kind, empty(spec.n_columns)), x, y)
-    if not factors:
+            if kind == "energy":
+                x, y = x - n * shift_row, y - counts @ shifts
+            pending[kind].append((x, y))
+            if sum(len(y) for _, y in pending[kind]) > 4 * spec.n_columns:
+                factors[kind] = _flush(factors[kind], pending[kind])
+    if number < 0:
         raise ValueError("no structures arrived; wanted at least one (graph, labels) pair")
-    return factors
+    return {kind: _flush(factors[kind], pending[kind]) for kind in kinds}
+
+
+def _flush(factor: Factor, pending: list) -> Factor:
+    """Fold the collected rows into the factor and forget them."""
+    if pending:
+        rows, targets = (np.concatenate(part) for part in zip(*pending, strict=True))
+        factor = extend(factor, rows, targets)
+        pending.clear()
+    return factor
 
 
 def _target(kind: str, labels: Labels, graph: Graph, n_displaced: int, number: int) -> np.ndarray:

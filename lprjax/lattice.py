@@ -5,6 +5,7 @@ Both come from derivatives of the energy E = sum_i E_i alone, so any potential w
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -169,3 +170,46 @@ def _strain_derivatives(potential, graph):
     column = partial(jax.jvp, gradient, (origin,))
     columns = jax.lax.map(lambda tangent: column((tangent,))[1], jnp.eye(origin.size))
     return gradient(origin), columns
+
+
+def acoustic_tensors(
+    potential,
+    structure: Structure,
+    directions: Sequence[Sequence[float]] = ((1, 0, 0), (1, 1, 0), (1, 1, 1)),
+    *,
+    r_cut: float | None = None,
+) -> np.ndarray:
+    """The acoustic (Christoffel) tensor of a Bravais lattice along some directions.
+
+        Q(k) = 1/V d2E / db db   under   x -> (I + b k^T) x,   |k| = 1
+
+    the limit k -> 0 of the force constants, Q(k) = -1/(2V) sum_R Phi(R) (k . R)^2. A residual
+    stress changes the elastic constants but, being without divergence, nothing that a displacement
+    of the lattice can feel except through Q: compare potentials by Q where stress is left.
+
+    structure: one atom per cell. directions: (n, 3), any length. r_cut: as above.
+    Returns (n, 3, 3) in eV/Å^3. Raises ValueError for more than one atom in the cell.
+    Source: Born and Huang 1954, section 27.
+    """
+    require_x64()
+    if structure.n_atoms != 1:
+        raise ValueError(
+            f"the cell has {structure.n_atoms} atoms; wanted one: pass a primitive cell of a "
+            "Bravais lattice (primitive=True)"
+        )
+    k = np.asarray(directions, float)
+    k = k / np.linalg.norm(k, axis=1, keepdims=True)
+    graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=1)
+    hessians = _shear_hessians(as_argument(potential, "potential"), graph, jnp.asarray(k))
+    return np.asarray(hessians) / float(structure.volume)
+
+
+@jax.jit
+def _shear_hessians(potential, graph, directions):
+    """d2E/db db for every direction, (n, 3, 3)."""
+
+    def energy(b, k):
+        deformation = jnp.eye(3) + k[:, None] * b[None, :]  # row vectors: x -> x (I + k b^T)
+        return potential(moved(graph, graph.positions @ deformation, graph.cell @ deformation)).sum()
+
+    return jax.lax.map(lambda k: jax.hessian(energy)(jnp.zeros(3), k), directions)

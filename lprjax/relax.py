@@ -24,6 +24,9 @@ from lprjax.structures import Structure, require_x64
 MEMORY = 10  # pairs of differences kept
 SUFFICIENT = 0.1  # Armijo's constant
 MAX_TRIALS = 20  # points tried along one direction
+# Rounding of a site energy in units of its last digit: that of a linear model with condition 1e10
+# is the sum of far larger terms that cancel. The slopes decide where the energy cannot.
+ENERGY_NOISE = 1e4
 
 RUNNING, CONVERGED, LEAVES_SKIN, BUDGET_SPENT, NO_DESCENT, NOT_FINITE = range(6)
 _MESSAGES = {
@@ -97,7 +100,8 @@ def relax(
             bonds that are pinned to it).
         preconditioner: callable (n, 3) -> (n, 3) from the gradient of the n real atoms, linear,
             symmetric, positive definite up to translations, near the inverse Hessian up to a
-            factor; a pytree, or else hashable; None: the identity.
+            factor; a pytree, or else hashable; None: the identity. Where atoms are held, one that
+            knows of it does better: the inverse of a part is not the part of the inverse.
         free: (n,) bool, atoms that may move; None: all.
         force_tolerance: largest norm of the force on a free atom at convergence, eV/A.
         max_evaluations: evaluations of energy and gradient allowed.
@@ -107,6 +111,7 @@ def relax(
 
     Returns:
         Relaxed. A relaxation that fails says so there: `converged` is False, `message` says why.
+        A start that is stationary already is returned as it is, be it a minimum or not.
 
     Raises:
         ValueError: a limit that is not positive; `free` that is not (n,) bool.
@@ -271,7 +276,7 @@ def _descends(state, sites, gradient):
     """Armijo's test or, once the energy's digits are spent, that of Hager and Zhang on slopes."""
     old, new = _slope(state.gradient, state), _slope(gradient, state)
     change = jnp.sum(sites - state.site_energies)
-    roundoff = jnp.finfo(sites.dtype).eps * jnp.sum(jnp.abs(sites))
+    roundoff = ENERGY_NOISE * jnp.finfo(sites.dtype).eps * jnp.sum(jnp.abs(sites))
     enough = change <= SUFFICIENT * state.length * old
     flat = (change <= roundoff) & (new <= (2.0 * SUFFICIENT - 1.0) * old)
     return (old < 0) & jnp.isfinite(new) & (enough | flat)

@@ -91,6 +91,7 @@ def component_rigidity(factor, g, mask, *, rcond: float = RCOND, block: int = 40
 @partial(jax.jit, static_argnames="block")
 def _rigidity(triangular, g, rcond, block):
     scaled, scale = equilibrate(triangular)
+    # A decision has no derivative; without stop_gradient the iteration would be differentiated.
     return jax.lax.cond(
         _clearly_full_rank(jax.lax.stop_gradient(scaled), rcond),
         partial(_full_rank, block=block),

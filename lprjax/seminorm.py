@@ -33,7 +33,8 @@ class ReferenceLattice:
 
     Build one with `reference_lattice`; take sites away with `without_sites`.  Bonds that touch a
     missing site are dropped from the norm and from K; K^+ follows exactly (a low-rank correction
-    of the transform), so that `negative_norm` stays the dual of `strain_norm`.
+    of the transform), so that `negative_norm` stays the dual of `strain_norm`.  As a
+    preconditioner of `relax` for a crystal: jax.tree_util.Partial(ReferenceLattice.solve, lattice).
 
     neighbours: (n, S) int32, site at the end of each bond; the site itself on padded slots.
     present: (n,) bool, False at missing sites.

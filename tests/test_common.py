@@ -26,7 +26,7 @@ from experiments.common import (
 @dataclass(frozen=True)
 class Config:
     order: int = 3
-    r_cut: float = field(default=5.5, metadata={"help": "cutoff (Å)"})
+    r_cut: float = field(default=5.5, metadata={"help": "cutoff (Å), 100 %"})
     element: str = "W"
     relax: bool = True
     sizes: tuple[int, ...] = (2, 3, 4)
@@ -79,7 +79,13 @@ def test_help_names_presets_fields_and_units(capsys):
     with pytest.raises(SystemExit):
         parse("figure", PRESETS, ["--help"], "What the figure shows.")
     text = capsys.readouterr().out
-    for part in ("What the figure shows.", "{smoke,paper}", "--r-cut", "cutoff (Å)", "--fresh"):
+    for part in (
+        "What the figure shows.",
+        "{smoke,paper}",
+        "--r-cut",
+        "cutoff (Å), 100 %",
+        "--fresh",
+    ):
         assert part in text
 
 

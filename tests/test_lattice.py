@@ -48,9 +48,7 @@ def test_curvature_is_the_bulk_modulus(silicon, elasticity):
 def test_what_does_not_converge_says_so(silicon):
     hurried = equilibrium(SILICON, diamond("Si", 5.6, primitive=True), max_iterations=2)
     assert not hurried.converged and hurried.iterations == 2
-    upside_down = equilibrium(
-        lambda graph: -SILICON(graph), silicon.structure, r_cut=SILICON.r_cut
-    )
+    upside_down = equilibrium(lambda graph: -SILICON(graph), silicon.structure, r_cut=SILICON.r_cut)
     assert upside_down.curvature < 0 and not upside_down.converged
 
 

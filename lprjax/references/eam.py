@@ -123,7 +123,7 @@ class ZhouEAM:
         mask = graph.edge_mask & (r < self.r_cut)
         sites = _one_element if len(self.elements) == 1 else _alloy
         density, pair = sites(self.parameters, index, graph.neighbours, r, mask)
-        energies = _embedding(_columns(self.parameters, index), density) + 0.5 * pair
+        energies = embedding_energy(_columns(self.parameters, index), density) + 0.5 * pair
         return poisoned(jnp.where(graph.atom_mask, energies, 0.0), index)
 
 
@@ -204,10 +204,18 @@ def _cubic(c, x: Array) -> Array:
     return c[0] + x * (c[1] + x * (c[2] + x * c[3]))
 
 
-def _embedding(p: ZhouElement, density: Array) -> Array:
-    """F(rho), eV: cubic below 0.85 rho_e, cubic up to 1.15 rho_e, F_e (1 - ln x^eta) x^eta above.
+def embedding_energy(p: ZhouElement, density: Array) -> Array:
+    """Energy F(rho) (eV) of an atom of element p in the density rho.
 
-    Value and slope are continuous at the two joints to the rounding of the table (5e-7 eV).
+    A cubic in rho / (0.85 rho_e) - 1 below 0.85 rho_e, one in rho / rho_e - 1 up to 1.15 rho_e,
+    and F_e (1 - ln x^eta) x^eta with x = rho / rho_s from there on. At the joints the
+    published numbers agree to 5e-7 eV in value and 3e-5 eV per rho_e in slope; the curvature jumps.
+
+    Args:
+        p: parameters, numbers or arrays that broadcast with the density.
+        density: rho >= 0 in the paper's unit; finite derivatives at rho = 0.
+
+    Source: Zhou, Johnson, Wadley, Phys. Rev. B 69, 144113 (2004).
     """
     low = density < RHO_LOW * p.rhoe
     high = density >= RHO_HIGH * p.rhoe
