@@ -183,9 +183,9 @@ def acoustic_tensors(
 
         Q(k) = 1/V d2E / db db   under   x -> (I + b k^T) x,   |k| = 1
 
-    the limit k -> 0 of the force constants, Q(k) = -1/(2V) sum_R Phi(R) (k . R)^2. A residual
-    stress changes the elastic constants but, being without divergence, nothing that a displacement
-    of the lattice can feel except through Q: compare potentials by Q where stress is left.
+    the limit k -> 0 of the force constants, Q(k) = -1/(2V) sum_R Phi(R) (k . R)^2, and so all that
+    small displacements of the lattice feel of its elasticity. Without stress Q = C_iajb k_a k_b;
+    with a residual stress Q and C differ by it, and two potentials are better compared by Q.
 
     structure: one atom per cell. directions: (n, 3), any length. r_cut: as above.
     Returns (n, 3, 3) in eV/Å^3. Raises ValueError for more than one atom in the cell.
@@ -210,6 +210,7 @@ def _shear_hessians(potential, graph, directions):
 
     def energy(b, k):
         deformation = jnp.eye(3) + k[:, None] * b[None, :]  # row vectors: x -> x (I + k b^T)
-        return potential(moved(graph, graph.positions @ deformation, graph.cell @ deformation)).sum()
+        deformed = moved(graph, graph.positions @ deformation, graph.cell @ deformation)
+        return potential(deformed).sum()
 
     return jax.lax.map(lambda k: jax.hessian(energy)(jnp.zeros(3), k), directions)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from lprjax.lattice import GPA_PER_EV_A3, elastic_constants, equilibrium
+from lprjax.lattice import GPA_PER_EV_A3, acoustic_tensors, elastic_constants, equilibrium
 from lprjax.neighbours import build_graph
 from lprjax.observables import observe, total_energy
 from lprjax.references import stillinger_weber, zhou_eam
 from lprjax.relax import relax
-from lprjax.structures import bcc, diamond, strained
+from lprjax.structures import bcc, diamond, strained, supercell
 
 SILICON = stillinger_weber()
 
@@ -123,6 +123,39 @@ def test_bravais_crystal_has_no_internal_strain():
     tungsten = elastic_constants(zhou_eam("W"), bcc("W", 3.164849))
     np.testing.assert_allclose(tungsten.relaxed, tungsten.clamped, atol=1e-11)
     assert tungsten.optical.shape == (3,)
+
+
+@pytest.mark.parametrize("squeeze", [1.0, 0.99], ids=["relaxed", "compressed"])
+def test_acoustic_tensors_are_the_long_waves_of_the_force_constants(squeeze):
+    """Q(k) = -1/(2V) sum_R Phi(R) (k . R)^2, also under stress: two routes, one by strain of one
+    atom's cell, the other from all force constants; 25 A hold their range of 2 r_cut, 12.3 A."""
+    potential, a = zhou_eam("W"), 3.164849 * squeeze
+    crystal = supercell(bcc("W", a), (8, 8, 8))
+    graph = build_graph(crystal, potential.r_cut)
+    constants = observe(potential, graph, ("force_constants",)).force_constants[0]
+    offsets = np.asarray(crystal.positions - crystal.positions[0])
+    offsets = offsets - 8 * a * np.round(offsets / (8 * a))
+    k = np.array([[1, 0, 0], [1, 1, 0], [1, 2, 3]], float)
+    k /= np.linalg.norm(k, axis=1, keepdims=True)
+    squares = (offsets @ k.T) ** 2
+    constants = np.asarray(constants)[:, : crystal.n_atoms]
+    expected = -np.einsum("ajb,jn->nab", constants, squares) / a**3
+    found = acoustic_tensors(potential, bcc("W", a, primitive=True), k)
+    # Sites half the cell away have no force constant left but their share of rounding, 1e-15 R^2.
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_acoustic_tensors_are_those_of_the_elastic_constants():
+    """Without stress, Christoffel: along <100> C11, C44; along <110> (C11+C44)/2, (C12+C44)/2."""
+    potential = zhou_eam("W")
+    crystal = equilibrium(potential, bcc("W", 3.164849, primitive=True)).structure
+    c = elastic_constants(potential, crystal).relaxed
+    cube, diagonal, _ = acoustic_tensors(potential, crystal)
+    np.testing.assert_allclose(np.diag(cube), [c[0, 0], c[3, 3], c[3, 3]], rtol=1e-9)
+    np.testing.assert_allclose(diagonal[0, 0], (c[0, 0] + c[3, 3]) / 2, rtol=1e-9)
+    np.testing.assert_allclose(diagonal[0, 1], (c[0, 1] + c[3, 3]) / 2, rtol=1e-9)
+    with pytest.raises(ValueError, match="primitive"):
+        acoustic_tensors(potential, bcc("W", 3.164849))
 
 
 def test_errors_at_the_door():
