@@ -1,16 +1,14 @@
-"""How fast: tables, compilation, design rows, forces and a relaxation, with the demands on them.
+"""How fast: tables, compilation, design rows, forces, a relaxation, and the demands on them.
 
-Every run measures anew (`--plot-only` draws the last one). The tables, the first site basis and
-the relaxation are timed cold: tables and compiled functions forgotten, nothing imported twice. The
-others are timed warm, their first call apart. Where ace-jax is installed its rows of the same
-observables, of as many functions on the same cell, are timed in turn with ours; elsewhere they are
-left out. CPU seconds are those of all threads: on a machine that others use, wall times above them
-were spent waiting.
+Every run measures anew. Tables, first site basis and relaxation are timed cold, with all tables and
+compiled functions forgotten; the others warm, their first call apart. ace-jax, where installed,
+makes rows of the same kinds, of as many functions, on the same cell, in turn with ours. CPU time is
+that of all threads: a wall time well above it was spent waiting for other programs.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -19,52 +17,41 @@ from typing import Any
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common import PALETTE, finish, label_axes, reference_slope, save_figure, start
+from experiments.common import finish, label_axes, save_figure, start
 from experiments.records import Record
 from lprjax import ace, angular, coupling, design
-from lprjax.ace import ACESpec, Tables, linear_potential, site_basis
 from lprjax.defects import relax_defect, vacancy
-from lprjax.design import design_rows
 from lprjax.neighbours import build_graph
 from lprjax.observables import energy_and_forces
 from lprjax.references.eam import zhou_eam
 from lprjax.structures import Structure, bcc, diamond, rattled, supercell
 
-SILICON, TUNGSTEN = 5.431, 3.165  # lattice constants, Å
-BOND = SILICON * np.sqrt(3) / 4  # Å
-FIRST_ORDER = ("energy", "forces", "virial")
-COLD = ("tables", "site_basis", "relaxation")
-PER_ATOM = ("rows", "forces")  # in µs per atom; the others in s
-WANTED = {  # at most, by task and size
-    ("tables", 16): 2.0,
-    ("site_basis", 12): 5.0,
-    ("rows", 16): 2000.0,
-    ("relaxation", 16): 60.0,
-}
+BOND = 5.431 * np.sqrt(3) / 4  # of silicon, Å
+RELAX = "relaxation"
 TITLES = {
-    "tables": "basis tables",
-    "site_basis": "first site basis",
-    "rows": "rows E+F+V",
-    "force_constants": "rows FC, one atom",
-    "forces": "energy + forces",
-    "relaxation": "W vacancy, cold",
+    "tables": "basis tables, degree",
+    "site_basis": "first site basis, degree",
+    "rows": "rows E+F+V, degree",
+    "force_constants": "one atom's FC rows, degree",
+    "forces": "energy + forces, degree",
+    RELAX: "W vacancy, cells per side",
 }
+COLD, PER_ATOM = ("tables", "site_basis", RELAX), ("rows", "forces")
+WANTED = {("tables", 16): 2, ("site_basis", 12): 5, ("rows", 16): 2000, (RELAX, 16): 60}  # at most
 
 
 @dataclass(frozen=True)
 class Config:
-    degrees: tuple[int, ...] = field(default=(10, 12, 16), metadata={"help": "of the rows"})
+    degrees: tuple[int, ...] = field(default=(10, 12, 16), metadata={"help": "of rows and forces"})
     tables: int = field(default=16, metadata={"help": "degree of the tables"})
-    first: int = field(default=12, metadata={"help": "degree of the first site basis"})
-    constants: int = field(default=12, metadata={"help": "degree of the force-constant rows"})
+    first: int = field(default=12, metadata={"help": "degree of first site basis and FC rows"})
     cells: int = field(default=3, metadata={"help": "cubic Si cells per side"})
     vacancy: int = field(default=16, metadata={"help": "cubic W cells per side"})
     order: int = 3
     r_cut: float = field(default=5.5, metadata={"help": "cutoff of the basis (Å)"})
-    repeats: int = field(default=7, metadata={"help": "of everything but the relaxation"})
+    repeats: int = field(default=7, metadata={"help": "of all but the relaxation"})
     peer: bool = field(default=True, metadata={"help": "time ace-jax too, where installed"})
 
 
@@ -72,134 +59,147 @@ class Config:
 class Task:
     name: str
     size: int
-    """Degree of the basis; cubic cells per side for the relaxation."""
-    order: int
-    r_cut: float
-    cells: int
-    repeats: int
-    peer: bool = False
+    config: Config
 
     @property
-    def spec(self) -> ACESpec:
-        return ACESpec(("Si",), self.order, self.size, self.r_cut, BOND)
-
-    @property
-    def cell(self) -> Structure:
-        repeated = supercell(diamond("Si", SILICON), (self.cells,) * 3)
-        return rattled(repeated, jax.random.key(0), 0.05)
+    def spec(self) -> ace.ACESpec:
+        return ace.ACESpec(("Si",), self.config.order, self.size, self.config.r_cut, BOND)
 
 
 def points(config: Config) -> list[Task]:
-    new = partial(
-        Task, order=config.order, r_cut=config.r_cut, cells=config.cells, repeats=config.repeats
-    )
-    peer = config.peer and find_spec("ace_jax") is not None
-    return [
-        new("tables", config.tables),
-        new("site_basis", config.first),
-        *(new("rows", degree, peer=peer) for degree in config.degrees),
-        new("force_constants", config.constants),
-        *(new("forces", degree) for degree in config.degrees),
-        new("relaxation", config.vacancy, repeats=1),
-    ]
+    sizes = {"tables": (config.tables,), RELAX: (config.vacancy,)}
+    sizes |= {"rows": config.degrees, "forces": config.degrees}
+    return [Task(name, m, config) for name in TITLES for m in sizes.get(name, (config.first,))]
 
 
 def calls(task: Task) -> dict[str, Callable[[], Any]]:
-    """What is timed, by code."""
-    spec, graph = task.spec, build_graph(task.cell, task.r_cut)
-    if task.name == "tables":
-        return {"lprjax": lambda: Tables(spec).halves}
-    if task.name == "site_basis":
-        return {"lprjax": lambda: site_basis(spec, graph)}
-    if task.name == "rows":
-        ours = {"lprjax": lambda: design_rows(spec, graph, FIRST_ORDER)}
-        return ours | ({"ace-jax": peer_rows(task)} if task.peer else {})
-    if task.name == "force_constants":
-        return {"lprjax": lambda: design_rows(spec, graph, ("force_constants",), atoms=(0,))}
-    if task.name == "forces":
-        coefficients = jax.random.normal(jax.random.key(1), spec.n_columns)
-        return {"lprjax": partial(energy_and_forces, linear_potential(spec, coefficients), graph)}
-    return {"lprjax": lambda: relax_defect(zhou_eam("W"), vacancy(bcc("W", TUNGSTEN), task.size))}
+    """What is timed, by code. The relaxation includes making the defect, its graph and norm."""
+    spec, config, size = task.spec, task.config, task.size
+    crystal = supercell(diamond("Si", 4 / np.sqrt(3) * BOND), (config.cells,) * 3)
+    cell = rattled(crystal, jax.random.key(0), 0.05)
+    graph, rows = build_graph(cell, config.r_cut), partial(design.design_rows, spec)
+    potential = ace.linear_potential(spec, jax.random.normal(jax.random.key(1), spec.n_columns))
+    ours = {
+        "tables": lambda: ace.Tables(spec).halves,
+        "site_basis": lambda: ace.site_basis(spec, graph),
+        "rows": lambda: rows(graph, ("energy", "forces", "virial")),
+        "force_constants": lambda: rows(graph, ("force_constants",), atoms=(0,)),
+        "forces": lambda: energy_and_forces(potential, graph),
+        RELAX: lambda: relax_defect(zhou_eam("W"), vacancy(bcc("W", 3.165), size)).relaxed,
+    }
+    compared = task.name == "rows" and config.peer and find_spec("ace_jax")
+    return {"lprjax": ours[task.name]} | ({"ace-jax": peer_rows(task, cell)} if compared else {})
 
 
-def peer_rows(task: Task) -> Callable[[], Any]:
-    """ace-jax's rows of the same kinds: its jitted `linear_rows`, no padding atoms."""
+def peer_rows(task: Task, cell: Structure) -> Callable[[], Any]:
+    """ace-jax's jitted `linear_rows` of the same kinds; its batch holds no padding atoms."""
     from ace_jax.basis.model import build_model
-    from ace_jax.fit.data import Config, build_dataset
-    from ace_jax.fit.inducing import GPConfig
-    from ace_jax.fit.rows import chunked_rows_fn
+    from ace_jax.fit import data, inducing, rows
 
-    basis = build_model(("Si",), task.order, task.size, rcut=task.r_cut, coupling_cache=False)
+    r_cut, size = task.config.r_cut, task.spec.n_columns
+    basis = build_model(("Si",), task.config.order, task.size, rcut=r_cut, coupling_cache=False)
     model, meta = basis.eval_pair()
-    if meta["len_basis"] != task.spec.n_columns:
-        raise RuntimeError(
-            f"ace-jax has {meta['len_basis']} functions where lprjax has {task.spec.n_columns}: "
-            "their times do not compare; run with --no-peer"
-        )
-    cell, unlabelled = task.cell, (None, None, None, 0.0, 0.0, 0.0)
-    arrays = (np.asarray(a) for a in (cell.positions, cell.species, cell.cell, cell.pbc))
-    data = build_dataset([Config(*arrays, *unlabelled)], meta, [0.0], 1, node_chunk=1)
-    config = GPConfig(BOND, task.r_cut, meta["n_B"], meta["n_pair"], NZ=1, C=1)
-    batch = jax.tree.map(lambda a: a[0], data)
-    return partial(chunked_rows_fn(model, config), batch)
+    if meta["len_basis"] != size:
+        raise RuntimeError(f"{meta['len_basis']} functions, not {size}: run with --no-peer")
+    arrays = map(np.asarray, (cell.positions, cell.species, cell.cell, cell.pbc))
+    unlabelled = data.Config(*arrays, None, None, None, 0.0, 0.0, 0.0)
+    batches = data.build_dataset([unlabelled], meta, [0.0], 1, node_chunk=1)
+    options = inducing.GPConfig(BOND, r_cut, meta["n_B"], meta["n_pair"], NZ=1, C=1)
+    return partial(rows.chunked_rows_fn(model, options), jax.tree.map(lambda a: a[0], batches))
 
 
 def forget() -> None:
-    """Drop compiled functions and tables, so that what follows is a first call."""
+    """Drop tables and compiled functions, so that what follows is a first call."""
     jax.clear_caches()
     for room in (ace, angular, coupling, design):
-        for cached in vars(room).values():
-            if hasattr(cached, "cache_clear"):
-                cached.cache_clear()
+        for cached in (f for f in vars(room).values() if hasattr(f, "cache_clear")):
+            cached.cache_clear()
 
 
 def compute(task: Task) -> dict[str, Any]:
-    """Wall and CPU seconds of every call, (calls, 2) by code; the codes take turns."""
-    timed, samples, result = calls(task), defaultdict(list), None
-    for turn in range(task.repeats + (task.name not in COLD)):
-        if turn == 0 or task.name in COLD:
+    """Wall and CPU seconds of every call, (calls, 2) for each code; the codes take turns."""
+    codes, found, cold = calls(task), defaultdict(list), task.name in COLD
+    for turn in range(1 if task.name == RELAX else task.config.repeats + (not cold)):
+        if turn == 0 or cold:
             forget()
-        for code, call in timed.items():
+        for code, call in codes.items():
             wall, cpu = time.perf_counter(), time.process_time()
             result = jax.block_until_ready(call())
-            samples[code].append((time.perf_counter() - wall, time.process_time() - cpu))
-    if task.name == "relaxation":
-        relaxed = result.relaxed
-        found = {name: getattr(relaxed, name) for name in ("evaluations", "converged", "max_force")}
-        return {**samples, **found, "n_atoms": len(relaxed.positions)}
-    return {**samples, "n_atoms": task.cell.n_atoms, "n_functions": task.spec.n_columns}
+            found[code].append((time.perf_counter() - wall, time.process_time() - cpu))
+    if task.name == RELAX:
+        found |= {k: getattr(result, k) for k in ("evaluations", "converged", "max_force")}
+        found["n_atoms"] = len(result.positions)
+    return found
 
 
-def entries(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    """One line of the table for each task and code."""
-    for record in records:
-        task, arrays = record.point, record.arrays
-        facts = {k: v.item() for k, v in arrays.items() if v.ndim == 0}
-        scale = 1e6 / facts["n_atoms"] if task.name in PER_ATOM else 1.0
-        for code in (name for name, value in arrays.items() if value.ndim == 2):
-            wall, cpu = arrays[code].T
-            warm = slice(task.name not in COLD, None)
-            median, wanted = scale * np.median(wall[warm]), WANTED.get((task.name, task.size))
-            yield {
-                "task": task.name,
-                "size": task.size,
-                "code": code,
-                "unit": "µs/atom" if task.name in PER_ATOM else "s",
-                "median": median,
-                "min": scale * wall[warm].min(),
-                "cpu": scale * np.median(cpu[warm]),
-                "first_call_s": None if task.name in COLD else wall[0],
-                "wanted": wanted if code == "lprjax" else None,
-                "met": bool(median <= wanted) if wanted and code == "lprjax" else None,
-                **facts,
-            }
+def times(samples: np.ndarray, scale: float, cold: bool) -> dict[str, float]:
+    wall, cpu = scale * samples[not cold :].T
+    first = {"first_call": samples[0, 0]}
+    return {"median": np.median(wall), "min": wall.min(), "cpu": np.median(cpu)} | first
 
 
-def ratios(lines: Sequence[dict[str, Any]]) -> dict[int, dict[str, float]]:
-    """Our time over ace-jax's, medians and minima, by degree."""
-    rows = {(line["size"], line["code"]): line for line in lines if line["task"] == "rows"}
-    return {
-        size: {k: ours[k] / rows[size, "ace-jax"][k] for k in ("median", "min", "first_call_s")}
-        for (size, code), ours in rows.items()
-        if code == "lprjax" and (size, "ace-jax") in rows
-    }
+def lines(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
+    """The table: a line for each task and code; times in its unit, the first call in s."""
+    for task, arrays, meta in records:
+        name, atoms = task.name, 8 * task.config.cells**3
+        about = {"task": name, "title": f"{TITLES[name]} {task.size}", "device": meta["device"]}
+        about |= {key: value.item() for key, value in arrays.items() if value.ndim == 0}
+        about |= {"n_functions": task.spec.n_columns, "n_atoms": atoms} if name != RELAX else {}
+        about["unit"], scale = ("µs/atom", 1e6 / atoms) if name in PER_ATOM else ("s", 1.0)
+        ours = times(arrays["lprjax"], scale, name in COLD)
+        wanted = WANTED.get((name, task.size))
+        met = bool(wanted and ours["median"] <= wanted and about.get("converged", True))
+        yield about | ours | {"code": "lprjax", "wanted": wanted, "met": met if wanted else None}
+        if "ace-jax" in arrays:
+            theirs = times(arrays["ace-jax"], scale, name in COLD)
+            ratio = {key: ours[key] / theirs[key] for key in theirs}
+            yield about | theirs | {"code": "ace-jax", "ratio": ratio}
+
+
+def show(table: Sequence[dict[str, Any]]) -> None:
+    print(f"{'':39}{'median':>9}{'min':>9}{'CPU':>9} {'':8}{'first (s)':>9}")
+    for line in table:
+        text = "{title:31}{code:8}{median:9.3g}{min:9.3g}{cpu:9.3g} {unit:8}{first_call:9.3g}"
+        text += "  wanted {wanted}: {met}" if line.get("wanted") else ""
+        text += "  lprjax / it {ratio[median]:.2f}, min {ratio[min]:.2f}" if "ratio" in line else ""
+        print(text.format(**line))
+
+
+def plot(table: Sequence[dict[str, Any]]) -> Figure:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4))
+    bars = [line for line in table if line["unit"] == "s"][::-1]
+    titles, medians, wanted = ([x[k] for x in bars] for k in ("title", "median", "wanted"))
+    left.barh(titles, medians)
+    left.plot(np.array(wanted, float), titles, "k|", ms=16, mew=2)
+    left.set(xscale="log", xlabel="wall time (s); black: wanted at most")
+    for task, code in dict.fromkeys((x["task"], x["code"]) for x in table if x not in bars):
+        curve = [line for line in table if (line["task"], line["code"]) == (task, code)]
+        x, y, low = ([line[k] for line in curve] for k in ("n_functions", "median", "min"))
+        drawn = right.loglog(x, y, "o-", label=f"{TITLES[task].split(',')[0]}, {code}")
+        right.fill_between(x, low, y, color=drawn[0].get_color(), alpha=0.3)
+        wanted = np.array([line.get("wanted") for line in curve], float)
+        right.plot(x, wanted, "k_", ms=16, mew=2)
+    label_axes(right, ("basis functions", None), ("median, shaded to the minimum", "µs per atom"))
+    right.legend(fontsize=7)
+    return figure
+
+
+PRESETS = {
+    "smoke": Config(degrees=(4,), first=3, cells=1, vacancy=3, repeats=3, peer=False),
+    "paper": Config(),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    run = start("speed", PRESETS, argv, __doc__)
+    run = replace(run, fresh=not run.plot_only)  # times of another day do not compare
+    table = list(lines(run.records(points(run.config), compute)))
+    save_figure(plot(table), run.folder / run.figure)
+    show(table)
+    summary = {"figure": run.figure, "preset": run.preset, "table": table}
+    summary["demands_met"] = {x["title"]: x["met"] for x in table if x.get("wanted")}
+    return finish(summary, run.results)
+
+
+if __name__ == "__main__":
+    main()

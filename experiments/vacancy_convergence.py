@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from scipy.stats import linregress
 
 from experiments.common import PALETTE, finish, label_axes, reference_slope, save_figure, start
@@ -67,9 +68,13 @@ def compute(point: Config) -> dict[str, Any]:
 
 
 def points(config: Config) -> list[Config]:
-    """One point per size, and the floor: training cells as large as the simulation itself."""
-    floor = replace(config, sizes=(config.target,), copies=config.floor_copies)
-    return [replace(config, sizes=(m,)) for m in config.sizes] + [floor]
+    """One point per size and degree, the basis of the figure first."""
+    degrees = (config.degree, *config.floor_degrees)
+    return [
+        replace(config, sizes=(m,), degree=degree, floor_degrees=())
+        for degree in degrees
+        for m in config.sizes
+    ]
 
 
 def fitted_slope(radius: np.ndarray, error: np.ndarray) -> tuple[float, float]:
@@ -83,28 +88,38 @@ def fitted_slope(radius: np.ndarray, error: np.ndarray) -> tuple[float, float]:
 
 
 def summarise(config: Config, records: list[Record], preset: str) -> dict[str, Any]:
-    """Headline numbers: the curves, their slopes, the floor, and what did not converge."""
-    *sweep, floor = (record.arrays for record in records)
-    curves = {}
-    for k, name in enumerate(OBSERVATION_SETS):
-        curve = {"L": [float(a["radius"]) for a in sweep]}
-        scalars = [q for q in sweep[0] if sweep[0][q].shape == (len(OBSERVATION_SETS),)]
-        for quantity in scalars:
-            curve[quantity] = [a[quantity][k].item() for a in sweep]
-            curve.setdefault("floor", {})[quantity] = floor[quantity][k].item()
+    """Headline numbers: the curves, their slopes, smaller bases, and what did not converge."""
+    by_degree = {}
+    for record in records:
+        by_degree.setdefault(record.point.degree, []).append(record.arrays)
+    sweep = by_degree.pop(config.degree)
+    curves = {name: curve_of(sweep, k) for k, name in enumerate(OBSERVATION_SETS)}
+    for curve in curves.values():
         for quantity in ("geometry_error", "energy_error"):
             slope, spread = fitted_slope(np.array(curve["L"]), np.array(curve[quantity]))
-            curve[f"{quantity}_slope"] = [slope, spread]
-        curves[name] = curve
+            curve[f"{quantity}_slope"], curve[f"{quantity}_slope_error"] = slope, spread
+    which = list(OBSERVATION_SETS).index("EF")
     return {
         "figure": "vacancy_convergence",
         "preset": preset,
         "seconds": round(sum(record.meta["seconds"] for record in records), 1),
-        "n_functions": int(floor["n_functions"]),
+        "n_functions": int(sweep[0]["n_functions"]),
         "target_sites": 2 * config.target**3,
-        "formation_energy_reference": float(floor["formation_energy_reference"]),
-        "all_converged": all(bool(np.all(a["converged"])) for a in (*sweep, floor)),
+        "formation_energy_reference": float(sweep[0]["formation_energy_reference"]),
+        "all_converged": all(
+            bool(np.all(r.arrays["converged"]) and r.arrays["reference_converged"]) for r in records
+        ),
         "curves": curves,
+        "smaller_bases_EF": {str(d): curve_of(a, which) for d, a in by_degree.items()},
+    }
+
+
+def curve_of(sweep: list[dict], k: int) -> dict[str, list]:
+    """Every number of one observation set over the sizes."""
+    scalars = [q for q in sweep[0] if sweep[0][q].shape == (len(OBSERVATION_SETS),)]
+    return {
+        "L": [float(a["radius"]) for a in sweep],
+        **{quantity: [a[quantity][k].item() for a in sweep] for quantity in scalars},
     }
 
 
@@ -118,20 +133,16 @@ THEORY = {  # observations: slope of geometry and energy error in d = 3 (after O
 
 
 def draw_curves(ax: Axes, summary: dict, quantity: str, unit: str, label: str, style="-") -> None:
-    """One curve per observation set; the floor as an open symbol at the simulation's own size."""
+    """One curve per observation set, and in grey those of E+F with smaller bases."""
+    for grey, curve in zip(("0.6", "0.75"), summary["smaller_bases_EF"].values(), strict=False):
+        ax.loglog(curve["L"], curve[quantity], style, color=grey, lw=0.9, marker=MARKERS["EF"])
     for colour, (name, curve) in zip(PALETTE, summary["curves"].items(), strict=False):
         x, y = np.array(curve["L"]), np.array(curve[quantity], float)
         ax.loglog(x, y, style, marker=MARKERS[name], color=colour, label=LABELS[name])
         draw_lost(ax, x, y, ~np.array(curve["converged"], bool))
-        if name == "E":  # a few energies of large cells determine nothing: no floor
-            continue
-        end, height = [floor_radius(summary)], [curve["floor"][quantity]]
-        ax.loglog([x[-1], *end], [y[-1], *height], ":", color=colour, lw=0.7)
-        ax.loglog(end, height, MARKERS[name], color=colour, mfc="white")
-        draw_lost(ax, np.array(end), np.array(height), np.array([not curve["floor"]["converged"]]))
     label_axes(ax, ("training-cell radius L", "Å"), (label, unit))
-    ax.set_xticks([*curve["L"], *end], labels=[f"{r:.1f}" for r in (*curve["L"], *end)])
-    ax.minorticks_off()
+    ax.set_xticks(x, labels=[f"{radius:.1f}" for radius in x])
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def draw_lost(ax: Axes, x: np.ndarray, y: np.ndarray, lost: np.ndarray) -> None:
@@ -147,10 +158,6 @@ def draw_guides(ax: Axes, summary: dict, quantity: str, which: int) -> None:
         reference_slope(ax, x, y, slopes[which])
         start = (x[0], y[-1] * (x[0] / x[-1]) ** slopes[which])
         ax.annotate(f"{observed}: {slopes[which]:g}", start, fontsize=7, color="0.3")
-
-
-def floor_radius(summary: dict) -> float:
-    return (summary["target_sites"] / 2) ** (1 / 3) * LATTICE_CONSTANT / 2
 
 
 def draw_rigidity(ax: Axes, record: Record) -> None:
@@ -181,7 +188,7 @@ def plot(summary: dict, records: list[Record]) -> Figure:
     draw_curves(constants, summary, "e_force_constants", "eV/Å$^2$", "norm of one atom's")
     draw_guides(geometry, summary, "geometry_error", 0)
     draw_guides(energy, summary, "energy_error", 1)
-    draw_rigidity(rigidity, records[-2])
+    draw_rigidity(rigidity, records[len(summary["curves"]["EF"]["L"]) - 1])
     geometry.legend(fontsize=7, title="fitted to", title_fontsize=7)
     titles = {
         geometry: "Errors of the simulation: geometry",
@@ -204,28 +211,32 @@ def caption(summary: dict) -> str:
 
     def slopes(quantity: str) -> str:
         return ", ".join(
-            f"{LABELS[n]} {c[quantity + '_slope'][0]:.1f}" for n, c in summary["curves"].items()
+            f"{LABELS[n]} {c[quantity + '_slope']:.1f}" for n, c in summary["curves"].items()
         )
 
-    floor = summary["curves"]["EFVFC"]["floor"]
+    bases = summary["smaller_bases_EF"]
+    floors = ", ".join(f"{c['geometry_error'][-1]:.1e} Å at degree {d}" for d, c in bases.items())
+    grey = (
+        f"Grey: E+F with smaller bases, down to {floors}: where a curve levels off, and the level "
+        "moves with the basis, it shows the accuracy floor of the fit, not a rate."
+    )
     lost = "" if summary["all_converged"] else " Red crosses: the relaxation did not converge."
     return (
-        f"Vacancy in W (Zhou EAM), {summary['target_sites'] - 1} atoms, linear ACE with "
-        f"{summary['n_functions']} functions. Open symbols: training cells as large as the "
-        "simulation, the accuracy floor of this basis and these weights "
-        f"({floor['geometry_error']:.1e} Å, {floor['energy_error']:.1e} eV with all observations); "
-        "a curve near its open symbol shows the floor, not a rate.\n"
+        f"Vacancy in W (Zhou EAM), {summary['target_sites'] - 1} atoms, relaxed with linear ACE "
+        f"potentials of {summary['n_functions']} functions that were fitted to cells of radius L. "
+        + (grey if bases else "")
+        + "\n"
         "Dashed: rates of the theory (after Ortner–Wang, derived) for mismatches that do NOT "
         "change with L. Here every fit changes all of them (panels), so the slopes can neither "
-        "confirm nor refute the theory; the mismatches explain the curves.\n"
-        f"Measured slopes: geometry {slopes('geometry_error')}; energy {slopes('energy_error')}."
-        + lost
+        "confirm nor refute the theory; the mismatches, above all η, explain the curves.\n"
+        f"Slopes fitted to all sizes: geometry {slopes('geometry_error')}; "
+        f"energy {slopes('energy_error')}." + lost
     )
 
 
 PRESETS = {
     "smoke": Config(
-        sizes=(2, 3), target=5, order=2, degree=8, copies=40, lattice_cells=4, floor_copies=2
+        sizes=(2, 3), target=5, order=2, degree=8, copies=40, lattice_cells=4, floor_degrees=()
     ),
     "paper": Config(),
 }

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from lprjax.ace import ACESpec, linear_potential, smoothness_prior
 from lprjax.defects import Defect, formation_energy, geometry_error, relax_defect, vacancy
@@ -48,16 +49,16 @@ class Config:
     target: int = field(default=14, metadata={"help": "cubic cells per side of the simulation"})
     order: int = field(default=3, metadata={"help": "order of the ACE basis"})
     degree: int = field(default=12, metadata={"help": "total degree of the ACE basis"})
-    r_cut: float = field(default=6.0, metadata={"help": "cutoff of the ACE basis, Å"})
+    r_cut: float = field(default=5.5, metadata={"help": "cutoff of the ACE basis, Å"})
     copies: int = field(default=250, metadata={"help": "rattled vacancy cells of every size"})
-    rattle: float = field(default=0.05, metadata={"help": "largest rattle amplitude, Å"})
+    rattle: float = field(default=0.03, metadata={"help": "largest rattle amplitude, Å"})
     strain: float = field(default=0.005, metadata={"help": "largest random strain of bulk cells"})
     strained_cells: int = field(default=12, metadata={"help": "strained bulk cells"})
     lattice_cells: int = field(
         default=6, metadata={"help": "cells per side of the perfect lattice with force constants"}
     )
-    floor_copies: int = field(
-        default=6, metadata={"help": "copies of the cell of the simulation's size (the floor)"}
+    floor_degrees: tuple[int, ...] = field(
+        default=(8, 10), metadata={"help": "smaller bases, repeated to show the accuracy floor"}
     )
     weight_energy: float = field(default=10.0, metadata={"help": "of E - N e, 1/eV"})
     weight_bulk: float = field(default=1e4, metadata={"help": "of the bulk energy, atom/eV"})
@@ -91,7 +92,7 @@ def unit_cell() -> Structure:
 def labelled(structures, spec: ACESpec, kinds) -> Iterator:
     """Graphs within the basis's cutoff with the reference's labels, structure by structure."""
     potential = reference()
-    for structure in structures:
+    for structure in tqdm(list(structures), desc="/".join(kinds), leave=False, delay=5):
         labels = observe(potential, build_graph(structure, potential.r_cut), kinds)
         yield build_graph(structure, spec.r_cut), labels
 

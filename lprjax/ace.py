@@ -16,9 +16,11 @@ Index convention, used by `design` too:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache, partial
+from math import inf
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,17 +68,21 @@ class ACESpec:
                 f"elements {self.elements!r} arrived; wanted distinct chemical symbols, "
                 'e.g. elements=("Nb", "Ta")'
             )
-        if self.order not in (1, 2, 3, 4):
-            raise ValueError(f"order {self.order!r} arrived; wanted 1, 2, 3 or 4")
-        if self.degree < 1 or self.degree != int(self.degree):
-            raise ValueError(f"degree {self.degree!r} arrived; wanted a whole number >= 1")
-        if not 0 < self.r0 < self.r_cut:
+        # forces are continuous from cutoff_power 2 on
+        for name, least, most in (("order", 1, 4), ("degree", 1, inf), ("cutoff_power", 2, inf)):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or value % 1 or not least <= value <= most:
+                raise ValueError(
+                    f"{name} {value!r} arrived; wanted a whole number, {least} to {most}"
+                )
+            object.__setattr__(self, name, int(value))
+        if not 0 < self.r0 < self.r_cut < inf:
             raise ValueError(
                 f"r_cut = {self.r_cut} Å and r0 = {self.r0} Å arrived; wanted 0 < r0 < r_cut: "
                 "r0 is the nearest-neighbour distance"
             )
-        if self.cutoff_power < 2:
-            raise ValueError(f"cutoff_power {self.cutoff_power} arrived; forces need at least 2")
+        for name in ("r_cut", "r0"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -189,7 +195,7 @@ def tables(spec: ACESpec) -> Tables:
 
 
 def species_one_hot(spec: ACESpec, species: jnp.ndarray) -> jnp.ndarray:
-    """One-hot rows of atomic numbers, (..., n_elements); zero rows for padding atoms (species 0)."""
+    """One-hot rows of atomic numbers, (..., n_elements); zero rows for padding (species 0)."""
     return (species[..., None] == jnp.asarray(spec.numbers)).astype(float)
 
 
@@ -315,30 +321,39 @@ def _site_energy(t: Tables, c: jnp.ndarray, left, right, pairs) -> jnp.ndarray:
 
 
 def linear_potential(
-    spec: ACESpec, coefficients: jax.Array, reference_energies: dict[str, float] | None = None
+    spec: ACESpec, coefficients: jax.Array, reference_energies: Mapping[str, float] | None = None
 ) -> LinearPotential:
     """The potential of a coefficient vector (n_columns,) in eV; reference energies by symbol, eV.
 
     Raises ValueError for a vector of another length or a reference energy that is missing.
     """
     require_x64()
-    coefficients = jnp.asarray(coefficients)
+    coefficients = jnp.asarray(coefficients, float)
     if coefficients.shape != (spec.n_columns,):
         raise ValueError(
             f"coefficients of shape {coefficients.shape} arrived; {spec} wants ({spec.n_columns},)"
         )
-    e0 = reference_energies or dict.fromkeys(spec.elements, 0.0)
+    e0 = isolated_energies(spec, reference_energies)
+    return LinearPotential(coefficients, jnp.asarray(e0), spec)
+
+
+def isolated_energies(spec: ACESpec, by_symbol: Mapping[str, float] | None) -> np.ndarray:
+    """Reference energies in the order of `spec.elements`, (n_elements,) in eV; zeros for None.
+
+    Raises ValueError for an element that is missing.
+    """
+    e0 = by_symbol or dict.fromkeys(spec.elements, 0.0)
     missing = [e for e in spec.elements if e not in e0]
     if missing:
         raise ValueError(f"reference_energies lack {missing}; give one per element, in eV")
-    return LinearPotential(coefficients, jnp.array([e0[e] for e in spec.elements]), spec)
+    return np.array([e0[e] for e in spec.elements], float)
 
 
 def smoothness_prior(spec: ACESpec, power: float = 4.0) -> np.ndarray:
     """Diagonal of the algebraic smoothness prior, Gamma_k = sum over factors of (n + 1.5 l)^power.
 
     Shape (n_columns,), dimensionless. The ridge term of a fit is ridge * |Gamma c|^2: oscillating
-    functions cost more. (After the prior of ACEpotentials, Witt et al. 2023; weights n and l alike.)
+    functions cost more. (After the prior of ACEpotentials, Witt et al. 2023, n and l alike.)
     """
     t = tables(spec)
     many_body = [sum(f.degree**power for f in g.factors) for g in t.functions]
@@ -347,13 +362,14 @@ def smoothness_prior(spec: ACESpec, power: float = 4.0) -> np.ndarray:
 
 
 def save_potential(path: str | Path, potential: LinearPotential) -> None:
-    """Write a potential to one .npz file (specification as JSON, coefficients exactly)."""
-    np.savez(
-        path,
-        spec=json.dumps(asdict(potential.spec)),
-        coefficients=np.asarray(potential.coefficients),
-        reference_energies=np.asarray(potential.reference_energies),
-    )
+    """Write a potential to one file, .npz (specification as JSON, coefficients exactly)."""
+    with open(path, "wb") as file:  # an open file keeps its name: given a path, NumPy adds .npz
+        np.savez(
+            file,
+            spec=json.dumps(asdict(potential.spec)),
+            coefficients=np.asarray(potential.coefficients),
+            reference_energies=np.asarray(potential.reference_energies),
+        )
 
 
 def load_potential(path: str | Path) -> LinearPotential:

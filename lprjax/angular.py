@@ -6,7 +6,7 @@ functions: Y_1 = sqrt(3/4pi) (y, z, x); order l = 0 … l_max, m = -l … l, ind
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from math import comb, factorial, pi, sqrt
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def _harmonic(l: int, m: int) -> dict[tuple[int, int, int], float]:
-    """Coefficients of r^l Y_lm as a homogeneous polynomial: {(a, b, c): coefficient of x^a y^b z^c}.
+    """The homogeneous polynomial r^l Y_lm: {(a, b, c): coefficient of x^a y^b z^c}.
 
     r^l Y_lm = N_lm Pi_lm(z, r) * (Re or Im)(x + i y)^|m|, with Pi the polynomial left of the
     associated Legendre function (Helgaker, Jorgensen, Olsen 2000, section 6.4).
@@ -51,7 +51,7 @@ def _derivative(terms: dict[tuple[int, int, int], float], axis: int) -> dict:
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _polynomials(l_max: int) -> tuple[np.ndarray, np.ndarray]:
     """Exponents (n_monomials, 3) and the matrix (n_monomials, 4, (l_max+1)^2) that makes of them
     the harmonics and their three derivatives."""

@@ -13,7 +13,7 @@ by rotating environments.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from itertools import product
 from math import factorial, sqrt
 
@@ -50,7 +50,7 @@ def _complex_to_real(l: int) -> np.ndarray:
     return u
 
 
-@lru_cache(maxsize=None)
+@cache
 def real_clebsch_gordan(l1: int, l2: int, l3: int) -> np.ndarray:
     """Tensor C[m1, m2, m3] that couples real Y_l1 and Y_l2 to a real tensor of degree l3.
 
@@ -66,7 +66,7 @@ def real_clebsch_gordan(l1: int, l2: int, l3: int) -> np.ndarray:
     return np.ascontiguousarray(c.imag if (l1 + l2 + l3) % 2 else c.real)
 
 
-@lru_cache(maxsize=None)
+@cache
 def invariant_tensors(degrees: tuple[int, ...]) -> np.ndarray:
     """All rotation- and inversion-invariant tensors in the product of one to four harmonics.
 
@@ -88,14 +88,14 @@ def invariant_tensors(degrees: tuple[int, ...]) -> np.ndarray:
         l1, l2, l3, l4 = degrees
         middle = range(max(abs(l1 - l2), abs(l3 - l4)), min(l1 + l2, l3 + l4) + 1)
         coupled = [
-            np.einsum("abM,cdM->abcd", real_clebsch_gordan(l1, l2, L), real_clebsch_gordan(l3, l4, L))
+            np.tensordot(real_clebsch_gordan(l1, l2, L), real_clebsch_gordan(l3, l4, L), (2, 2))
             for L in middle
         ]
         return np.stack(coupled) if coupled else np.zeros((0, *shape))
     raise ValueError(f"order {len(degrees)} arrived; couplings are built for orders 1 to 4")
 
 
-@lru_cache(maxsize=None)
+@cache
 def symmetric_invariants(
     degrees: tuple[int, ...], labels: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -114,13 +114,29 @@ def symmetric_invariants(
     columns: dict[tuple, int] = {}
     column_of = np.empty(tensors[0].size if len(tensors) else 0, int)
     for flat, m in enumerate(product(*ranges) if len(tensors) else ()):
-        column_of[flat] = columns.setdefault(tuple(sorted(zip(labels, m, strict=True))), len(columns))
+        monomial = tuple(sorted(zip(labels, m, strict=True)))
+        column_of[flat] = columns.setdefault(monomial, len(columns))
     summed = np.zeros((len(tensors), len(columns)))
     for row, tensor in zip(summed, tensors, strict=True):
         np.add.at(row, column_of, tensor.ravel())
     _, sigma, vt = np.linalg.svd(summed, full_matrices=False)
     rank = int(np.sum(sigma > 1e-8))  # exact zeros against numbers of order one
-    coefficients = np.where(np.abs(vt[:rank]) > _ROUNDING, vt[:rank], 0.0)
+    coefficients = _echelon(vt[:rank])
+    coefficients = np.where(np.abs(coefficients) > _ROUNDING, coefficients, 0.0)
     used = np.any(coefficients != 0, axis=0)
     monomials = np.array([[m for _, m in key] for key in columns], int).reshape(-1, len(degrees))
     return monomials[used], coefficients[:, used]
+
+
+def _echelon(rows: np.ndarray) -> np.ndarray:
+    """The orthonormal rows in echelon form, pivots positive, with the span of given ones.
+
+    An SVD leaves signs, and rotations among equal singular values, to rounding; these rows depend
+    on the span alone, so that saved coefficients mean the same functions on every machine.
+    """
+    chosen = np.zeros((0, len(rows)))
+    for column in rows.T:
+        rest = column - chosen.T @ (chosen @ column)
+        if np.linalg.norm(rest) > 1e-6:  # exact zeros against numbers of order one
+            chosen = np.concatenate([chosen, rest[None] / np.linalg.norm(rest)])
+    return chosen @ rows

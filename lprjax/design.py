@@ -29,6 +29,7 @@ from lprjax.ace import (
     ACESpec,
     atomic_base,
     check_species,
+    isolated_energies,
     radial_functions,
     species_one_hot,
     tables,
@@ -373,12 +374,11 @@ def compress_structures(
     origin: subtracted N times from every energy and its row (N atoms), so that the energies are
     defect-minus-bulk differences; it replaces reference_energies.
     Raises ValueError, naming the structure, for labels that are missing, of the wrong shape or not
-    finite, and for no samples at all.
+    finite, for no samples at all, and for an element without a reference energy.
     """
     kinds = checked_kinds(kinds)
     if origin is None:
-        isolated = [(reference_energies or {}).get(e, 0.0) for e in spec.elements]
-        shift_row, shifts = np.zeros(spec.n_columns), np.array(isolated)
+        shift_row, shifts = np.zeros(spec.n_columns), isolated_energies(spec, reference_energies)
     else:
         shift_row, shifts = origin.row, np.full(len(spec.elements), origin.energy)
     factors = {kind: empty(spec.n_columns) for kind in kinds}

@@ -8,7 +8,9 @@ import pytest
 from experiments import vacancy_convergence as figure
 from experiments.vacancy_fits import OBSERVATION_SETS, reference_simulation
 
-TINY = "--preset smoke --sizes 2 --target 3 --degree 5 --copies 10 --lattice-cells 3".split()
+TINY = (
+    "--preset smoke --sizes 2 --target 3 --degree 5 --floor-degrees 4 --copies 10 --lattice-cells 3"
+).split()
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,7 @@ def test_geometry_error_is_first_order_in_the_negative_norm(summary):
 
 def test_an_unconverged_relaxation_is_loud(records):
     arrays = dict(records[0].arrays)
+    assert list(OBSERVATION_SETS)[1] == "EF"
     arrays["converged"] = np.array([True, False, True, True, True])
     lost = [records[0]._replace(arrays=arrays), records[1]]
     run = figure.start("vacancy_convergence", figure.PRESETS, TINY)
