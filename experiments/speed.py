@@ -1,13 +1,11 @@
 """How fast: tables, compilation, design rows, forces, a relaxation, and the demands on them.
 
-Every run measures anew. Tables, first site basis and relaxation are timed cold, with all tables and
-compiled functions forgotten; the others warm, their first call apart. ace-jax, where installed,
-makes rows of the same kinds, of as many functions, on the same cell, in turn with ours. CPU time is
-that of all threads: a wall time well above it was spent waiting for other programs.
+Tables, first site basis and relaxation are timed cold, tables and compiled functions forgotten; the
+others warm, their first call apart. ace-jax, where installed, makes rows of the same kinds, of as
+many functions, on the same cell, in turn with ours. CPU time is that of all threads.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,7 +26,7 @@ from lprjax.observables import energy_and_forces
 from lprjax.references.eam import zhou_eam
 from lprjax.structures import Structure, bcc, diamond, rattled, supercell
 
-BOND = 5.431 * np.sqrt(3) / 4  # of silicon, Å
+BOND, R_CUT = 5.431 * np.sqrt(3) / 4, 5.5  # of silicon and its basis, Å
 RELAX = "relaxation"
 TITLES = {
     "tables": "basis tables, degree",
@@ -49,8 +47,6 @@ class Config:
     first: int = field(default=12, metadata={"help": "degree of first site basis and FC rows"})
     cells: int = field(default=3, metadata={"help": "cubic Si cells per side"})
     vacancy: int = field(default=16, metadata={"help": "cubic W cells per side"})
-    order: int = 3
-    r_cut: float = field(default=5.5, metadata={"help": "cutoff of the basis (Å)"})
     repeats: int = field(default=7, metadata={"help": "of all but the relaxation"})
     peer: bool = field(default=True, metadata={"help": "time ace-jax too, where installed"})
 
@@ -63,7 +59,7 @@ class Task:
 
     @property
     def spec(self) -> ace.ACESpec:
-        return ace.ACESpec(("Si",), self.config.order, self.size, self.config.r_cut, BOND)
+        return ace.ACESpec(("Si",), order=3, degree=self.size, r_cut=R_CUT, r0=BOND)
 
 
 def points(config: Config) -> list[Task]:
@@ -77,7 +73,7 @@ def calls(task: Task) -> dict[str, Callable[[], Any]]:
     spec, config, size = task.spec, task.config, task.size
     crystal = supercell(diamond("Si", 4 / np.sqrt(3) * BOND), (config.cells,) * 3)
     cell = rattled(crystal, jax.random.key(0), 0.05)
-    graph, rows = build_graph(cell, config.r_cut), partial(design.design_rows, spec)
+    graph, rows = build_graph(cell, R_CUT), partial(design.design_rows, spec)
     potential = ace.linear_potential(spec, jax.random.normal(jax.random.key(1), spec.n_columns))
     ours = {
         "tables": lambda: ace.Tables(spec).halves,
@@ -88,23 +84,22 @@ def calls(task: Task) -> dict[str, Callable[[], Any]]:
         RELAX: lambda: relax_defect(zhou_eam("W"), vacancy(bcc("W", 3.165), size)).relaxed,
     }
     compared = task.name == "rows" and config.peer and find_spec("ace_jax")
-    return {"lprjax": ours[task.name]} | ({"ace-jax": peer_rows(task, cell)} if compared else {})
+    return {"lprjax": ours[task.name]} | ({"ace-jax": peer_rows(spec, cell)} if compared else {})
 
 
-def peer_rows(task: Task, cell: Structure) -> Callable[[], Any]:
+def peer_rows(spec: ace.ACESpec, cell: Structure) -> Callable[[], Any]:
     """ace-jax's jitted `linear_rows` of the same kinds; its batch holds no padding atoms."""
     from ace_jax.basis.model import build_model
     from ace_jax.fit import data, inducing, rows
 
-    r_cut, size = task.config.r_cut, task.spec.n_columns
-    basis = build_model(("Si",), task.config.order, task.size, rcut=r_cut, coupling_cache=False)
+    basis = build_model(("Si",), spec.order, spec.degree, rcut=R_CUT, coupling_cache=False)
     model, meta = basis.eval_pair()
-    if meta["len_basis"] != size:
-        raise RuntimeError(f"{meta['len_basis']} functions, not {size}: run with --no-peer")
+    if meta["len_basis"] != spec.n_columns:
+        raise RuntimeError(f"ace-jax has {meta['len_basis']} functions: run with --no-peer")
     arrays = map(np.asarray, (cell.positions, cell.species, cell.cell, cell.pbc))
     unlabelled = data.Config(*arrays, None, None, None, 0.0, 0.0, 0.0)
     batches = data.build_dataset([unlabelled], meta, [0.0], 1, node_chunk=1)
-    options = inducing.GPConfig(BOND, r_cut, meta["n_B"], meta["n_pair"], NZ=1, C=1)
+    options = inducing.GPConfig(BOND, R_CUT, meta["n_B"], meta["n_pair"], NZ=1, C=1)
     return partial(rows.chunked_rows_fn(model, options), jax.tree.map(lambda a: a[0], batches))
 
 
@@ -118,7 +113,8 @@ def forget() -> None:
 
 def compute(task: Task) -> dict[str, Any]:
     """Wall and CPU seconds of every call, (calls, 2) for each code; the codes take turns."""
-    codes, found, cold = calls(task), defaultdict(list), task.name in COLD
+    codes, cold = calls(task), task.name in COLD
+    found: dict[str, Any] = {code: [] for code in codes}
     for turn in range(1 if task.name == RELAX else task.config.repeats + (not cold)):
         if turn == 0 or cold:
             forget()
@@ -128,38 +124,37 @@ def compute(task: Task) -> dict[str, Any]:
             found[code].append((time.perf_counter() - wall, time.process_time() - cpu))
     if task.name == RELAX:
         found |= {k: getattr(result, k) for k in ("evaluations", "converged", "max_force")}
-        found["n_atoms"] = len(result.positions)
     return found
 
 
 def times(samples: np.ndarray, scale: float, cold: bool) -> dict[str, float]:
     wall, cpu = scale * samples[not cold :].T
-    first = {"first_call": samples[0, 0]}
-    return {"median": np.median(wall), "min": wall.min(), "cpu": np.median(cpu)} | first
+    return dict(median=np.median(wall), min=wall.min(), cpu=np.median(cpu), first=samples[0, 0])
 
 
 def lines(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
     """The table: a line for each task and code; times in its unit, the first call in s."""
     for task, arrays, meta in records:
-        name, atoms = task.name, 8 * task.config.cells**3
-        about = {"task": name, "title": f"{TITLES[name]} {task.size}", "device": meta["device"]}
+        name, size = task.name, task.size
+        atoms = 2 * size**3 - 1 if name == RELAX else 8 * task.config.cells**3
+        about = {"task": name, "title": f"{TITLES[name]} {size}", "device": meta["device"]}
         about |= {key: value.item() for key, value in arrays.items() if value.ndim == 0}
-        about |= {"n_functions": task.spec.n_columns, "n_atoms": atoms} if name != RELAX else {}
+        about |= {"n_atoms": atoms, "n_functions": None if name == RELAX else task.spec.n_columns}
         about["unit"], scale = ("µs/atom", 1e6 / atoms) if name in PER_ATOM else ("s", 1.0)
         ours = times(arrays["lprjax"], scale, name in COLD)
-        wanted = WANTED.get((name, task.size))
+        wanted = WANTED.get((name, size))
         met = bool(wanted and ours["median"] <= wanted and about.get("converged", True))
         yield about | ours | {"code": "lprjax", "wanted": wanted, "met": met if wanted else None}
         if "ace-jax" in arrays:
             theirs = times(arrays["ace-jax"], scale, name in COLD)
-            ratio = {key: ours[key] / theirs[key] for key in theirs}
-            yield about | theirs | {"code": "ace-jax", "ratio": ratio}
+            theirs["ratio"] = {key: ours[key] / value for key, value in theirs.items()}
+            yield about | theirs | {"code": "ace-jax"}
 
 
 def show(table: Sequence[dict[str, Any]]) -> None:
     print(f"{'':39}{'median':>9}{'min':>9}{'CPU':>9} {'':8}{'first (s)':>9}")
     for line in table:
-        text = "{title:31}{code:8}{median:9.3g}{min:9.3g}{cpu:9.3g} {unit:8}{first_call:9.3g}"
+        text = "{title:31}{code:8}{median:9.3g}{min:9.3g}{cpu:9.3g} {unit:8}{first:9.3g}"
         text += "  wanted {wanted}: {met}" if line.get("wanted") else ""
         text += "  lprjax / it {ratio[median]:.2f}, min {ratio[min]:.2f}" if "ratio" in line else ""
         print(text.format(**line))
@@ -177,10 +172,9 @@ def plot(table: Sequence[dict[str, Any]]) -> Figure:
         x, y, low = ([line[k] for line in curve] for k in ("n_functions", "median", "min"))
         drawn = right.loglog(x, y, "o-", label=f"{TITLES[task].split(',')[0]}, {code}")
         right.fill_between(x, low, y, color=drawn[0].get_color(), alpha=0.3)
-        wanted = np.array([line.get("wanted") for line in curve], float)
-        right.plot(x, wanted, "k_", ms=16, mew=2)
-    label_axes(right, ("basis functions", None), ("median, shaded to the minimum", "µs per atom"))
-    right.legend(fontsize=7)
+        right.plot(x, np.array([z.get("wanted") for z in curve], float), "k_", ms=16, mew=2)
+    label_axes(right, ("basis functions", None), ("wall time", "µs per atom"))
+    right.legend(fontsize=7, title="median, shaded to minimum", title_fontsize=7)
     return figure
 
 

@@ -17,7 +17,7 @@ constants d2E/dR dR (eV/Å^2), each per unit coefficient (eV).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from math import gcd
 from typing import NamedTuple
 
@@ -26,18 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from lprjax.ace import (
-    ACESpec,
     atomic_base,
     check_species,
     isolated_energies,
     radial_functions,
     species_one_hot,
-    tables,
 )
+from lprjax.adjoint import Group, adjoint_tables, adjoint_weights, slot_sums
 from lprjax.angular import spherical_harmonics_and_slopes
 from lprjax.factors import Factor, empty, extend
 from lprjax.neighbours import Graph, moved
 from lprjax.observables import checked_atoms, checked_kinds
+from lprjax.spec import ACESpec, tables
 from lprjax.structures import Labels
 
 CHUNK = 8  # atoms whose rows are made at a time: their neighbours' weights fit the cache
@@ -53,107 +53,6 @@ class Rows(NamedTuple):
     forces: jax.Array | None = None
     virial: jax.Array | None = None
     force_constants: jax.Array | None = None
-
-
-class _Group(NamedTuple):
-    """The functions that contain the channels (z, n, l): entries start … start + size of W, by
-    channel, then by slot (function)."""
-
-    z: int
-    n: int
-    l: int
-    channels: np.ndarray  # (2l+1,) channel indices
-    functions: np.ndarray  # (n_slots,) function of each slot
-    start: int
-    size: int
-
-
-class _Bucket(NamedTuple):
-    """Entries of W that are sums of at most `terms.shape[1]` products."""
-
-    terms: np.ndarray  # (n_entries, n_terms) index of the product
-    values: np.ndarray  # (n_entries, n_terms), zero where padded
-
-
-class _Adjoint(NamedTuple):
-    products: np.ndarray  # (P, order - 1) channels of the products left after taking one factor
-    buckets: list[_Bucket]
-    order: np.ndarray  # position of every entry of W in the concatenated buckets
-    groups: list[_Group]
-    slots_of: np.ndarray  # (n_many_body, most) slots of each function, padded with the last + 1
-
-
-@lru_cache(maxsize=32)
-def _adjoint(spec: ACESpec) -> _Adjoint:
-    """Tables of W = dB/dA as sums of products, from the product rule on every term."""
-    t = tables(spec)
-    order = t.term_channels.shape[1]
-    taken = t.term_channels.T.ravel()
-    rest = np.concatenate([np.delete(t.term_channels, a, axis=1) for a in range(order)])
-    function, value = np.tile(t.term_function, order), np.tile(t.term_value, order)
-    real = taken < t.n_channels
-    taken, rest, function, value = taken[real], rest[real], function[real], value[real]
-    products, product_of = np.unique(rest, axis=0, return_inverse=True)
-
-    groups, entry_of, start = [], np.empty(len(taken), int), 0
-    _, group_of = np.unique(t.channels[:, :3], axis=0, return_inverse=True)
-    for g in range(group_of.max() + 1):
-        channels = np.flatnonzero(group_of == g)
-        here = np.isin(taken, channels)
-        functions, slot = np.unique(function[here], return_inverse=True)
-        entry_of[here] = start + (taken[here] - channels[0]) * len(functions) + slot
-        z, n, l, _ = t.channels[channels[0]].tolist()
-        groups.append(_Group(z, n, l, channels, functions, start, functions.size * channels.size))
-        start += groups[-1].size
-    # The same (entry, product) may come from several factors of one term: add them up.
-    pairs, pair_of = np.unique(
-        np.stack([entry_of, product_of.ravel()], axis=1), axis=0, return_inverse=True
-    )
-    values = np.bincount(pair_of.ravel(), weights=value)
-    buckets, position = _buckets(pairs, values, start)
-    slots = np.concatenate([g.functions for g in groups])
-    return _Adjoint(products, buckets, position, groups, _positions_by(slots, t.n_many_body))
-
-
-def _buckets(pairs: np.ndarray, values: np.ndarray, n_entries: int):
-    """Entries sorted into buckets of 1, 2, 4, … products, and where each entry ended up."""
-    counts = np.bincount(pairs[:, 0], minlength=n_entries)
-    first = np.cumsum(counts) - counts
-    width = 2 ** np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
-    buckets, members = [], []
-    for w in np.unique(width):
-        mine = np.flatnonzero(width == w)
-        lane = np.arange(w)[None, :]
-        valid = lane < counts[mine, None]
-        source = np.where(valid, first[mine, None] + lane, 0)
-        buckets.append(_Bucket(pairs[source, 1], np.where(valid, values[source], 0.0)))
-        members.append(mine)
-    position = np.empty(n_entries, int)
-    position[np.concatenate(members)] = np.arange(n_entries)
-    return buckets, position
-
-
-def _positions_by(labels: np.ndarray, n: int) -> np.ndarray:
-    """Row k: the positions at which `labels` equals k, padded with len(labels)."""
-    counts = np.bincount(labels, minlength=n)
-    table = np.full((n, counts.max()), len(labels))
-    by_label = np.argsort(labels, kind="stable")
-    lane = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table[labels[by_label], lane] = by_label
-    return table
-
-
-def _adjoint_weights(spec: ACESpec, base: jnp.ndarray) -> jnp.ndarray:
-    """W, shape (n_entries, n_atoms): dB_k/dA_v at every site; base is A with the unit channel."""
-    a = _adjoint(spec)
-    product = jnp.ones_like(base[:1])
-    for column in a.products.T:
-        product = product * base[column]
-    parts = [
-        sum(b.values[:, lane, None] * product[b.terms[:, lane]] for lane in range(b.terms.shape[1]))
-        for b in a.buckets
-    ]
-    return jnp.concatenate(parts)[a.order]
 
 
 class _Edges(NamedTuple):
@@ -192,7 +91,7 @@ def _edges(spec: ACESpec, graph: Graph) -> _Edges:
     )
 
 
-def _channel_slopes(group: _Group, edges: _Edges) -> jnp.ndarray:
+def _channel_slopes(group: Group, edges: _Edges) -> jnp.ndarray:
     """d phi_nlm / d r_ij of one group, (n, K, 3, 2l+1), whatever the species."""
     n, here = group.n - 1, slice(group.l**2, (group.l + 1) ** 2)
     return (
@@ -201,7 +100,7 @@ def _channel_slopes(group: _Group, edges: _Edges) -> jnp.ndarray:
     )
 
 
-def _group_rows(group: _Group, edges: _Edges, seen_by, weights, base):
+def _group_rows(group: Group, edges: _Edges, seen_by, weights, base):
     """One group's share of the rows of a few atoms, by slot.
 
     weights: (c, K + 1, m, n_slots), W at the neighbours and, last, at the atom itself;
@@ -229,10 +128,10 @@ def _group_rows(group: _Group, edges: _Edges, seen_by, weights, base):
 def _many_body_rows(spec: ACESpec, graph: Graph, edges: _Edges):
     """Rows of the many-body functions: forces (n, 3, n_elements, n_many_body); virial and energy
     (10, n_elements, n_many_body). Atom by atom, from the sites that feel it move."""
-    groups, t = _adjoint(spec).groups, tables(spec)
+    groups, t = adjoint_tables(spec).groups, tables(spec)
     base, _ = atomic_base(spec, graph)
     # Atoms first: the neighbours' weights are then gathered as whole rows.
-    weights = _adjoint_weights(spec, base).T
+    weights = adjoint_weights(spec, base).T
     weights = [
         weights[:, g.start : g.start + g.size].reshape(len(weights), len(g.channels), -1)
         for g in groups
@@ -246,7 +145,7 @@ def _many_body_rows(spec: ACESpec, graph: Graph, edges: _Edges):
             _group_rows(g, edges, seen_by, w[sites], base[g.channels][:, atoms])
             for g, w in zip(groups, weights, strict=True)
         ]
-        return tuple(_slot_sums(spec, jnp.concatenate(p, -1)) for p in zip(*parts, strict=True))
+        return tuple(slot_sums(spec, jnp.concatenate(p, -1)) for p in zip(*parts, strict=True))
 
     n = len(graph.positions)
     chunked = partial(jax.tree.map, lambda x: x.reshape(-1, gcd(n, CHUNK), *x.shape[1:]))
@@ -255,12 +154,6 @@ def _many_body_rows(spec: ACESpec, graph: Graph, edges: _Edges):
     # B of order v is homogeneous of degree v in A: sum_v A_v dB/dA_v = v B.
     orders = np.array([len(f.factors) for f in t.functions])
     return forces.reshape(n, *forces.shape[2:]), sums.at[-1].divide(orders[None, :])
-
-
-def _slot_sums(spec: ACESpec, slots: jnp.ndarray) -> jnp.ndarray:
-    """Slots (…, n_slots) added up to functions (…, n_many_body)."""
-    padded = jnp.concatenate([slots, jnp.zeros_like(slots[..., :1])], axis=-1)
-    return sum(padded[..., lane] for lane in _adjoint(spec).slots_of.T)
 
 
 def _pair_rows(spec: ACESpec, edges: _Edges):

@@ -13,7 +13,17 @@ import lprjax
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (
-    *("structures", "neighbours", "radial", "angular", "coupling", "ace", "references"),
+    *(
+        "structures",
+        "neighbours",
+        "radial",
+        "angular",
+        "coupling",
+        "spec",
+        "ace",
+        "adjoint",
+        "references",
+    ),
     *("observables", "factors", "design", "fit", "rigidity", "seminorm", "lattice", "relax"),
     *("defects", "bounds"),
 )
