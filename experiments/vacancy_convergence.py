@@ -151,13 +151,14 @@ def draw_lost(ax: Axes, x: np.ndarray, y: np.ndarray, lost: np.ndarray) -> None:
 
 
 def draw_guides(ax: Axes, summary: dict, quantity: str, which: int) -> None:
-    """The theory's slopes, through the last point of the curve E+F."""
+    """The theory's slopes, through the first point of the curve E+F."""
     curve = summary["curves"]["EF"]
-    x, y = np.array(curve["L"]), np.array(curve[quantity])
+    x, y = np.array(curve["L"])[::-1], np.array(curve[quantity])[::-1]
     for observed, slopes in THEORY.items():
         reference_slope(ax, x, y, slopes[which])
-        start = (x[0], y[-1] * (x[0] / x[-1]) ** slopes[which])
-        ax.annotate(f"{observed}: {slopes[which]:g}", start, fontsize=7, color="0.3")
+        end = (x[0], y[-1] * (x[0] / x[-1]) ** slopes[which])
+        label = f"{observed}: {slopes[which]:g}"
+        ax.annotate(label, end, fontsize=7, color="0.3", ha="right", va="bottom")
 
 
 def draw_rigidity(ax: Axes, record: Record) -> None:
@@ -220,6 +221,11 @@ def caption(summary: dict) -> str:
         f"Grey: E+F with smaller bases, down to {floors}: where a curve levels off, and the level "
         "moves with the basis, it shows the accuracy floor of the fit, not a rate."
     )
+    ratios = [
+        error / eta
+        for c in summary["curves"].values()
+        for error, eta in zip(c["geometry_error"], c["e_forces_negative_norm"], strict=True)
+    ]
     lost = "" if summary["all_converged"] else " Red crosses: the relaxation did not converge."
     return (
         f"Vacancy in W (Zhou EAM), {summary['target_sites'] - 1} atoms, relaxed with linear ACE "
@@ -228,8 +234,10 @@ def caption(summary: dict) -> str:
         + "\n"
         "Dashed: rates of the theory (after Ortner–Wang, derived) for mismatches that do NOT "
         "change with L. Here every fit changes all of them (panels), so the slopes can neither "
-        "confirm nor refute the theory; the mismatches, above all η, explain the curves.\n"
-        f"Slopes fitted to all sizes: geometry {slopes('geometry_error')}; "
+        "confirm nor refute the theory. What explains the curves is η, the force residual of the fit "
+        "at the reference's geometry in the negative norm: geometry error / η lies between "
+        f"{min(ratios):.1f} and {max(ratios):.1f} Å²/eV in every fit.\n"
+        f"Slopes over all sizes, floors included: geometry {slopes('geometry_error')}; "
         f"energy {slopes('energy_error')}." + lost
     )
 

@@ -1,8 +1,9 @@
-"""Every test runs in float64 and draws to files only."""
+"""Every test runs in float64, draws to files only, and factorises in one thread."""
 
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see experiments/__init__.py
 
 import jax  # noqa: E402
 

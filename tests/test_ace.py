@@ -13,19 +13,17 @@ import pytest
 from scipy.special import eval_legendre
 
 from lprjax.ace import (
-    ACESpec,
     LinearPotential,
-    Tables,
     _site_functions,
     linear_potential,
     load_potential,
     save_potential,
     site_basis,
     smoothness_prior,
-    tables,
 )
 from lprjax.coupling import invariant_tensors, real_clebsch_gordan, symmetric_invariants
 from lprjax.neighbours import build_graph
+from lprjax.spec import ACESpec, Tables, tables
 from lprjax.structures import bcc, make_structure, rattled, supercell
 
 R_CUT, R0 = 4.2, 2.7

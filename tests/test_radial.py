@@ -7,8 +7,8 @@ import oracles
 import pytest
 from scipy.optimize import brentq
 
-from lprjax.ace import ACESpec
 from lprjax.radial import agnesi, many_body_radial, pair_radial
+from lprjax.spec import ACESpec
 
 SPEC = ACESpec("W", order=1, degree=6, r_cut=5.0, r0=2.7)
 KINDS = {
