@@ -234,8 +234,8 @@ def caption(summary: dict) -> str:
         + "\n"
         "Dashed: rates of the theory (after Ortner–Wang, derived) for mismatches that do NOT "
         "change with L. Here every fit changes all of them (panels), so the slopes can neither "
-        "confirm nor refute the theory. What explains the curves is η, the force residual of the fit "
-        "at the reference's geometry in the negative norm: geometry error / η lies between "
+        "confirm nor refute the theory. What explains the curves is η, the force residual of the "
+        "fit at the reference's geometry in the negative norm: geometry error / η lies between "
         f"{min(ratios):.1f} and {max(ratios):.1f} Å²/eV in every fit.\n"
         f"Slopes over all sizes, floors included: geometry {slopes('geometry_error')}; "
         f"energy {slopes('energy_error')}." + lost

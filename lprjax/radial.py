@@ -19,7 +19,7 @@ from math import exp, lgamma, log
 
 import jax.numpy as jnp
 
-CORE_POWER = 2  # many-body functions vanish quadratically at r = 0, where Y_lm is undefined
+CORE_POWER = 2  # many-body functions vanish as (1+t)^2 ~ r^8 at r = 0, where Y_lm is undefined
 
 
 def agnesi(r: jnp.ndarray, r0: float, p: int, q: int) -> jnp.ndarray:
