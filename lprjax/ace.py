@@ -20,7 +20,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from lprjax.angular import spherical_harmonics
-from lprjax.neighbours import Graph
+from lprjax.neighbours import Graph, check_reach
 from lprjax.radial import many_body_radial, pair_radial
 from lprjax.spec import ACESpec, Tables, tables
 from lprjax.structures import require_x64
@@ -85,7 +85,7 @@ def site_basis(spec: ACESpec, graph: Graph) -> jnp.ndarray:
     E_i = B(i) . c; row i is zero outside the block of its own species and on padding atoms.
     Raises ValueError for species that the specification lacks, RuntimeError without float64.
     """
-    check_species(spec, graph)
+    check_graph(spec, graph)
     return _site_basis(spec, graph)
 
 
@@ -96,9 +96,11 @@ def _site_basis(spec: ACESpec, graph: Graph) -> jnp.ndarray:
     return blocks.reshape(len(own), -1)
 
 
-def check_species(spec: ACESpec, graph: Graph) -> None:
-    """Raise unless every atom's species is among `spec.elements`; traced graphs pass unchecked."""
+def check_graph(spec: ACESpec, graph: Graph) -> None:
+    """Raise ValueError unless every atom's species is among `spec.elements` and the graph reaches
+    as far as the basis; traced graphs pass unchecked."""
     require_x64()
+    check_reach(graph, spec.r_cut, "the ACE basis")
     if isinstance(graph.species, jax.core.Tracer):
         return
     strangers = set(np.unique(np.asarray(graph.species)).tolist()) - {0, *spec.numbers}
@@ -130,8 +132,8 @@ class LinearPotential:
         return self.spec.r_cut
 
     def check(self, graph: Graph) -> None:
-        """Raise ValueError for species that the specification lacks."""
-        check_species(self.spec, graph)
+        """Raise ValueError for species that the specification lacks, or a graph that ends short."""
+        check_graph(self.spec, graph)
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""

@@ -27,7 +27,7 @@ import numpy as np
 
 from lprjax.ace import (
     atomic_base,
-    check_species,
+    check_graph,
     isolated_energies,
     radial_functions,
     species_one_hot,
@@ -213,7 +213,7 @@ def design_rows(
     signs the rows share; atoms: those displaced for the force constants. Compiled once per shape.
     Raises ValueError for unknown species, kinds or atoms, RuntimeError without float64.
     """
-    check_species(spec, graph)
+    check_graph(spec, graph)
     kinds = checked_kinds(kinds)
     rows = {}
     if set(kinds) - {"force_constants"}:

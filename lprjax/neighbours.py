@@ -18,6 +18,7 @@ import vesin
 
 from lprjax.structures import Structure, check_geometry, require_x64
 
+MAX_EXTENT = 500.0  # of a cluster, in cutoffs
 MIN_DISTANCE = 0.1  # A; closer atoms are a mistake in the input, not physics
 
 
@@ -42,6 +43,7 @@ class Graph:
     shifts: jax.Array
     edge_mask: jax.Array
     atom_mask: jax.Array
+    reach: jax.Array
 
     def vectors(self) -> jax.Array:
         """r_ij (n, K, 3) in A; (1, 0, 0) on padded slots, so that no root is taken of zero."""
@@ -77,10 +79,29 @@ def moved(graph: Graph, positions: jax.Array | None = None, cell: jax.Array | No
     return dataclasses.replace(graph, **{k: v for k, v in changes.items() if v is not None})
 
 
+def check_reach(graph: Graph, r_cut: float, name: str) -> None:
+    """Raise ValueError where the neighbour search of a graph ended short of a potential's cutoff.
+
+    graph: passes unchecked where it is traced.  r_cut: A.  name: of the potential, for the message.
+    """
+    if not isinstance(graph.reach, jax.core.Tracer) and float(graph.reach) < r_cut * (1 - 1e-9):
+        raise ValueError(
+            f"the graph holds neighbours up to {float(graph.reach):g} A, but {name} reaches "
+            f"{r_cut:g} A: build it with build_graph(structure, {r_cut:g})."
+        )
+
+
 def _edges(
     positions: np.ndarray, cell: np.ndarray, pbc: tuple, reach: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Edges (i, j, shift) shorter than reach, sorted by i."""
+    extent = float(np.ptp(positions, axis=0)[~np.array(pbc)].max(initial=0.0))
+    if extent > MAX_EXTENT * reach:  # the cells of the search would overflow
+        raise ValueError(
+            f"atoms are spread over {extent:.3g} A along a direction without periodicity, more "
+            f"than {MAX_EXTENT:g} times the cutoff of {reach:g} A. Check the units of the "
+            "positions, or treat the parts as structures of their own."
+        )
     # One thread keeps the order of the edges, and so the rounding of every sum, reproducible.
     search = vesin.NeighborList(cutoff=reach, full_list=True, sorted=True, n_threads=1)
     i, j, shifts, distances = search.compute(positions, cell, np.array(pbc), "ijSd")
@@ -157,4 +178,5 @@ def build_graph(
         shifts=jnp.asarray(shift_table),
         edge_mask=jnp.asarray(edge_mask),
         atom_mask=jnp.asarray(np.arange(n_pad) < n),
+        reach=jnp.asarray(float(r_cut + skin)),
     )

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from ase.neighborlist import primitive_neighbor_list
 
+from lprjax.ace import ACESpec, site_basis
 from lprjax.neighbours import Graph, bucket, build_graph, moved, neighbour_bucket
+from lprjax.observables import observe
+from lprjax.references import stillinger_weber, zhou_eam
 from lprjax.structures import (
     Structure,
     bcc,
@@ -312,3 +315,21 @@ def test_overlapping_atoms_are_named_also_across_the_boundary():
     build_graph(dataclasses.replace(image, pbc=(False, True, True)), 3.6)
     with pytest.raises(ValueError, match=r"overlapping atoms: 0 and 0 \(image"):
         build_graph(make_structure([[0, 0, 0]], np.diag([0.05, 3.0, 3.0]), "W"), 1.0)
+
+
+def test_a_search_that_ends_short_of_the_cutoff_is_refused():
+    """By every potential at its door: missing neighbours would be wrong numbers, not an error."""
+    short = build_graph(bcc("W", 3.165), 4.0, skin=0.5)
+    with pytest.raises(ValueError, match=r"up to 4\.5 A, but the ACE basis reaches 5\.5 A"):
+        site_basis(ACESpec(("W",), order=1, degree=2, r_cut=5.5, r0=2.74), short)
+    with pytest.raises(ValueError, match="zhou_eam.*reaches.*build_graph"):
+        observe(zhou_eam("W"), short, ("energy",))
+    with pytest.raises(ValueError, match="stillinger_weber reaches"):
+        observe(stillinger_weber(), build_graph(bcc("Si", 3.1), 3.0), ("energy",))
+
+
+def test_atoms_spread_beyond_reason_are_refused():
+    far = make_structure([[0, 0, 0], [1e4, 0, 0]], np.eye(3), "W", pbc=(False, False, False))
+    with pytest.raises(ValueError, match=r"spread over 1e\+04 A.*units"):
+        build_graph(far, 5.0)
+    assert int(build_graph(far, 25.0).edge_mask.sum()) == 0

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lprjax.neighbours import Graph
+from lprjax.neighbours import Graph, check_reach
 from lprjax.references.species import check_species, poisoned, species_index
 from lprjax.structures import require_x64
 
@@ -114,6 +114,7 @@ class ZhouEAM:
         """Raise ValueError where the graph holds an element this potential was not made for."""
         known = {e: ZHOU_2004[e].number for e in self.elements}
         check_species(graph.species, known, f"zhou_eam{self.elements}")
+        check_reach(graph, self.r_cut, f"zhou_eam{self.elements}")
 
     def __call__(self, graph: Graph) -> Array:
         require_x64()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from lprjax.neighbours import Graph
+from lprjax.neighbours import Graph, check_reach
 from lprjax.references.species import check_species, poisoned, species_index
 from lprjax.structures import require_x64
 
@@ -51,6 +51,7 @@ class StillingerWeber:
     def check(self, graph: Graph) -> None:
         """Raise ValueError where the graph holds anything but silicon."""
         check_species(graph.species, {"Si": SILICON}, "stillinger_weber")
+        check_reach(graph, self.r_cut, "stillinger_weber")
 
     def __call__(self, graph: Graph) -> Array:
         require_x64()
