@@ -20,8 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from lprjax.ace import ACESpec, linear_potential, smoothness_prior
+from lprjax.assembly import PerAtom, compress_structures
 from lprjax.defects import Defect, formation_energy, geometry_error, relax_defect, vacancy
-from lprjax.design import PerAtom, compress_structures, design_rows
+from lprjax.design import design_rows
 from lprjax.factors import compress
 from lprjax.fit import Fit, fit
 from lprjax.lattice import GPA_PER_EV_A3, acoustic_tensors, elastic_constants

@@ -1,0 +1,121 @@
+"""Assembly: the rows and labels of a group of structures, compressed as they come.
+
+Rows are never held beyond a block, and weights are no part of it: one factor per kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from lprjax.ace import isolated_energies, species_one_hot
+from lprjax.design import design_rows
+from lprjax.factors import Factor, empty, extend
+from lprjax.neighbours import Graph
+from lprjax.observables import checked_kinds
+from lprjax.spec import ACESpec
+from lprjax.structures import Labels
+
+
+def stacked(kind: str, value: jax.Array, n_atoms: int) -> np.ndarray:
+    """One observable of a structure as a stack of scalar rows, (r,) for labels, (r, C) for rows.
+
+    energy: r = 1; forces: 3 n_atoms; virial: 6, in Voigt order xx, yy, zz, yz, xz, xy (the mean of
+    the two off-diagonal components); force_constants: 9 n_a n_atoms. Padding atoms are left out.
+    """
+    value = np.asarray(value)
+    if kind == "energy":
+        return value[None]
+    if kind == "virial":
+        a, b = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
+        return 0.5 * (value[a, b] + value[b, a])
+    atoms_first = value if kind == "forces" else value[:, :, :n_atoms]
+    kept = atoms_first[:n_atoms] if kind == "forces" else atoms_first
+    leading = 2 if kind == "forces" else 4
+    return kept.reshape(-1, *value.shape[leading:])
+
+
+class PerAtom(NamedTuple):
+    """An energy per atom, of the basis and of the labels: the perfect crystal's, say."""
+
+    row: np.ndarray  # (C,)
+    energy: float  # eV
+
+
+def compress_structures(
+    spec: ACESpec,
+    samples: Iterable[tuple[Graph, Labels]],
+    kinds: Sequence[str] = ("energy", "forces"),
+    *,
+    atoms: Sequence[int] = (0,),
+    reference_energies: Mapping[str, float] | None = None,
+    origin: PerAtom | None = None,
+) -> dict[str, Factor]:
+    """One factor per kind of a group of structures; rows never pile up beyond a block.
+
+    samples: graphs with their labels (of the real atoms, or padded as the graph). Targets are
+    total energies less the isolated atoms' (eV), forces (eV/Å), the six virials (eV), force
+    constants (eV/Å^2) of the displaced `atoms`. Graphs that share a shape compile once.
+    origin: subtracted N times from every energy and its row (N atoms), so that the energies are
+    defect-minus-bulk differences; it replaces reference_energies.
+    Raises ValueError, naming the structure, for labels that are missing, of the wrong shape or not
+    finite, for no samples at all, and for an element without a reference energy.
+    """
+    kinds = checked_kinds(kinds)
+    if origin is None:
+        shift_row, shifts = np.zeros(spec.n_columns), isolated_energies(spec, reference_energies)
+    else:
+        shift_row, shifts = origin.row, np.full(len(spec.elements), origin.energy)
+    factors = {kind: empty(spec.n_columns) for kind in kinds}
+    pending: dict[str, list] = {kind: [] for kind in kinds}
+    number = -1
+    for number, (graph, labels) in enumerate(samples):
+        counts = np.asarray(species_one_hot(spec, graph.species)).sum(axis=0)
+        n = int(counts.sum())
+        targets = {k: _target(k, labels, graph, len(atoms), number) for k in kinds}
+        rows = design_rows(spec, graph, kinds, atoms=atoms)
+        for kind in kinds:
+            x, y = stacked(kind, getattr(rows, kind), n), stacked(kind, targets[kind], n)
+            if kind == "energy":
+                x, y = x - n * shift_row, y - counts @ shifts
+            pending[kind].append((x, y))
+            if sum(len(y) for _, y in pending[kind]) > 4 * spec.n_columns:
+                factors[kind] = _flush(factors[kind], pending[kind])
+    if number < 0:
+        raise ValueError("no structures arrived; wanted at least one (graph, labels) pair")
+    return {kind: _flush(factors[kind], pending[kind]) for kind in kinds}
+
+
+def _flush(factor: Factor, pending: list) -> Factor:
+    """Fold the collected rows into the factor and forget them."""
+    if pending:
+        rows, targets = (np.concatenate(part) for part in zip(*pending, strict=True))
+        factor = extend(factor, rows, targets)
+        pending.clear()
+    return factor
+
+
+def _target(kind: str, labels: Labels, graph: Graph, n_displaced: int, number: int) -> np.ndarray:
+    value = getattr(labels, kind)
+    if value is None:
+        raise ValueError(
+            f"structure {number} has no label {kind!r}; leave the kind out or label the structure"
+        )
+    value = np.asarray(value, float)
+    sizes = {len(graph.positions), int(np.sum(np.asarray(graph.atom_mask)))}
+    shapes = {
+        "energy": {()},
+        "forces": {(n, 3) for n in sizes},
+        "virial": {(3, 3)},
+        "force_constants": {(n_displaced, 3, n, 3) for n in sizes},
+    }[kind]
+    if value.shape not in shapes:
+        raise ValueError(
+            f"{kind} of structure {number} have shape {value.shape}; wanted {min(shapes)}"
+        )
+    if not np.all(np.isfinite(value)):
+        raise ValueError(f"{kind} of structure {number} hold NaN or infinity; leave it out")
+    return value
