@@ -36,6 +36,9 @@ class ACESpec:
     where the distance transform is steepest; cutoff_power: order of the zero at r_cut (4: force
     constants and third-order elastic constants are continuous; at least 3 for the former).
 
+    Pair functions and many-body functions of order 1 are both radial: independent, but from degree
+    10 or so not to rounding at bulk distances. Fits then want a ridge; their rank says so.
+
     Raises ValueError for unknown or repeated elements and for numbers out of range.
     """
 
