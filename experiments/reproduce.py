@@ -8,7 +8,16 @@ from typing import Any
 
 from experiments.common import add_run_flags, finish
 
-FIGURES = ("vacancy_convergence",)
+FIGURES = (
+    "strain_decay",
+    "decay_rates",
+    "vacancy_convergence",
+    "defect_survey",
+    "fit_accuracy",
+    "loss_weights",
+    "optimal_weights",
+    "observation_value",
+)
 """Modules of this package; each has `main(argv) -> summary`."""
 
 

@@ -134,42 +134,118 @@ def elastic_constants(potential, structure: Structure, *, r_cut: float | None = 
     require_x64()
     graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=structure.n_atoms)
     slope, hessian = _strain_derivatives(as_argument(potential, "potential"), graph)
-    slope, hessian, volume = np.asarray(slope), np.asarray(hessian), float(structure.volume)
-    n = structure.n_atoms
-    strains, mixed, atoms = hessian[:6, :6], hessian[:6, 6:], hessian[6:, 6:]
-    values, modes = np.linalg.eigh(_without_translations(n) @ atoms @ _without_translations(n).T)
-    coupling = mixed @ _without_translations(n).T @ modes
+    hessian, volume = np.asarray(hessian), float(structure.volume)
+    values, settled = _internal_strain(hessian)
     return Elasticity(
-        relaxed=(strains - (coupling / values) @ coupling.T) / volume,
-        clamped=strains / volume,
-        stress=slope[:6] / volume,
+        relaxed=(hessian[:6, :6] + settled @ hessian[6:, :6]) / volume,
+        clamped=hessian[:6, :6] / volume,
+        stress=np.asarray(slope)[:6] / volume,
         optical=values,
     )
 
 
-def _without_translations(n: int) -> np.ndarray:
-    """(3 n - 3, 3 n): an orthonormal basis of the displacements of n atoms with zero mean."""
+def _internal_strain(hessian):
+    """Eigenvalues of E_uu without the translations, and du/de = -E_eu E_uu^+, (6, 3 n)."""
+    n = len(hessian) // 3 - 2
     complement = np.linalg.qr(np.concatenate([np.ones((n, 1)), np.eye(n)[:, 1:]], axis=1))[0]
-    return np.kron(complement[:, 1:].T, np.eye(3))
+    basis = np.kron(complement[:, 1:], np.eye(3))  # orthonormal, of displacements of zero mean
+    values, modes = np.linalg.eigh(basis.T @ hessian[6:, 6:] @ basis)
+    modes = basis @ modes
+    return values, -(hessian[:6, 6:] @ modes / values) @ modes.T
 
 
 @jax.jit
 def _strain_derivatives(potential, graph):
     """Gradient and Hessian of the energy in (e_1 ... e_6, u_11 ... u_n3)."""
-    basis = np.zeros((6, 3, 3))
-    for k, (i, j) in enumerate(_VOIGT):
-        basis[k, i, j] = basis[k, j, i] = 1.0 if i == j else 0.5
 
     def energy(variables):
-        deformation = jnp.eye(3) + jnp.tensordot(variables[:6], jnp.asarray(basis), axes=1)
-        positions = graph.positions + variables[6:].reshape(-1, 3)
-        return potential(moved(graph, positions @ deformation, graph.cell @ deformation)).sum()
+        deformation = jnp.eye(3) + _symmetric(variables[:6])
+        return _deformed_energy(potential, graph, deformation, variables[6:])
 
     origin = jnp.zeros(6 + graph.positions.size)
     gradient = jax.grad(energy)
     column = partial(jax.jvp, gradient, (origin,))
     columns = jax.lax.map(lambda tangent: column((tangent,))[1], jnp.eye(origin.size))
     return gradient(origin), columns
+
+
+def _symmetric(voigt):
+    """The symmetric tensor (3, 3) of six numbers with engineering shears."""
+    basis = np.zeros((6, 3, 3))
+    for k, (i, j) in enumerate(_VOIGT):
+        basis[k, i, j] = basis[k, j, i] = 1.0 if i == j else 0.5
+    return jnp.tensordot(voigt, jnp.asarray(basis), axes=1)
+
+
+def _deformed_energy(potential, graph, deformation, displacements):
+    """Energy under x -> F (x + u), given the transpose of F (3, 3), and u (3 n,) or (3,)."""
+    positions = graph.positions + displacements.reshape(-1, 3)
+    return potential(moved(graph, positions @ deformation, graph.cell @ deformation)).sum()
+
+
+class ThirdOrderElasticity(NamedTuple):
+    """Brugger's third-order elastic constants, Voigt order xx, yy, zz, yz, xz, xy."""
+
+    relaxed: np.ndarray  # (6, 6, 6) eV/A^3, atoms follow the strain to their new equilibrium
+    clamped: np.ndarray  # (6, 6, 6) eV/A^3, fractional positions held
+
+
+def third_order_constants(
+    potential, structure: Structure, *, r_cut: float | None = None
+) -> ThirdOrderElasticity:
+    """The third-order elastic constants of a crystal by differentiation of its energy.
+
+    With E(eta, u) the energy of a cell of volume V under x -> F (x + u), F = (I + 2 eta)^(1/2),
+    eta the Lagrangian strain with engineering shears (eta_yz = eta_4 / 2, ...),
+
+        C_IJK = 1/V  d3E(eta, u*(eta)) / d eta_I d eta_J d eta_K ,   E_u(eta, u*(eta)) = 0 .
+
+    As E is stationary in u, the first-order u_I = -E_uu^+ E_uI is all that is needed (the 2n + 1
+    theorem): C_IJK is the third derivative of E along (e_I, u_I), (e_J, u_J), (e_K, u_K); clamped,
+    u = 0.
+
+    Args:
+        potential: callable graph -> site energies (n,), eV, three times differentiable.
+        structure: a crystal cell, best a small one, with no forces on its atoms; a residual
+            stress is no harm, the constants are then those about the stressed state.
+        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+
+    Returns:
+        ThirdOrderElasticity; times GPA_PER_EV_A3 in GPa.  See `elastic_constants` for a crystal
+        unstable against a shift of its sublattices.
+    Source: Brugger, Phys. Rev. 133 (1964) A1611; relaxed: derived.
+    """
+    require_x64()
+    graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=structure.n_atoms)
+    argument, volume = as_argument(potential, "potential"), float(structure.volume)
+    _, settled = _internal_strain(np.asarray(_strain_derivatives(argument, graph)[1]))
+    relaxed, clamped = (
+        np.asarray(_third_derivatives(argument, graph, jnp.asarray(u))) / volume
+        for u in (settled, np.zeros_like(settled))
+    )
+    return ThirdOrderElasticity(relaxed=relaxed, clamped=clamped)
+
+
+@jax.jit
+def _third_derivatives(potential, graph, internal):
+    """(6, 6, 6) eV: along eta_I and the displacements internal[I] (6, 3 n) that go with it."""
+
+    def energy(voigt):
+        eta = _symmetric(voigt)
+        deformation = jnp.eye(3) + eta - eta @ eta / 2 + eta @ eta @ eta / 2  # + O(eta^4)
+        return _deformed_energy(potential, graph, deformation, voigt @ internal)
+
+    def row(pair):
+        """d3E / d eta_I d eta_J d eta, (6,)."""
+        first, second = pair
+
+        def slope(voigt):
+            return jax.jvp(jax.grad(energy), (voigt,), (first,))[1]
+
+        return jax.jvp(slope, (jnp.zeros(6),), (second,))[1]
+
+    pairs = jnp.repeat(jnp.eye(6), 6, axis=0), jnp.tile(jnp.eye(6), (6, 1))
+    return jax.lax.map(row, pairs).reshape(6, 6, 6)
 
 
 def acoustic_tensors(
@@ -210,7 +286,6 @@ def _shear_hessians(potential, graph, directions):
 
     def energy(b, k):
         deformation = jnp.eye(3) + k[:, None] * b[None, :]  # row vectors: x -> x (I + k b^T)
-        deformed = moved(graph, graph.positions @ deformation, graph.cell @ deformation)
-        return potential(deformed).sum()
+        return _deformed_energy(potential, graph, deformation, jnp.zeros(3))
 
     return jax.lax.map(lambda k: jax.hessian(energy)(jnp.zeros(3), k), directions)

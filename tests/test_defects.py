@@ -1,8 +1,9 @@
-"""The vacancy: published formation energies, symmetry, and the error of a geometry.
+"""The vacancy: published formation energies, symmetry, decay, and the error of a geometry.
 
 Forces below 1e-6 eV/A leave energies exact to 1e-11 eV and displacements to about 1e-6 A.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -13,15 +14,18 @@ import pytest
 from lprjax.defects import (
     Defect,
     RelaxedDefect,
+    clamped,
+    decay_profile,
     formation_energy,
     geometry_error,
+    make_defect,
     relax_defect,
     vacancy,
 )
 from lprjax.neighbours import build_graph
 from lprjax.observables import total_energy
 from lprjax.references import polynomial_bonds, stillinger_weber, zhou_eam
-from lprjax.structures import bcc, diamond, rattled, square, supercell
+from lprjax.structures import bcc, diamond, rattled, simple_cubic, square, supercell
 
 TUNGSTEN = zhou_eam("W")
 CELL = bcc("W", 3.164849)
@@ -158,17 +162,93 @@ def test_atoms_and_sites(small):
         defect.displaced(jnp.zeros((127, 3)))
 
 
-def test_vacancy_in_the_plane():
-    """A square lattice whose bonds are under tension gains energy by relaxing, in its plane."""
+def slope(profile, low, high):
+    """Of log max |Du| against log distance, over the shells between two distances, A."""
+    window = (profile.distances > low) & (profile.distances < high)
+    assert window.sum() > 10
+    return np.polyfit(np.log(profile.distances[window]), np.log(profile.strains[window]), 1)[0]
+
+
+def test_strain_decays_as_the_square_of_the_distance_in_the_plane():
+    """|Du(l)| ~ |l|^-2 from three lattice constants to half of a clamped disc; zero outside it.
+
+    Slopes of three outer radii lie between -1.9 and -2.06: the shells scatter with the angle.
+    Bonds under tension gain energy by relaxing; atoms shaken in the plane stay in it.
+    """
     cell = square("W", 2.0)
-    bonds = polynomial_bonds([2.0, np.sqrt(8.0)], [[0.0, 0.1, 1.0], [0.0, 0.0, 0.5]])
-    defect = vacancy(cell, 7)
+    bonds = polynomial_bonds(
+        [2.0, np.sqrt(8.0), 4.0], [[0.0, 0.1, 1.0, -1.0], [0.0, 0.05, 0.5, -0.5], [0, 0.02, 0.2, 0]]
+    )
+    defect = clamped(vacancy(cell, 41), 38.0)
     start = rattled(defect.structure, jax.random.key(3), (0.01, 0.01, 0.0))
-    moves = start.positions - defect.structure.positions
-    relaxed = relax_defect(bonds, defect, displacement=defect.on_sites(moves), skin=0.2)
-    assert relaxed.relaxed.converged
-    assert not np.any(np.asarray(relaxed.displacement)[:, 2])
+    moves = jnp.where(defect.free[:, None], start.positions - defect.structure.positions, 0.0)
+    relaxed = relax_defect(bonds, defect, displacement=defect.on_sites(moves), skin=0.3)
+    u = np.asarray(relaxed.displacement)
+    assert relaxed.relaxed.converged and relaxed.relaxed.evaluations < 25
+    assert not np.any(u[:, 2]) and not np.any(u[defect.distances() >= 38.0])
     assert relaxed.energy < energy(bonds, defect.structure) - 1e-3
+    profile = decay_profile(defect, u)
+    assert slope(profile, 6.0, 20.0) == pytest.approx(-2.0, abs=0.2)
+    assert not np.any(profile.strains[profile.distances > 38.0 + 4.5])
+
+
+def test_strain_decays_as_the_cube_of_the_distance_in_space():
+    """|Du(l)| ~ |l|^-3 from three lattice constants to half-way to the next image, where the
+    images add to it: slopes of cells of 13, 17 and 21 sites a side lie between -2.9 and -3.1."""
+    bonds = polynomial_bonds(
+        np.sqrt([1.0, 2.0, 3.0]),
+        [[0.0, 0.1, 1.0, -1.0], [0, 0.05, 0.5, -0.5], [0, 0.03, 0.3, -0.2]],
+    )
+    defect = vacancy(simple_cubic("W", 1.0), 17)
+    relaxed = relax_defect(bonds, defect, skin=0.15)
+    assert relaxed.relaxed.converged and relaxed.relaxed.evaluations < 20
+    assert slope(decay_profile(defect, relaxed.displacement), 3.0, 7.6) == pytest.approx(
+        -3.0, abs=0.2
+    )
+
+
+def test_strain_of_a_tungsten_vacancy_decays_no_slower():
+    """|Du(l)| |l|^3 beyond 2.5 lattice constants is below its largest value nearer to the core."""
+    defect = vacancy(CELL, 8)
+    relaxed = relax_defect(TUNGSTEN, defect)
+    profile = decay_profile(defect, relaxed.displacement)
+    distances, scaled = profile.distances / 3.164849, profile.strains * profile.distances**3
+    assert relaxed.relaxed.converged and relaxed.relaxed.evaluations < 25
+    assert scaled[(distances > 2.5) & (distances < 4.0)].max() < scaled[distances < 2.5].max()
+
+
+def test_decay_profile_is_the_largest_strain_of_each_shell(small):
+    defect = small.defect
+    v = shaken(defect, 0.1)
+    profile = decay_profile(defect, v)
+    by_site = np.asarray(defect.lattice.strain_by_site(v))
+    distances = defect.distances()
+    for distance, strain in zip(*profile, strict=True):
+        assert strain == by_site[np.abs(distances - distance) < 1e-3].max()
+    assert profile.distances[0] > 2.0 and np.all(np.diff(profile.distances) > 1e-3)
+
+
+def test_made_by_hand_is_as_made_by_name(small):
+    """The atoms in another order, and an interstitial atom that comes first."""
+    reference = supercell(CELL, (4, 4, 4))
+    site = small.defect.removed[0]
+    order = np.roll(np.delete(np.arange(128), site), 5)
+    structure = dataclasses.replace(
+        reference, positions=reference.positions[order], species=reference.species[order]
+    )
+    defect = make_defect(CELL, 4, structure, order, small.defect.centre)
+    assert defect.removed == (site,)
+    f = shaken(small.defect, 1.0)
+    np.testing.assert_allclose(defect.lattice.solve(f), small.defect.lattice.solve(f), atol=1e-13)
+    off_site = defect.on_atoms(0.1 + 0.0 * f)
+    structure = dataclasses.replace(structure, positions=structure.positions + off_site)
+    swapped = np.where(order == 7, 128, order)  # the atom of site 7 is on a site of its own
+    defect = make_defect(CELL, 4, structure, swapped, small.defect.centre)
+    assert sorted(defect.removed) == sorted([7, site])
+    expected = np.where(swapped == 128, 0.0, 0.1)[:, None] * np.ones(3)
+    np.testing.assert_allclose(defect.on_atoms(defect.start), expected, atol=1e-12)
+    np.testing.assert_allclose(defect.homes[128], reference.positions[7] + 0.1, atol=1e-12)
+    assert 14 >= np.sum(np.asarray(defect.lattice.neighbours)[128] < 128) >= 8
 
 
 def test_unconverged_says_so(small):
@@ -180,7 +260,13 @@ def test_unconverged_says_so(small):
 def test_errors_at_the_door():
     with pytest.raises(ValueError, match="three integers"):
         vacancy(CELL, 0)
-    with pytest.raises(ValueError, match="wanted different sites"):
+    with pytest.raises(ValueError, match="wanted one from 0 to 53"):
         vacancy(CELL, 3, site=54)
     with pytest.raises(ValueError, match="not periodic"):
         vacancy(square("W", 2.0), (3, 3, 3))
+    reference = supercell(CELL, (3, 3, 3))
+    for sites in (np.zeros(54, int), np.arange(53), np.arange(54) + 1 + (np.arange(54) == 53)):
+        with pytest.raises(ValueError, match="wanted a different site"):
+            make_defect(CELL, 3, reference, sites, (0, 0, 0))
+    with pytest.raises(ValueError, match="not all"):
+        clamped(vacancy(CELL, 3), 20.0)

@@ -1,0 +1,313 @@
+"""Do first-order predictions hold across crystals and defects? True against predicted errors.
+
+For each pair of a material and a defect, linear ACE potentials are fitted to rattled defect cells
+of m cubes per side, to energies and forces (E+F) or to virials and force constants too
+(E+F+V+FC); the defect is relaxed with each in a larger cell and compared with the reference's
+there, and with what the forces at the reference's geometry predict. See `defect_fits`.
+
+To first order u = Hess^-1 f, with the Hessian of the fit there; what that leaves out is of second
+order in the error itself.
+"""
+
+import math
+import textwrap
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import defect_fits
+from experiments.common import PALETTE, finish, label_axes, save_figure, start
+from experiments.defect_fits import (
+    LEFT_BASIN,
+    OBSERVATION_SETS,
+    reference_simulation,
+    simulate,
+    surrogate,
+    training_factors,
+    weighted_fit,
+)
+from experiments.error_panels import (
+    LABELS,
+    curve_of,
+    draw_errors,
+    draw_flags,
+    effectivity,
+    extremes,
+    flag_counts,
+    sizes,
+    told,
+)
+from experiments.materials import MATERIALS, Material, material
+from experiments.records import Record
+from lprjax.bounds import force_residual
+from lprjax.fit import Fit
+from lprjax.response import hessian_solve, stability_constant
+
+STABILITY_TOLERANCE = 1e-3  # of the residual; the error of the constant is about its square
+FITTED = ("EF", "EFVFC")
+PAIRS = (
+    *(f"{metal}/vacancy" for metal in ("W", "Mo", "Ta", "Fe")),
+    *("W/divacancy-1", "W/dumbbell-111"),
+    *(f"{metal}/vacancy" for metal in ("Cu", "Ni", "Al")),
+    *("Cu/dumbbell-100", "Si-SW/dumbbell-110", "Si-Tersoff/vacancy", "Si-Tersoff/dumbbell-110"),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    pairs: tuple[str, ...] = field(default=PAIRS, metadata={"help": "material/defect"})
+    sizes: tuple[int, ...] = field(
+        default=(2, 3), metadata={"help": "cubic cells per side of the training cells"}
+    )
+    most_atoms: int = field(
+        default=220, metadata={"help": "in a training cell; larger ones are left out"}
+    )
+    target_atoms: int = field(default=400, metadata={"help": "at least, of the simulated cell"})
+    order: int = field(default=3, metadata={"help": "order of the ACE basis"})
+    degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
+    copies: int = field(default=60, metadata={"help": "rattled defect cells of every size"})
+    seed: int = field(default=0, metadata={"help": "of rattles and strains"})
+
+
+@dataclass(frozen=True)
+class Point(defect_fits.Config):
+    m: int = 2
+
+
+def points(config: Config) -> list[Point]:
+    """One point per pair and size. Raises ValueError for a pair without a material it knows."""
+    return [
+        Point(
+            material=crystal.name,
+            defect=defect,
+            m=m,
+            target=math.ceil((config.target_atoms / crystal.unit_cell.n_atoms) ** (1 / 3)),
+            order=config.order,
+            degree=config.degree,
+            copies=config.copies,
+            # as wide as force constants of a basis reach
+            lattice_cells=math.ceil(2 * crystal.r_cut / crystal.lattice_constant),
+            seed=config.seed,
+        )
+        for crystal, defect in map(named, config.pairs)
+        for m in config.sizes
+        if m**3 * crystal.unit_cell.n_atoms <= config.most_atoms
+    ]
+
+
+def named(pair: str) -> tuple[Material, str]:
+    name, _, defect = pair.partition("/")
+    if not defect:
+        raise ValueError(f"{pair!r} is no pair: wanted material/defect, such as W/vacancy")
+    return material(name), defect
+
+
+def compute(point: Point) -> dict[str, Any]:
+    """Both observation sets at one size; arrays over the sets, in the order of FITTED."""
+    factors = training_factors(point, point.m)
+    fits = [weighted_fit(point, factors, OBSERVATION_SETS[name]) for name in FITTED]
+    found = [predicted(point, result) | simulated(point, result) for result in fits]
+    simulation = reference_simulation(point)
+    return {
+        "radius": point.radius(point.m),
+        "n_functions": point.spec.n_columns,
+        "target_atoms": simulation.defect.structure.n_atoms,
+        "formation_energy_reference": simulation.formation_energy,
+        "reference_converged": simulation.converged,
+        **{name: np.array([values[name] for values in found]) for name in found[0]},
+    }
+
+
+def predicted(point: Point, result: Fit) -> dict[str, Any]:
+    """What the forces that a fit leaves at the reference's geometry foretell, to first order."""
+    defect, displacement, *_ = reference_simulation(point)
+    potential = surrogate(point, result)
+    forces, energy = force_residual(point.crystal.potential, potential, defect, displacement)
+    response = hessian_solve(potential, defect, displacement, forces)
+    firmness = stability_constant(potential, defect, displacement, tolerance=STABILITY_TOLERANCE)
+    softening = 0.5 * float(np.vdot(forces, response.displacement))
+    return {
+        "eta": float(defect.lattice.negative_norm(forces)),
+        "stability": firmness.constant,
+        "geometry_predicted": float(defect.lattice.strain_norm(response.displacement)),
+        "energy_predicted": energy - softening,
+        "rank_deficient": result.rank < len(result.coefficients),
+        "unstable": response.indefinite or not firmness.constant > 0,
+        "unpredicted": not (response.converged and firmness.converged),
+    }
+
+
+def simulated(point: Point, result: Fit) -> dict[str, Any]:
+    """What relaxing the defect with the fit gives."""
+    found = simulate(point, result)
+    far = found["farthest"] / point.crystal.nearest_neighbour
+    return {
+        "geometry_error": found["geometry_error"],
+        "energy_error": found["energy_error"],
+        "unconverged": not found["converged"],
+        "left_basin": not far < LEFT_BASIN,
+    }
+
+
+def summarise(config: Config, records: list[Record], preset: str) -> dict[str, Any]:
+    """Curves and effectivities (predicted over true) of every pair and observation set."""
+    pairs = {}
+    for pair in config.pairs:
+        arrays = [r.arrays for r in records if f"{r.point.material}/{r.point.defect}" == pair]
+        about = {
+            name: arrays[0][name].item()
+            for name in ("n_functions", "target_atoms", "formation_energy_reference")
+        }
+        about["reference_converged"] = all(bool(a["reference_converged"]) for a in arrays)
+        pairs[pair] = about | {name: curve_of(arrays, k) for k, name in enumerate(FITTED)}
+    curves = {f"{pair} {name}": pairs[pair][name] for pair in pairs for name in FITTED}
+    return {
+        "figure": "defect_survey",
+        "preset": preset,
+        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
+        "n_fits": sum(len(curve["L"]) for curve in curves.values()),
+        "flags": flag_counts(curves),
+        "effectivity": {
+            name: {
+                "geometry": effectivity(curve, "geometry"),
+                "energy": effectivity(curve, "energy"),
+            }
+            for name, curve in curves.items()
+        },
+        "pairs": pairs,
+    }
+
+
+COLOURS = {"bcc": PALETTE[0], "fcc": PALETTE[1], "diamond": PALETTE[2]}
+MARKERS = dict(zip(MATERIALS, "os^DosDos", strict=True))
+
+
+def draw_scatter(ax: Axes, summary: dict, quantity: str, unit: str) -> None:
+    """Predicted against true, every fit of every pair."""
+    for pair, found in summary["pairs"].items():
+        for fitted in FITTED:
+            x, y = (sizes(found[fitted], f"{quantity}_{of}") for of in ("error", "predicted"))
+            ax.loglog(x, y, **sign_of(pair, fitted))
+            draw_flags(ax, x, y, found[fitted])
+    ends = np.array(ax.get_xlim())
+    ax.plot(ends, ends, "--", color="0.5", lw=0.9, zorder=1)
+    label_axes(ax, (f"true {quantity} error", unit), (f"predicted {quantity} error", unit))
+
+
+def draw_deviation(ax: Axes, summary: dict) -> None:
+    """What first order leaves out of the geometry, as a share of it: of first order itself."""
+    for pair, found in summary["pairs"].items():
+        for fitted in FITTED:
+            true = sizes(found[fitted], "geometry_error")
+            y = np.abs(np.array(effectivity(found[fitted], "geometry")) - 1.0)
+            ax.loglog(true, y, **sign_of(pair, fitted))
+    points = np.concatenate([line.get_xydata() for line in ax.lines])
+    ratio = np.nanmedian(points[:, 1] / points[:, 0])
+    ends = np.array(ax.get_xlim())
+    ax.plot(ends, ratio * ends, "--", color="0.5", lw=0.9, zorder=1, label="slope 1")
+    ax.legend(fontsize=8)
+    label_axes(ax, ("true geometry error", "Å"), ("|predicted / true - 1|", None))
+
+
+def sign_of(pair: str, fitted: str) -> dict[str, Any]:
+    """How a pair's fits are drawn."""
+    name, defect = pair.split("/")
+    fill = dict(mfc="none") if fitted != FITTED[0] else {}
+    size, colour = 5 if defect == "vacancy" else 8, COLOURS[MATERIALS[name].crystal]
+    return dict(ls="", marker=MARKERS[name], color=colour, ms=size, alpha=0.8, **fill)
+
+
+def draw_key(ax: Axes) -> None:
+    """What colours, signs and fillings mean."""
+    ax.axis("off")
+    for name, marker in MARKERS.items():
+        ax.plot([], [], marker, color=COLOURS[MATERIALS[name].crystal], label=name)
+    ax.plot([], [], "o", color="0.4", ms=8, label="large: not a vacancy")
+    ax.plot([], [], "o", color="0.4", label=f"filled: fitted to {LABELS[FITTED[0]]}")
+    ax.plot([], [], "o", color="0.4", mfc="none", label=f"open: to {LABELS[FITTED[1]]}")
+    ax.legend(loc="center", fontsize=8)
+
+
+def plot(summary: dict) -> Figure:
+    pairs = summary["pairs"]
+    columns, rows = min(max(len(pairs), 4), 7), math.ceil(len(pairs) / 7)
+    width = 2.1 * columns
+    figure = plt.figure(figsize=(width, 4.4 + 2.3 * rows))
+    upper, lower = figure.add_gridspec(2, 1, height_ratios=(3.2, 2.0 * rows))
+    geometry, energy, deviation, key = upper.subgridspec(
+        1, 4, width_ratios=(1, 1, 1, 0.5)
+    ).subplots()
+    draw_scatter(geometry, summary, "geometry", "Å")
+    draw_scatter(energy, summary, "energy", "eV")
+    draw_deviation(deviation, summary)
+    draw_key(key)
+    panels = lower.subgridspec(rows, columns).subplots(sharey=True, squeeze=False)
+    for ax in panels.flat:
+        ax.axis("off")
+    for ax, (pair, found) in zip(panels.flat, pairs.items(), strict=False):
+        ax.axis("on")
+        for fitted in FITTED:
+            draw_errors(ax, found[fitted], "geometry", fitted, "Å")
+        ax.set_title(pair.replace("/", " "), fontsize=8)
+        label_axes(ax, ("L", "Å"), ("", None))
+    for ax in panels[:, 0]:
+        label_axes(ax, ("L", "Å"), ("geometry error", "Å"))
+    text = "\n".join(textwrap.fill(x, int(15 * width)) for x in caption(summary).splitlines())
+    figure.supxlabel(text, fontsize=8, ha="left", x=0.01)
+    return figure
+
+
+def caption(summary: dict) -> str:
+    """What the figure shows, with this run's numbers."""
+
+    def span(quantity: str) -> str:
+        values = [v for found in summary["effectivity"].values() for v in found[quantity]]
+        low, high = extremes(values)
+        return f"{low:.4g} and {high:.4g} (median {np.nanmedian(values):.4g})"
+
+    lost = [pair for pair, found in summary["pairs"].items() if not found["reference_converged"]]
+    return (
+        f"{summary['n_fits']} fits for {len(summary['pairs'])} defects: true errors of the relaxed "
+        "defect against those predicted, to first order, from the forces of the fit at the "
+        "reference's geometry. In the fits without a flag predicted / true lies between "
+        f"{span('geometry')} for the geometry, {span('energy')} for the formation energy. Right: "
+        "what first order leaves out.\nLower panels: the geometry error against the radius of the "
+        f"training cell, fitted to {LABELS[FITTED[0]]} (squares) and {LABELS[FITTED[1]]} "
+        "(diamonds); filled: true, open: predicted."
+        + told(summary["flags"])
+        + (f" THE REFERENCE'S RELAXATION DID NOT CONVERGE for {', '.join(lost)}." if lost else "")
+    )
+
+
+PRESETS = {
+    "smoke": Config(
+        pairs=("W/vacancy", "Cu/vacancy"),
+        sizes=(2,),
+        target_atoms=100,
+        order=2,
+        degree=6,
+        copies=30,
+    ),
+    "paper": Config(),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    run = start("defect_survey", PRESETS, argv, __doc__)
+    began = time.perf_counter()
+    records = list(run.records(points(run.config), compute))
+    summary = summarise(run.config, records, run.preset)
+    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
+    save_figure(plot(summary), run.folder / run.figure)
+    print(caption(summary))
+    return finish(summary, run.results)
+
+
+if __name__ == "__main__":
+    main()

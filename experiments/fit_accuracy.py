@@ -1,0 +1,277 @@
+"""Error of a defect simulation against the accuracy of the fit: by which measure of accuracy?
+
+The training cells stay the same; basis (order, degree) and ridge vary. Each fit relaxes the defect
+in a larger cell. Theory (after Ortner–Wang, derived): to first order the geometry error lies
+between eta / C and eta / c, eta the *negative norm* of the forces that the fit leaves at the
+reference's geometry, c and C the extreme stiffnesses; the energy error is at most
+e_E + eta^2 / (2 c), e_E the error of the formation energy at the reference's geometry. A force
+RMSE is no norm that theory knows, but it is what fits are judged by.
+
+All fits share one set of rows and one compiled potential: see `sub_bases`.
+"""
+
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import defect_fits
+from experiments.accuracy_panels import ABSCISSAE, draw_bases, draw_energy, draw_geometry
+from experiments.common import finish, save_figure, start
+from experiments.defect_fits import (
+    FLAGS,
+    bulk,
+    defect_cells,
+    labelled,
+    reference_simulation,
+    residual_norm,
+    surrogate,
+)
+from experiments.error_panels import extremes, told
+from experiments.foretold import FAILED, predicted, relation, simulated
+from experiments.records import Record
+from experiments.sub_bases import columns, sub_fit
+from lprjax.assembly import compress_structures
+from lprjax.factors import Factor, compress
+from lprjax.fit import Fit
+from lprjax.response import stability_constant
+
+STABILITY_TOLERANCE = 1e-3  # of the residual; the error of c is about its square
+
+
+@dataclass(frozen=True)
+class Config(defect_fits.Config):
+    """`order` and `degree`, inherited, are those of the largest basis."""
+
+    target: int = field(default=7, metadata={"help": "cubic cells per side of the simulation"})
+    copies: int = field(default=120, metadata={"help": "rattled defect cells fitted to"})
+    cells: int = field(default=4, metadata={"help": "cubic cells per side of the training cells"})
+    held_out: int = field(default=20, metadata={"help": "rattled cells that measure the RMSE"})
+    orders: tuple[int, ...] = field(default=(2, 3), metadata={"help": "orders of the bases"})
+    degrees: tuple[int, ...] = field(
+        default=(4, 5, 6, 7, 8, 10, 12), metadata={"help": "total degrees of the bases"}
+    )
+    ridges: tuple[float, ...] = field(
+        default=(1e-10, 1e-6, 1e-3), metadata={"help": "ridges of every basis"}
+    )
+
+
+def cell_factors(config: Config) -> tuple[dict, Factor]:
+    """Factors of the fit, and of the forces of held-out cells, in the largest basis."""
+    return _cell_factors(replace(config, orders=(), degrees=(), ridges=()))
+
+
+@lru_cache(maxsize=2)
+def _cell_factors(config: Config) -> tuple[dict, Factor]:
+    perfect = bulk(config)
+    fitted = _factors_of(config, ("energy", "forces"))
+    other = replace(config, seed=config.seed + 1000, copies=config.held_out)
+    return {
+        ("energy", "bulk"): compress(perfect.row[None], np.array([perfect.energy])),
+        ("energy", "defect"): fitted["energy"],
+        "forces": fitted["forces"],
+    }, _factors_of(other, ("energy", "forces"))["forces"]
+
+
+def _factors_of(config: Config, kinds: Sequence[str]) -> dict[str, Factor]:
+    samples = labelled(config, defect_cells(config, config.cells), kinds)
+    return compress_structures(config.spec, samples, kinds, origin=bulk(config))
+
+
+def compute(point: Config) -> dict[str, Any]:
+    """One basis; arrays over the ridges."""
+    (order,), (degree,) = point.orders, point.degrees
+    factors, held_out = cell_factors(point)
+    defect, displacement, _, converged = reference_simulation(point)
+    found: dict[str, list] = {}
+    for ridge in point.ridges:
+        config = replace(point, ridge=ridge)
+        result, full_rank = sub_fit(config, factors, order, degree)
+        foretold = predicted(config, result)
+        firmness = stability_constant(
+            surrogate(config, result), defect, displacement, tolerance=STABILITY_TOLERANCE
+        )
+        for name, value in {
+            **foretold,
+            **simulated(config, result),
+            "training_rmse": _rmse(factors["forces"], result),
+            "held_out_rmse": _rmse(held_out, result),
+            "stability": firmness.constant,
+            "rank_deficient": not full_rank,
+            "unstable": foretold["unstable"] or not firmness.constant > 0,
+            "unpredicted": foretold["unpredicted"] or not firmness.converged,
+        }.items():
+            found.setdefault(name, []).append(value)
+    return {
+        "n_functions": len(columns(point.spec, order, degree)),
+        "n_atoms": defect.structure.n_atoms,
+        "reference_converged": converged,
+        **{name: np.array(values) for name, values in found.items()},
+    }
+
+
+def _rmse(factor: Factor, result: Fit) -> float:
+    return residual_norm(factor, result.coefficients) / np.sqrt(factor.n_rows)
+
+
+def points(config: Config) -> list[Config]:
+    """One point per basis, each smaller one inside the largest."""
+    return [
+        replace(config, orders=(order,), degrees=(degree,))
+        for order in config.orders
+        for degree in config.degrees
+    ]
+
+
+def table_of(records: list[Record]) -> dict[str, list]:
+    """One row per fit: its basis, its ridge and every number of the record."""
+    table: dict[str, list] = {}
+    for record in records:
+        point, arrays = record.point, record.arrays
+        for k, ridge in enumerate(point.ridges):
+            row = {"order": point.orders[0], "degree": point.degrees[0], "ridge": ridge}
+            row |= {n: v[k].item() if v.ndim else v.item() for n, v in arrays.items()}
+            for name, value in row.items():
+                table.setdefault(name, []).append(value)
+    return table
+
+
+def energy_estimates(table: Mapping[str, list]) -> dict[str, np.ndarray]:
+    """Sizes of the terms of the energy error, of their sum, and of the first-order estimate, eV."""
+    at_geometry = np.abs(table["energy"])
+    stability = np.array(table["stability"], float)
+    softening = np.square(table["eta"]) / (2.0 * np.where(stability > 0, stability, np.nan))
+    return {
+        "e_E": at_geometry,
+        "eta^2/2c": softening,
+        "sum": at_geometry + softening,
+        "first order": np.abs(table["energy_predicted"]),
+    }
+
+
+def summarise(config: Config, records: list[Record], preset: str) -> dict[str, Any]:
+    """Headline numbers: every fit, what foretells its errors and how well, and failures."""
+    table = table_of(records)
+    column = {n: np.array(v, float) for n, v in table.items()}
+    sound = ~np.any([np.array(table[flag], bool) for flag in FAILED], axis=0)
+    estimates = energy_estimates(table)
+    true, energy = column["geometry_error"][sound], np.abs(column["energy_error"])[sound]
+    geometry = {
+        name: relation(column[name][sound], true)
+        for name in (*ABSCISSAE, "rmse", "training_rmse", "geometry_predicted")
+    }
+    return {
+        "figure": "fit_accuracy",
+        "preset": preset,
+        "material": config.material,
+        "defect": config.defect,
+        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
+        "L": config.radius(config.cells),
+        "target_atoms": table["n_atoms"][0],
+        "reference_converged": all(table["reference_converged"]),
+        "orders": config.orders,
+        "ridges": config.ridges,
+        "flags": {flag: sum(map(bool, table[flag])) for flag in FLAGS},
+        "sound_fits": int(sound.sum()),
+        "geometry_error_against": geometry,
+        "energy_error_against": {n: relation(e[sound], energy) for n, e in estimates.items()},
+        "predicted_over_true": extremes(column["geometry_predicted"][sound] / true),
+        "eta_over_c_over_true": extremes((column["eta"] / column["stability"])[sound] / true),
+        "energy_sum_over_true": extremes(estimates["sum"][sound] / energy),
+        "energy_ruled_by_e_E": int(np.sum(estimates["e_E"][sound] > estimates["eta^2/2c"][sound])),
+        "energy_estimates": {name: e.tolist() for name, e in estimates.items()},
+        "fits": table | {"sound": sound.tolist()},
+    }
+
+
+def plot(summary: dict) -> Figure:
+    """Basis size, energy, and geometry against both measures of accuracy."""
+    figure, axes = plt.subplots(2, 2, figsize=(9.5, 8.6))
+    draw_bases(axes[0, 0], summary)
+    draw_energy(axes[0, 1], summary)
+    for ax, abscissa in zip(axes[1], ABSCISSAE, strict=True):
+        draw_geometry(ax, summary, abscissa)
+    axes[1, 0].sharey(axes[1, 1])
+    axes[1, 1].legend(fontsize=6.5)
+    text = "\n".join(textwrap.fill(line, 150) for line in caption(summary).splitlines())
+    figure.supxlabel(text, fontsize=8, ha="left", x=0.01)
+    return figure
+
+
+def caption(summary: dict) -> str:
+    """What theory expects and what came out, with this run's numbers."""
+    lost = "" if summary["reference_converged"] else " THE REFERENCE'S RELAXATION DID NOT CONVERGE."
+    opening = (
+        f"{summary['defect']} in {summary['material']}, {summary['target_atoms']} atoms; "
+        f"{len(summary['fits']['order'])} fits to cells of L = {summary['L']:.1f} Å, of which "
+        f"{summary['sound_fits']} ended in a relaxed defect."
+    )
+    if summary["sound_fits"] < 3:
+        return opening + " Too few to compare." + told(summary["flags"]) + lost
+    geometry, energy = summary["geometry_error_against"], summary["energy_error_against"]
+    eta, rmse = geometry["eta"], geometry["held_out_rmse"]
+    better = "eta" if eta["scatter"] < rmse["scatter"] else "the RMSE"
+
+    def span(name: str) -> str:
+        return "{:.2g} and {:.2g}".format(*summary[name])
+
+    scatter = {name: f"{found['scatter']:.2f}" for name, found in energy.items()}
+    return (
+        f"{opening}\nGeometry. Expected: error proportional to eta, at most eta / c. Came out: "
+        f"against eta {said(eta)}; against the RMSE of held-out forces {said(rmse)}. The better "
+        f"measure is {better}. The plain RMSE of the very forces that eta is made of has scatter "
+        f"{geometry['rmse']['scatter']:.2f}. First order / true lies between "
+        f"{span('predicted_over_true')}, eta / c over true between "
+        f"{span('eta_over_c_over_true')}.\n"
+        "Energy. Expected: at most e_E + eta^2 / 2c. Came out: that sum over true lies between "
+        f"{span('energy_sum_over_true')}; e_E is the larger term in "
+        f"{summary['energy_ruled_by_e_E']} of the fits. Scatter: e_E alone {scatter['e_E']}, "
+        f"the sum {scatter['sum']}, first order {scatter['first order']} decades."
+        + told(summary["flags"])
+        + lost
+    )
+
+
+def said(found: Mapping[str, float]) -> str:
+    """A relation in words."""
+    return (
+        f"rank correlation {found['spearman']:.3f}, scatter about slope 1 {found['scatter']:.2f} "
+        f"decades, slope {found['slope']:.2f} ± {found['slope_error']:.2f}"
+    )
+
+
+PRESETS = {
+    "smoke": Config(
+        target=3,
+        cells=3,
+        order=2,
+        degree=6,
+        copies=8,
+        held_out=4,
+        orders=(1, 2),
+        degrees=(4, 6),
+        ridges=(1e-10, 1e-2),
+    ),
+    "paper": Config(),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    run = start("fit_accuracy", PRESETS, argv, __doc__)
+    began = time.perf_counter()
+    records = list(run.records(points(run.config), compute))
+    summary = summarise(run.config, records, run.preset)
+    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
+    save_figure(plot(summary), run.folder / run.figure)
+    print(caption(summary))
+    return finish(summary, run.results)
+
+
+if __name__ == "__main__":
+    main()

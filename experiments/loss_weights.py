@@ -1,0 +1,277 @@
+"""Error of a defect simulation over the weights of the loss, and where theory puts the weights.
+
+Two planes: (W_V/W_F, W_FC/W_F) and (W_E/W_F, W_bulk/W_F), the other weights as configured. Every
+point is a full fit, from the compressed factors, and a relaxation with it in a larger cell, from
+the reference's geometry. Beside them what first-order theory predicts from the reference in that
+larger cell (`predicted_error`); marked, the weights that theory recommends from the training cells
+(`recommended_weights`).
+"""
+
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import defect_fits
+from experiments.common import finish, save_figure, start
+from experiments.defect_fits import residual_norm, training_factors
+from experiments.predicted_error import error_forms, predicted
+from experiments.quick_errors import elastic_rows, relaxed_errors
+from experiments.recommended_weights import constants, recommended
+from experiments.records import Record
+from experiments.weight_maps import caption, plot
+from lprjax.ace import smoothness_prior
+from lprjax.factors import RCOND, equilibrate
+from lprjax.fit import solution
+
+E, BULK = ("energy", "defect"), ("energy", "bulk")
+
+
+class Plane(NamedTuple):
+    """Two weights over that of the forces, with the decades they run through."""
+
+    x: Hashable
+    y: Hashable
+    x_decades: tuple[float, float]
+    y_decades: tuple[float, float]
+
+
+PLANES = (
+    Plane("virial", "force_constants", (-2.0, 4.0), (-3.0, 3.0)),
+    Plane(E, BULK, (-2.0, 5.0), (-2.0, 5.0)),
+)
+FAILURES = ("rank_deficient", "unconverged", "left_basin")
+
+
+@dataclass(frozen=True)
+class Config(defect_fits.Config):
+    target: int = field(default=6, metadata={"help": "cubic cells per side of the simulation"})
+    order: int = field(default=2, metadata={"help": "order of the ACE basis"})
+    degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
+    copies: int = field(default=100, metadata={"help": "rattled defect cells"})
+    size: int = field(default=3, metadata={"help": "cubic cells per side of the training cells"})
+    grid: int = field(default=40, metadata={"help": "weights along each axis"})
+
+    def axis(self, decades: tuple[float, float]) -> np.ndarray:
+        """Weights over that of the forces."""
+        return np.logspace(*decades, self.grid)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A point: one W_y of a plane, all W_x."""
+
+    config: Config
+    plane: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A point: the configured weights, those recommended for each plane, and for both at once."""
+
+    config: Config
+
+
+def points(config: Config) -> list:
+    rows = [Strip(config, plane, k) for plane in range(len(PLANES)) for k in range(config.grid)]
+    return [Marks(config), *rows]
+
+
+def compute(point: Marks | Strip) -> dict[str, Any]:
+    """See `errors`; of marks, the configured weights and then `MARKS`, with what they rest on."""
+    config = point.config
+    if isinstance(point, Marks):
+        best = recommended(config, config.size)
+        found = errors(config, [{}] + [{k: best[k] for k in keys} for keys in MARKS.values()])
+        theory = constants(config, config.size)._asdict()
+        return found | {
+            "L": config.radius(config.size),
+            "n_functions": config.spec.n_columns,
+            "prediction_converged": error_forms(config, config.target).converged,
+            "factors": [label(key) for key in training_factors(config, config.size)],
+            **{f"theory_{name}": value for name, value in theory.items()},
+        }
+    plane = PLANES[point.plane]
+    above = config.axis(plane.y_decades)[point.row]
+    return errors(config, [{plane.x: w, plane.y: above} for w in config.axis(plane.x_decades)])
+
+
+MARKS = {
+    "recommended V, FC": ("virial", "force_constants"),
+    "recommended E": (E,),
+    "recommended E, V, FC": ("virial", "force_constants", E),
+}
+
+
+def errors(config: Config, changes: Sequence[Mapping[Hashable, float]]) -> dict[str, Any]:
+    """Of fits with the configured weights but for changes (over W_F): arrays over the fits.
+
+    ratios: (fits, factors), over W_F, in the order of `training_factors`; geometry_error and
+    geometry_predicted, Å; energy_error and energy_predicted, eV, signed; eta, eV/Å; forces, virial,
+    elastic and force_constants as in `mismatches`; FAILURES.
+    """
+    factors = training_factors(config, config.size)
+    configured = {key: w / config.weight_forces for key, w in config.weights.items()}
+    ratios = np.array([[{**configured, **c}[key] for key in factors] for c in changes])
+    prior = jnp.asarray(smoothness_prior(config.spec, config.smoothness))
+    weights = jnp.asarray(config.weight_forces * ratios)
+    every, margin = _fits(tuple(factors.values()), weights, config.ridge, prior)
+    forms, elastic = error_forms(config, config.target), elastic_rows(config)
+    forecast = jax.vmap(lambda c: predicted(forms, c))(every)
+    norms = {
+        kind: np.array([residual_norm(factors[kind], c) for c in every])
+        for kind in ("forces", "virial", "force_constants")
+    }
+    return {
+        "ratios": ratios,
+        "geometry_predicted": forecast.geometry,
+        "energy_predicted": forecast.energy,
+        "eta": forecast.eta,
+        "forces": norms["forces"] / np.sqrt(factors["forces"].n_rows),
+        "virial": norms["virial"] / np.sqrt(factors["virial"].n_rows),
+        "elastic": np.abs(every @ elastic.rows - elastic.reference).max(axis=1),
+        "force_constants": norms["force_constants"],
+        "rank_deficient": ~(np.asarray(margin) > RCOND),
+        **true_errors(config, np.asarray(every)),
+    }
+
+
+@jax.jit
+def _fits(factors, weights, ridge, prior):
+    """The coefficients of every row of weights, and how far each fit is from rank deficiency."""
+
+    def one(w):
+        coefficients, triangle = solution(factors, w, ridge, prior)
+        singular = jnp.linalg.svd(equilibrate(triangle)[0], compute_uv=False)
+        return coefficients, singular[-1] / singular[0]
+
+    return jax.lax.map(one, weights)
+
+
+def true_errors(config: Config, coefficients: np.ndarray) -> dict[str, np.ndarray]:
+    """Of the relaxations with every fit (fits, K), from the reference's geometry."""
+    found = [relaxed_errors(config, c) for c in coefficients]
+    geometry, energy, converged, farthest = np.array(found, float).T
+    return {
+        "geometry_error": geometry,
+        "energy_error": energy,
+        "unconverged": converged != 1.0,
+        "left_basin": ~(farthest < 0.5 * config.crystal.nearest_neighbour),
+    }
+
+
+def gathered(config: Config, records: Sequence[Record]) -> tuple[dict, list[dict]]:
+    """Arrays over the marks; and for each plane, (grid, grid), W_y along the rows."""
+    marks, *strips = (record.arrays for record in records)
+    planes = [strips[k * config.grid : (k + 1) * config.grid] for k in range(len(PLANES))]
+    return marks, [{name: np.stack([s[name] for s in p]) for name in p[0]} for p in planes]
+
+
+def failed(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Fits whose numbers are not to be read."""
+    lost = np.any([arrays[name] for name in FAILURES], axis=0)
+    return lost | ~np.isfinite(arrays["geometry_error"] + arrays["energy_error"])
+
+
+def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
+    """Headline numbers: the best, recommended and configured weights of each plane; failures."""
+    marks, planes = gathered(config, records)
+    names = ["configured", *MARKS]
+    rows = [name for name in marks if len(marks[name].shape) and len(marks[name]) == len(names)]
+    theory = [name for name in marks if name.startswith("theory_")]
+    return {
+        "figure": "loss_weights",
+        "preset": preset,
+        "material": config.material,
+        "defect": config.defect,
+        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
+        "training_cells": config.size,
+        "target_cells": config.target,
+        **{name: marks[name] for name in ("L", "n_functions", "prediction_converged", *theory)},
+        "factors": marks["factors"],
+        "marks": {name: {key: marks[key][k] for key in rows} for k, name in enumerate(names)},
+        "planes": [
+            plane_numbers(config, plane, arrays, marks, 1 + k)
+            for k, (plane, arrays) in enumerate(zip(PLANES, planes, strict=True))
+        ],
+    }
+
+
+def label(key: Hashable) -> str:
+    return {E: "E", BULK: "bulk", "virial": "V", "force_constants": "FC"}.get(key, "F")
+
+
+def plane_numbers(config: Config, plane: Plane, arrays: dict, marks: dict, mark: int) -> dict:
+    """Best of the plane, the recommended point (of the marks) over it, predicted over true.
+
+    The energy error is signed and passes zero: it has no best point, only a share of the plane that
+    is better than the recommended one.
+    """
+    good = ~failed(arrays)
+    numbers: dict[str, Any] = {
+        "x": label(plane.x),
+        "y": label(plane.y),
+        "fits": good.size,
+        "recommended_at": _mark_at(marks, plane, mark),
+        "failures": {name: int(arrays[name].sum()) for name in FAILURES},
+    }
+    for quantity in ("geometry", "energy"):
+        true, forecast = (
+            np.where(good, np.abs(arrays[f"{quantity}_{of}"]), np.nan)
+            for of in ("error", "predicted")
+        )
+        ratio, here = forecast / true, float(np.abs(marks[f"{quantity}_error"][mark]))
+        best, chosen = (np.unravel_index(np.nanargmin(v), true.shape) for v in (true, forecast))
+        numbers[quantity] = {
+            "best": true[best],
+            "best_at": _ratios_at(config, plane, best),
+            "worst": np.nanmax(true),
+            "median": np.nanmedian(true),
+            "recommended": here,
+            "recommended_over_best": here / true[best],
+            "share_better_than_recommended": np.sum(true < here) / np.sum(good),
+            "configured_over_best": float(np.abs(marks[f"{quantity}_error"][0])) / true[best],
+            "best_by_prediction_over_best": true[chosen] / true[best],
+            "best_by_prediction_at": _ratios_at(config, plane, chosen),
+            "predicted_over_true": np.nanpercentile(ratio, [0, 5, 50, 95, 100]),
+        }
+    return numbers
+
+
+def _ratios_at(config, plane, where) -> list[float]:
+    """(W_x / W_F, W_y / W_F) of a point of the grid."""
+    return [config.axis(plane.x_decades)[where[1]], config.axis(plane.y_decades)[where[0]]]
+
+
+def _mark_at(marks, plane, mark) -> list[float]:
+    names = marks["factors"].tolist()
+    return [marks["ratios"][mark][names.index(label(key))] for key in (plane.x, plane.y)]
+
+
+PRESETS = {
+    "smoke": Config(target=3, degree=4, copies=12, lattice_cells=3, strained_cells=6, grid=3),
+    "paper": Config(),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    run = start("loss_weights", PRESETS, argv, __doc__)
+    began = time.perf_counter()
+    records = list(run.records(points(run.config), compute))
+    summary = summarise(run.config, records, run.preset)
+    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
+    marks, planes = gathered(run.config, records)
+    axes = [[run.config.axis(p.x_decades), run.config.axis(p.y_decades)] for p in PLANES]
+    lost = [failed(arrays) for arrays in planes]
+    save_figure(plot(summary, axes, planes, lost), run.folder / run.figure)
+    print(caption(summary))
+    return finish(summary, run.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""How the strain of a point defect decays: |Du(l)| against |l|, for real potentials.
+
+An equilibrium defect in d = 3 has |Du(l)| <~ (1 + |l|)^-3 (Ehrlacher, Ortner and Shapeev, Arch.
+Ration. Mech. Anal. 222 (2016) 1217). It is on this decay that every rate of the theory rests.
+Shown: the largest |Du(l)| of each shell of sites, in a periodic cell of the reference potential.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import linregress
+
+from experiments.common import PALETTE, finish, label_axes, reference_slope, save_figure, start
+from experiments.materials import material
+from experiments.records import Record
+from lprjax.defects import decay_profile, relax_defect
+from lprjax.observables import observe
+from lprjax.point_defects import named_defect
+
+DIMENSION = 3
+SITES_IN_CUBE = {"bcc": 2, "fcc": 4, "diamond": 8}
+DRAWN = 1e-7  # Å; below, the tolerance of the relaxation shows
+
+
+@dataclass(frozen=True)
+class Config:
+    pairs: tuple[str, ...] = field(
+        default=(
+            "W:vacancy", "W:divacancy-1", "W:dumbbell-111", "W:dumbbell-110",
+            "Cu:vacancy", "Cu:dumbbell-100", "Si-SW:tetrahedral", "Si-SW:dumbbell-110",
+            "Si-Tersoff:vacancy",
+        ),
+        metadata={"help": "material:defect"},
+    )  # fmt: skip
+    sites: int = field(default=12000, metadata={"help": "of the cell, about"})
+    inner: float = field(default=2.0, metadata={"help": "start of the fit, nearest neighbours"})
+    outer: float = field(
+        default=0.6, metadata={"help": "end of the fit, share of the radius inside the cell"}
+    )
+
+
+@dataclass(frozen=True)
+class Point:
+    material: str
+    defect: str
+    cells: int
+
+
+def points(config: Config) -> list[Point]:
+    found = []
+    for pair in config.pairs:
+        name, _, defect = pair.partition(":")
+        cells = round((config.sites / SITES_IN_CUBE[material(name).crystal]) ** (1 / 3))
+        found.append(Point(name, defect, cells))
+    return found
+
+
+def compute(point: Point) -> dict[str, Any]:
+    crystal = material(point.material)
+    defect = named_defect(point.defect, crystal.unit_cell, point.cells)
+    found = relax_defect(crystal.potential, defect)
+    profile = decay_profile(defect, found.displacement)
+    virial = observe(crystal.potential, found.relaxed.graph, ("virial",)).virial
+    return {
+        "distances": profile.distances,
+        "strains": profile.strains,
+        "converged": found.relaxed.converged,
+        "evaluations": found.relaxed.evaluations,
+        "sites": defect.reference.n_atoms,
+        "radius": 0.5 * point.cells * crystal.lattice_constant,
+        "nearest_neighbour": crystal.nearest_neighbour,
+        # The elastic dipole, what the leading term of the far field is made of: the perfect
+        # crystal has no virial at its lattice constant.
+        "dipole": np.trace(np.asarray(virial)) / 3.0,
+    }
+
+
+def envelope(distances: np.ndarray, strains: np.ndarray) -> np.ndarray:
+    """The largest strain at this distance or beyond: a decay is a bound from above."""
+    return np.maximum.accumulate(strains[::-1])[::-1]
+
+
+def slope_of(config: Config, arrays: dict) -> dict[str, Any]:
+    """Slope of the envelope's logarithm over the window, by shells at equal steps of log |l|."""
+    distances, strains = arrays["distances"], arrays["strains"]
+    low = config.inner * float(arrays["nearest_neighbour"])
+    high = config.outer * float(arrays["radius"])
+    grid = np.geomspace(low, high, 12)
+    upper = envelope(distances, strains)[np.searchsorted(distances, grid).clip(0, len(strains) - 1)]
+    found = linregress(np.log(grid), np.log(upper))
+    return {
+        "window": [low, high],
+        "slope": float(found.slope),
+        "slope_error": float(found.stderr),
+        "converged": bool(arrays["converged"]),
+        "evaluations": int(arrays["evaluations"]),
+        "sites": int(arrays["sites"]),
+        "dipole": float(arrays["dipole"]),
+    }
+
+
+def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
+    curves = {f"{r.point.material}:{r.point.defect}": slope_of(config, r.arrays) for r in records}
+    return {
+        "figure": "strain_decay",
+        "preset": preset,
+        "expected_slope": -DIMENSION,
+        "curves": curves,
+        "all_converged": all(curve["converged"] for curve in curves.values()),
+    }
+
+
+def plot(summary: dict, records: Sequence[Record]) -> Figure:
+    names = list(dict.fromkeys(record.point.material for record in records))
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.4 * len(names), 3.9), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, name in zip(axes[0], names, strict=True):
+        chosen = [record for record in records if record.point.material == name]
+        for colour, record in zip(PALETTE, chosen, strict=False):
+            draw(ax, summary, record, colour)
+        ax.set_title(name, fontsize=9)
+        label_axes(ax, ("distance |l|", "Å"), ("largest |Du(l)| of a shell", "Å"))
+        ax.legend(fontsize=7)
+    figure.supxlabel(caption(summary), fontsize=8, ha="left", x=0.01, wrap=True)
+    return figure
+
+
+def draw(ax, summary: dict, record: Record, colour: str) -> None:
+    curve = summary["curves"][f"{record.point.material}:{record.point.defect}"]
+    x, y = record.arrays["distances"], record.arrays["strains"]
+    shown = (x > 0) & (y > DRAWN)
+    slope = f"{curve['slope']:.2f} ± {curve['slope_error']:.2f}"
+    label = f"{record.point.defect}: {slope}; P = {curve['dipole']:.2g} eV"
+    style = "." if curve["converged"] else "x"
+    ax.loglog(x[shown], y[shown], style, ms=3, color=colour, label=label)
+    low, high = curve["window"]
+    inside = (x >= low) & (x <= high)
+    reference_slope(ax, x[inside], envelope(x, y)[inside], summary["expected_slope"])
+    ax.axvline(float(record.arrays["radius"]), color="0.7", lw=0.8)
+
+
+def caption(summary: dict) -> str:
+    curves = summary["curves"]
+    slopes = {name: curve["slope"] for name, curve in curves.items()}
+    steepest, flattest = min(slopes, key=slopes.get), max(slopes, key=slopes.get)
+    weakest = min(curves, key=lambda name: abs(curves[name]["dipole"]))
+    lost = "" if summary["all_converged"] else " Crosses: the relaxation did not converge."
+    return (
+        "Strain of relaxed point defects by shells of sites; dashed: the slope "
+        f"{summary['expected_slope']} of the theory, over the window of the fit. Legend: slope of "
+        "the envelope there, and a third of the trace of the elastic dipole P.\n"
+        "Grey line: radius inside the periodic cell, where images take over. Slopes from "
+        f"{slopes[flattest]:.2f} ({flattest}) to {slopes[steepest]:.2f} ({steepest}). The leading "
+        f"term is proportional to P, least for {weakest}: a small one leaves the field to the "
+        "steeper terms beyond it over such a window." + lost
+    )
+
+
+PRESETS = {
+    "smoke": Config(pairs=("W:vacancy", "W:dumbbell-111"), sites=1000),
+    "paper": Config(),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    run = start("strain_decay", PRESETS, argv, __doc__)
+    began = time.perf_counter()
+    records = list(run.records(points(run.config), compute))
+    summary = summarise(run.config, records, run.preset)
+    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
+    save_figure(plot(summary, records), run.folder / run.figure)
+    print(caption(summary))
+    return finish(summary, run.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Fits of a defect's surroundings: what depends on what, and relaxations against dense algebra."""
+
+import inspect
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import defect_fits
+from experiments.defect_fits import (
+    FLAGS,
+    OBSERVATION_SETS,
+    Config,
+    assess,
+    bulk,
+    defect_cells,
+    reference_simulation,
+    residual_norm,
+    simulate,
+    surrogate,
+    training_factors,
+    weighted_fit,
+)
+from lprjax import budget
+from lprjax.budget import Budget, Term
+from lprjax.neighbours import build_graph, moved
+from lprjax.observables import observe, total_energy
+
+TINY = Config(target=2, order=2, degree=4, copies=12, lattice_cells=2)
+
+
+@pytest.fixture(scope="module")
+def factors():
+    return training_factors(TINY, 2)
+
+
+@pytest.fixture(scope="module")
+def result(factors):
+    return weighted_fit(TINY, factors)
+
+
+def test_rows_of_every_kind(factors):
+    """15 atoms in 12 copies; 6 virials of 12 cells; one displaced atom among 16."""
+    rows = {key: int(factor.n_rows) for key, factor in factors.items()}
+    assert rows == {
+        ("energy", "bulk"): 1,
+        ("energy", "defect"): 12,
+        "forces": 12 * 15 * 3,
+        "virial": 12 * 6,
+        "force_constants": 9 * 16,
+    }
+
+
+def test_factors_depend_on_the_data_alone(factors):
+    """Weights, ridge and the simulated cell change no factor, a figure's own fields neither."""
+
+    class Figure(Config):
+        pass
+
+    same = training_factors(
+        Figure(**vars(replace(TINY, weight_virial=3.0, ridge=1.0, target=9))), 2
+    )
+    assert all(same[key] is factor for key, factor in factors.items())
+    assert reference_simulation(replace(TINY, degree=9)) is reference_simulation(TINY, 2)
+
+
+def test_weights_by_configuration_and_by_name(factors, result):
+    """The same weights give the same fit; factors without a weight are left out."""
+    named = weighted_fit(TINY, factors, weights=TINY.weights)
+    np.testing.assert_array_equal(named.coefficients, result.coefficients)
+    by_kind = weighted_fit(TINY, factors, OBSERVATION_SETS["EF"])
+    explicit = {k: w for k, w in TINY.weights.items() if k == "forces" or k[0] == "energy"}
+    by_weight = weighted_fit(TINY, factors, weights=explicit)
+    assert set(by_kind.rms) == set(by_weight.rms) == set(explicit)
+    np.testing.assert_array_equal(by_kind.coefficients, by_weight.coefficients)
+
+
+def test_residuals_and_bulk_energy_are_those_of_the_potential(factors, result):
+    """The compressed factors say of forces and of bulk what the potential itself says."""
+    potential, reference = surrogate(TINY, result), TINY.crystal.potential
+    squares = [
+        np.square(
+            observe(potential, build_graph(cell, potential.r_cut), ("forces",)).forces[:15]
+            - observe(reference, build_graph(cell, reference.r_cut), ("forces",)).forces[:15]
+        )
+        for cell in defect_cells(TINY, 2)
+    ]
+    direct = np.sqrt(np.sum(squares))
+    assert residual_norm(factors["forces"], result.coefficients) == pytest.approx(direct, rel=1e-9)
+    cell = TINY.crystal.unit_cell
+    energy = total_energy(potential, build_graph(cell, potential.r_cut)) / 2
+    assert float(bulk(TINY).row @ result.coefficients) == pytest.approx(float(energy), abs=1e-10)
+
+
+def test_a_relaxation_is_newton_with_the_dense_hessian(factors, result):
+    """By another route: Newton steps from the reference's geometry, in 3 x 15 coordinates."""
+    defect, displacement, true, converged = reference_simulation(TINY)
+    potential = surrogate(TINY, result)
+    graph = build_graph(defect.displaced(displacement), potential.r_cut)
+
+    @jax.jit
+    def step(positions):
+        def energy(x):
+            return total_energy(potential, moved(graph, positions.at[:15].set(x.reshape(-1, 3))))
+
+        x = positions[:15].ravel()
+        move = jnp.linalg.pinv(jax.hessian(energy)(x), rtol=1e-8) @ jax.grad(energy)(x)
+        return positions.at[:15].add(-move.reshape(-1, 3)), energy(x)
+
+    positions = graph.positions
+    for _ in range(4):
+        positions, energy = step(positions)
+    moves = defect.on_sites(positions[:15] - graph.positions[:15])
+    found = simulate(TINY, result)
+    assert converged and found["converged"]
+    assert found["geometry_error"] == pytest.approx(
+        float(defect.lattice.strain_norm(moves)), rel=1e-4
+    )
+    formation = float(energy) - 15 * float(bulk(TINY).row @ result.coefficients)
+    assert found["energy_error"] == pytest.approx(formation - true, abs=1e-8)
+    assert found["farthest"] < found["geometry_error"]
+
+
+def budget_saying(*failures, stability=0.3):
+    def made(reference, potential, defect, radius, *, displacement, max_evaluations):
+        assert displacement.shape == (16, 3) and radius == pytest.approx(3.164849)
+        names = "radius terms eta stability lipschitz geometry_sum geometry_first_order".split()
+        numbers = dict.fromkeys(Budget._fields, 1.0) | dict.fromkeys(names, 2.0)
+        numbers |= {"terms": (Term("core", 1.0, 1.0, 0.5, 1.0, 1.0),), "stability": stability}
+        return Budget(**numbers | {"advice": "", "failures": failures})
+
+    return made
+
+
+FAILURES = {
+    "unstable": "the surrogate is unstable at the reference's geometry: c = -1 eV/A^2",
+    "unpredicted": "the stability constant did not converge",
+    "unconverged": "the surrogate's relaxation did not converge: max_evaluations spent",
+    "left_basin": "the surrogate's relaxation left the basin: an atom ended 2.00 A away",
+}
+
+
+@pytest.mark.parametrize("raised", [None, *FAILURES])
+def test_every_failure_raises_its_flag(result, monkeypatch, raised):
+    said = (FAILURES[raised],) if raised else ()
+    monkeypatch.setattr(defect_fits, "error_budget", budget_saying(*said))
+    found = assess(TINY, result, 2)
+    assert {flag: found[flag] for flag in FLAGS} == {flag: flag == raised for flag in FLAGS}
+    assert found["geometry_predicted"] == 2.0 and found["norm_core"] == 0.5
+
+
+def test_the_budget_still_says_what_the_flags_listen_for():
+    source = inspect.getsource(budget)
+    for signs in defect_fits.FAILURES.values():
+        assert all(sign in source for sign in signs), signs
+
+
+def test_a_rank_deficient_fit_is_flagged(factors, monkeypatch):
+    monkeypatch.setattr(defect_fits, "error_budget", budget_saying())
+    config = replace(TINY, ridge=0.0)
+    few = weighted_fit(config, factors, weights={("energy", "bulk"): 1.0})
+    assert few.rank < len(few.coefficients) and assess(config, few, 2)["rank_deficient"]
+
+
+def test_names_are_checked_at_the_door():
+    with pytest.raises(ValueError, match="no material 'Pb'"):
+        training_factors(replace(TINY, material="Pb"), 2)
+    with pytest.raises(ValueError, match="no defect 'hole'.*vacancy"):
+        training_factors(replace(TINY, defect="hole"), 2)
+    with pytest.raises(ValueError, match="wanted a crystal whose bonds have no continuation"):
+        reference_simulation(replace(TINY, defect="tetrahedral"))
