@@ -2,12 +2,17 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from experiments.common import PALETTE, label_axes
 from experiments.defect_fits import FLAGS
 from experiments.error_panels import draw_flags, extremes
 
-ABSCISSAE = {"held_out_rmse": "force RMSE, held-out cells", "eta": r"negative norm $\eta$"}
+ABSCISSAE = {
+    "held_out_rmse": "force RMSE, held-out cells",
+    "rmse": "force RMSE, reference's geometry",
+    "eta": r"$\eta$, reference's geometry",
+}
 COLOURS = {1: PALETTE[3], 2: PALETTE[1], 3: PALETTE[0], 4: PALETTE[2]}  # by order
 MARKERS = "os^Dv"  # by ridge
 ESTIMATES = {  # of the energy error: colour, marker and label
@@ -65,6 +70,8 @@ def draw_bases(ax: Axes, summary: dict) -> None:
             ax.loglog(x, table[name][of], style, color=COLOURS[order], label=label)
         rows = {flag: table[flag][of] for flag in FLAGS}
         draw_flags(ax, x, table["geometry_error"][of], rows)
+    ax.set_xticks(x, labels=map(str, x))  # those of the highest order, which comes last
+    ax.xaxis.set_minor_locator(NullLocator())
     label_axes(ax, ("basis functions", None), ("error, and mismatch of forces", "Å, eV/Å"))
     ax.set_title(f"ridge {min(summary['ridges']):g}", fontsize=9)
     ax.legend(fontsize=7)

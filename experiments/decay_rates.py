@@ -16,16 +16,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import linregress
 
-from experiments.common import PALETTE, finish, label_axes, save_figure, start
+from experiments.common import finish, save_figure, start
+from experiments.decay_panels import COLOURS, MARKERS, draw_errors, draw_local, draw_strain, told
 from experiments.decay_study import KINDS, Point, compute
 from experiments.records import Record
-
-COLOURS = dict(zip(KINDS, (*PALETTE[:5], "0.45"), strict=True))
-MARKERS = dict(zip(KINDS, "os^vDx", strict=True))
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,12 @@ class Config:
         default=(256, 512), metadata={"help": "half the sites per side of the boxes in d = 2"}
     )
     half_widths_space: tuple[int, ...] = field(
-        default=(40, 80), metadata={"help": "the same in d = 3; slopes are those of the last"}
+        default=(56, 112), metadata={"help": "the same in d = 3; slopes are those of the last"}
     )
     radii_plane: tuple[float, ...] = (4.0, 5.7, 8.0, 11.3, 16.0, 22.6, 32.0, 45.3, 64.0)
     radii_space: tuple[float, ...] = (2.5, 3.7, 5.4, 7.9, 11.6, 17.0, 25.0)
     window_plane: tuple[float, float] = field(
-        default=(11.0, 65.0), metadata={"help": "range of L that slopes are fitted to, d = 2"}
+        default=(7.0, 33.0), metadata={"help": "range of L that slopes are fitted to, d = 2"}
     )
     window_space: tuple[float, float] = field(default=(5.0, 18.0), metadata={"help": "d = 3"})
     strength: float = field(
@@ -69,6 +66,7 @@ def points(config: Config) -> list[Point]:
     return found
 
 
+LITTLE = 0.2  # relative change of an error from box to box that is taken for first order
 QUANTITIES = ("geometry", "energy", "relaxing")
 
 
@@ -78,12 +76,14 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
     for dimension in (2, 3):
         half_widths, _, window = config.of(dimension)
         boxes = {m: box_of(records, dimension, m, window) for m in half_widths}
-        largest = boxes[half_widths[-1]]
-        largest["smaller_boxes"] = {
-            str(m): {"curves": boxes[m]["curves"], **box_effect(boxes[m], largest, window)}
-            for m in half_widths[:-1]
+        *smaller, m = half_widths
+        for half in smaller:
+            extrapolate(boxes[half], boxes[m], (m / half) ** dimension, window)
+        found[str(dimension)] = boxes[m] | {
+            "half_width": m,
+            "window": window,
+            "smaller_boxes": {str(half): errors_alone(boxes[half]) for half in smaller},
         }
-        found[str(dimension)] = largest | {"half_width": half_widths[-1], "window": window}
     return {
         "figure": "decay_rates",
         "preset": preset,
@@ -111,25 +111,40 @@ def box_of(records: list[Record], dimension: int, m: int, window) -> dict[str, A
     far = max(2, m // 16), max(4, m // 4)
     seen = (r >= far[0]) & (r <= far[1])
     decay = fitted(r[seen], strain[seen])
+    shown = np.unique(np.geomspace(1, m, 100).round().astype(int))
     return {
         "newton_residuals": base["newton_residuals"],
-        "distance": r,
-        "strain": strain,
+        "distance": r[shown],
+        "strain": strain[shown],
         "strain_slope": decay | {"theory": -dimension, "window": far},
         "curves": curves,
     }
 
 
+def errors_alone(box: Mapping[str, Any]) -> dict[str, Any]:
+    """What is drawn of a smaller box."""
+    names = ("L", "geometry", "energy")
+    return {"curves": {k: {n: curve[n] for n in names} for k, curve in box["curves"].items()}}
+
+
 def slope_of(curve: Mapping[str, Any], quantity: str, window: Sequence[float]) -> dict[str, Any]:
-    """Regression in the window, without what failed or lies below ten times the floor."""
-    x, y = np.array(curve["L"]), np.abs(curve[quantity])
+    """Regression in the window, without what failed or lies below ten times the floor.
+
+    NaN where the quantity changes sign in the window, or has fewer than three points.
+    """
+    x, value = np.array(curve["L"]), np.array(curve[quantity])
+    y, sign = np.abs(value), np.sign(value)
     floor = 10 * np.array(curve.get(f"{quantity}_floor", np.zeros_like(x)))
     good = np.array(curve["converged"], bool) & (y > floor)
-    used = good & (x >= window[0]) & (x <= window[1])
+    inside = (x >= window[0]) & (x <= window[1])
+    used = good & inside
+    changes = len(set(sign[used])) > 1
     local = np.diff(np.log(y)) / np.diff(np.log(x))
-    return fitted(x[used], y[used]) | {
-        "left_out": x[(x >= window[0]) & (x <= window[1]) & ~good],
-        "local": np.where(good[1:] & good[:-1], local, np.nan),
+    both = good[1:] & good[:-1] & (sign[1:] == sign[:-1])
+    return fitted(x[used & (not changes)], y[used & (not changes)]) | {
+        "changes_sign": changes,
+        "left_out": x[inside & ~good],
+        "local": np.where(both, local, np.nan),
     }
 
 
@@ -141,70 +156,25 @@ def fitted(x, y) -> dict[str, float]:
     return {"slope": found.slope, "error": found.stderr}
 
 
-def box_effect(small: Mapping, large: Mapping, window: Sequence[float]) -> dict[str, Any]:
-    """By kind: the largest relative change of an error in the window, from the large box."""
-    found = {}
-    for quantity in ("geometry", "energy"):
-        found[f"{quantity}_change"] = {}
-        for name, curve in small["curves"].items():
-            n = len(curve["L"])
-            inside = (np.array(curve["L"]) >= window[0]) & (np.array(curve["L"]) <= window[1])
-            ratio = np.array(curve[quantity]) / np.array(large["curves"][name][quantity][:n])
-            found[f"{quantity}_change"][name] = np.max(np.abs(ratio - 1)[inside], initial=0.0)
-    return found
+def extrapolate(small: dict, large: dict, growth: float, window: Sequence[float]) -> None:
+    """Adds to the large box's curves what they would be in an infinite one.
 
-
-def told(slope: Mapping[str, float]) -> str:
-    return f"{slope['slope']:.2f} ± {slope['error']:.2f} ({slope['theory']:g})"
-
-
-def draw_errors(ax: Axes, box: Mapping[str, Any], quantity: str) -> None:
-    """True errors (filled), first order (open), the bound (dotted), smaller boxes (pale)."""
-    for small in box["smaller_boxes"].values():
-        for name, curve in small["curves"].items():
-            ax.loglog(curve["L"], np.abs(curve[quantity]), color=COLOURS[name], alpha=0.4, lw=0.7)
-    for name, curve in box["curves"].items():
-        x, y, colour = np.array(curve["L"]), np.abs(curve[quantity]), COLOURS[name]
-        slope = curve[f"{quantity}_slope"]
-        ax.loglog(x, y, MARKERS[name] + "-", color=colour, lw=1, label=told(slope))
-        predicted = np.abs(curve[f"{quantity}_predicted"])
-        ax.loglog(x, predicted, MARKERS[name], color=colour, mfc="none", ms=7, mew=0.7)
-        if quantity == "geometry":
-            ax.loglog(x, curve["geometry_bound"], ":", color=colour, lw=0.9)
-        lost = ~np.array(curve["converged"], bool)
-        ax.loglog(x[lost], y[lost], "x", color="red", ms=9)
-        inside = (x >= box["window"][0]) & (x <= box["window"][1])
-        middle = np.exp(np.mean(np.log(x[inside]))), np.exp(np.mean(np.log(y[inside])))
-        ax.loglog(x, middle[1] * (x / middle[0]) ** slope["theory"], "--", color="0.5", lw=0.8)
-    ax.axvspan(*box["window"], color="0.93", zorder=0)
-    label_axes(ax, ("L", "lattice constants"), (f"{quantity} error", None))
-    ax.legend(fontsize=6.5, title="slope (theory)", title_fontsize=6.5, loc="lower left")
-
-
-def draw_local(ax: Axes, box: Mapping[str, Any], quantity: str) -> None:
-    """Slopes between neighbouring L: the way into the asymptotic range and out to the box."""
-    for name, curve in box["curves"].items():
-        x, slope = np.array(curve["L"]), curve[f"{quantity}_slope"]
-        local = np.array(slope["local"], float)
-        ax.semilogx(np.sqrt(x[1:] * x[:-1]), local, MARKERS[name] + "-", color=COLOURS[name], lw=1)
-        ax.axhline(slope["theory"], ls="--", color=COLOURS[name], lw=0.8)
-    lowest = min(c[f"{quantity}_slope"]["theory"] for c in box["curves"].values())
-    ax.set_ylim(1.35 * lowest, 0)
-    ax.axvspan(*box["window"], color="0.93", zorder=0)
-    label_axes(ax, ("L", "lattice constants"), (f"local slope, {quantity} error", None))
-
-
-def draw_strain(ax: Axes, box: Mapping[str, Any]) -> None:
-    r, strain, slope = np.array(box["distance"]), np.array(box["strain"]), box["strain_slope"]
-    seen = (strain > 0) & (r > 0)
-    ax.loglog(r[seen], strain[seen], ".", ms=3, color=PALETTE[0], label=told(slope))
-    start, end = slope["window"]
-    theory = strain[int(start)] * (r[seen] / start) ** slope["theory"]
-    ax.loglog(r[seen], theory, "--", color="0.5", lw=0.8)
-    ax.axvline(box["half_width"], color="0.5", lw=0.8, label="end of the box")
-    ax.axvspan(start, end, color="0.93", zorder=0)
-    label_axes(ax, ("|l|", "lattice constants"), ("largest |D$\\bar{u}$(l)|", None))
-    ax.legend(fontsize=6.5, title="slope (theory)", title_fontsize=6.5, loc="lower left")
+    What the box changes is in proportion to one over its sites, `growth` times more in the small
+    one, as long as it is little: NaN elsewhere. `box_effect`: by what share the large box is off.
+    """
+    for name, curve in large["curves"].items():
+        other = small["curves"][name]
+        n = len(other["L"])
+        good = np.array(curve["converged"][:n]) & np.array(other["converged"])
+        both = {"L": curve["L"][:n], "converged": good}
+        for quantity in ("geometry", "energy"):
+            ours, theirs = np.array(curve[quantity][:n]), np.array(other[quantity])
+            little = np.abs(ours - theirs) < LITTLE * np.abs(ours)
+            both[quantity] = np.where(little, ours + (ours - theirs) / (growth - 1.0), np.nan)
+            curve[f"{quantity}_unbounded"] = both[quantity]
+            curve[f"{quantity}_box_effect"] = ours / both[quantity] - 1.0
+            theory = {"theory": curve[f"{quantity}_slope"]["theory"]}
+            curve[f"{quantity}_unbounded_slope"] = slope_of(both, quantity, window) | theory
 
 
 def plot(summary: Mapping[str, Any]) -> Figure:
@@ -223,7 +193,7 @@ def plot(summary: Mapping[str, Any]) -> Figure:
         for n, k in KINDS.items()
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(KINDS), fontsize=8)
-    text = "\n".join(textwrap.fill(line, 240) for line in caption(summary).splitlines())
+    text = "\n".join(textwrap.fill(line, 300) for line in caption(summary).splitlines())
     figure.supxlabel(text, fontsize=8, ha="left", x=0.01)
     return figure
 
@@ -251,41 +221,37 @@ def told_of_box(box: Mapping[str, Any]) -> str:
     curves = box["curves"]
     smooth = {name: curve for name, curve in curves.items() if not KINDS[name].sharp}
 
-    def worst(quantity):
-        off = {n: c[f"{quantity}_slope"]["slope"] for n, c in smooth.items()}
-        off = {n: s - smooth[n][f"{quantity}_slope"]["theory"] for n, s in off.items()}
-        name = max(off, key=lambda n: abs(np.nan_to_num(off[n])))
-        return f"{quantity} by at most {abs(off[name]):.2f} ({KINDS[name].label})"
+    def farthest(quantity):
+        slopes = {KINDS[name].label: curve[f"{quantity}_slope"] for name, curve in smooth.items()}
+        off = {label: abs(s["slope"] - s["theory"]) for label, s in slopes.items()}
+        label = max(off, key=lambda label: np.nan_to_num(off[label]))
+        return f"{label} {told(slopes[label])}"
 
     def span(above, below):
         x = np.concatenate([np.array(c[above]) / np.array(c[below]) for c in smooth.values()])
         return f"{x.min():.3g} to {x.max():.3g}"
 
-    def of_box(name, small):
-        both = (small[f"{quantity}_change"] for quantity in ("geometry", "energy"))
-        return " and ".join(f"{each[name]:.1%}" for each in both)
-
-    text = f"fitted slopes differ from the theory's in {worst('geometry')}, {worst('energy')}. "
-    text += (
-        f"First order / true: geometry {span('geometry_predicted', 'geometry')}, energy "
-        f"{span('energy_predicted', 'energy')}; bound / true {span('geometry_bound', 'geometry')}. "
+    text = (
+        f"fitted slopes farthest from theory: geometry, {farthest('geometry')}; energy, "
+        f"{farthest('energy')}. First order / true: geometry "
+        f"{span('geometry_predicted', 'geometry')}, energy {span('energy_predicted', 'energy')}; "
+        f"bound / true {span('geometry_bound', 'geometry')}. "
     )
-    for m, small in box["smaller_boxes"].items():
-        largest = max(smooth, key=lambda n: small["energy_change"][n])
+    if box["smaller_boxes"]:
+        both = (farthest(f"{quantity}_unbounded") for quantity in ("geometry", "energy"))
         text += (
-            f"In a box of {2 * int(m)} sites per side the errors of the band change most for "
-            f"{KINDS[largest].label}: by {of_box(largest, small)} (geometry, energy), for "
-            f"{KINDS['third_kept'].label} by {of_box('third_kept', small)}: bends at large L are "
-            "the box. "
+            "The box bends the right ends: extrapolated to an infinite one (open marks of the "
+            f"local slopes), elastic geometry "
+            f"{told(curves['elastic']['geometry_unbounded_slope'])}, farthest now geometry, "
+            f"{next(both)}; energy, {next(both)}. "
         )
-    sharp = curves["sharp"]
+    sharp, base = curves["sharp"], box["newton_residuals"]
     return text + (
-        f"Cut sharply at L, energies leave unbalanced forces at the cut: geometry "
+        "Cut sharply at L, site energies leave unbalanced forces at the cut: geometry "
         f"{told(sharp['geometry_slope'])} instead of "
         f"{curves['force_constants']['geometry_slope']['theory']:g}, energy gained in relaxing "
         f"{told(sharp['relaxing_slope'])}. Strain of the reference {told(box['strain_slope'])}; "
-        f"its residual {box['newton_residuals'][-1]:.0e} of {box['newton_residuals'][0]:.1g}, in "
-        f"{len(box['newton_residuals']) - 1} steps."
+        f"its residual {base[-1]:.0e} of {base[0]:.1g}, in {len(base) - 1} steps."
     )
 
 

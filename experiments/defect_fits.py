@@ -36,7 +36,7 @@ from tqdm import tqdm
 from experiments.materials import Material, material
 from lprjax.ace import ACESpec, LinearPotential, linear_potential, smoothness_prior
 from lprjax.assembly import PerAtom, compress_structures
-from lprjax.budget import error_budget
+from lprjax.budget import FAILURES, error_budget
 from lprjax.defects import Defect, formation_energy, geometry_error, relax_defect
 from lprjax.design import design_rows
 from lprjax.factors import Factor, compress
@@ -55,12 +55,6 @@ OBSERVATION_SETS = {
     "EFVFC": ("energy", "forces", "virial", "force_constants"),
 }
 
-FAILURES = {  # flag: what the failures of `error_budget` say then
-    "unstable": ("unstable",),
-    "unpredicted": ("stability constant did not", "response did not"),
-    "unconverged": ("relaxation did not converge",),
-    "left_basin": ("left the basin",),
-}
 FLAGS = ("rank_deficient", *FAILURES)
 """Data that leave coefficients undetermined; a surrogate whose Hessian at the reference's geometry
 is not positive; a prediction that did not converge; a relaxation that did not; one that ended with
@@ -338,7 +332,6 @@ def assess(config: Config, result: Fit, m: int) -> dict[str, Any]:
         displacement=displacement,
         max_evaluations=MAX_EVALUATIONS,
     )
-    said = "; ".join(budget.failures)
     return {
         "geometry_error": budget.geometry_true,
         "geometry_predicted": budget.geometry_first_order,
@@ -349,5 +342,5 @@ def assess(config: Config, result: Fit, m: int) -> dict[str, Any]:
         "stability": budget.stability,
         **{f"norm_{term.name}": term.norm for term in budget.terms},
         "rank_deficient": result.rank < len(result.coefficients),
-        **{flag: any(sign in said for sign in signs) for flag, signs in FAILURES.items()},
+        **{flag: flag in budget.failures for flag in FAILURES},
     }

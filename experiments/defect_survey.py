@@ -287,12 +287,7 @@ def caption(summary: dict) -> str:
 
 PRESETS = {
     "smoke": Config(
-        pairs=("W/vacancy", "Cu/vacancy"),
-        sizes=(2,),
-        target_atoms=100,
-        order=2,
-        degree=6,
-        copies=30,
+        pairs=("W/vacancy", "Cu/vacancy"), sizes=(2,), target_atoms=50, order=2, degree=4, copies=20
     ),
     "paper": Config(),
 }

@@ -109,6 +109,8 @@ def caption(summary: Mapping) -> str:
             f"L = {float(d['L']):.1f} Å from {d['start']}: predicted "
             f"{_arrow(d['geometry_predicted'])} Å and {_arrow(d['energy_predicted'])} eV, true "
             f"{_arrow(seen['geometry_error'])} Å and {_arrow(seen['energy_error'])} eV; {others}. "
+            f"Weight of the bulk energy {_arrow(d['weights']['bulk'])} atom/eV, "
+            f"ridge {_arrow(d['weights']['ridge'])}. "
             f"Force RMSE {_arrow(d['e_forces'])} eV/Å, virials {_arrow(d['e_virial'])} eV, "
             f"acoustic tensor {_arrow(d['e_elastic'])} GPa, force constants "
             f"{_arrow(d['e_force_constants'])} eV/Å$^2$."
@@ -121,6 +123,8 @@ def caption(summary: Mapping) -> str:
         "errors of the defect follow the predicted ones; nothing is promised for defects that the "
         "descent and the training cells have not seen.\nCame out, before -> after: "
         + "\n".join(lines)
+        + "\nA weight so large that its residual is as good as a constraint has no gradient: the "
+        "descent leaves it where it starts."
     )
 
 

@@ -164,7 +164,7 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
     true, energy = column["geometry_error"][sound], np.abs(column["energy_error"])[sound]
     geometry = {
         name: relation(column[name][sound], true)
-        for name in (*ABSCISSAE, "rmse", "training_rmse", "geometry_predicted")
+        for name in (*ABSCISSAE, "training_rmse", "geometry_predicted")
     }
     return {
         "figure": "fit_accuracy",
@@ -191,15 +191,16 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
 
 
 def plot(summary: dict) -> Figure:
-    """Basis size, energy, and geometry against both measures of accuracy."""
-    figure, axes = plt.subplots(2, 2, figsize=(9.5, 8.6))
+    """Basis size and energy above; geometry against three measures of accuracy below."""
+    figure, axes = plt.subplots(2, 3, figsize=(12.5, 8.4))
     draw_bases(axes[0, 0], summary)
     draw_energy(axes[0, 1], summary)
     for ax, abscissa in zip(axes[1], ABSCISSAE, strict=True):
         draw_geometry(ax, summary, abscissa)
-    axes[1, 0].sharey(axes[1, 1])
-    axes[1, 1].legend(fontsize=6.5)
-    text = "\n".join(textwrap.fill(line, 150) for line in caption(summary).splitlines())
+        ax.sharey(axes[1, 0])
+    axes[0, 2].axis("off")
+    axes[0, 2].legend(*axes[1, 0].get_legend_handles_labels(), loc="center")
+    text = "\n".join(textwrap.fill(line, 195) for line in caption(summary).splitlines())
     figure.supxlabel(text, fontsize=8, ha="left", x=0.01)
     return figure
 
@@ -215,18 +216,20 @@ def caption(summary: dict) -> str:
     if summary["sound_fits"] < 3:
         return opening + " Too few to compare." + told(summary["flags"]) + lost
     geometry, energy = summary["geometry_error_against"], summary["energy_error_against"]
-    eta, rmse = geometry["eta"], geometry["held_out_rmse"]
-    better = "eta" if eta["scatter"] < rmse["scatter"] else "the RMSE"
+    eta, held_out, there = (geometry[name] for name in ("eta", "held_out_rmse", "rmse"))
 
     def span(name: str) -> str:
-        return "{:.2g} and {:.2g}".format(*summary[name])
+        return "{:.4g} and {:.4g}".format(*summary[name])
 
-    scatter = {name: f"{found['scatter']:.2f}" for name, found in energy.items()}
+    scatter = {name: f"{found['scatter']:.2g}" for name, found in energy.items()}
+    where = "does no worse" if there["scatter"] <= eta["scatter"] else "does worse"
     return (
         f"{opening}\nGeometry. Expected: error proportional to eta, at most eta / c. Came out: "
-        f"against eta {said(eta)}; against the RMSE of held-out forces {said(rmse)}. The better "
-        f"measure is {better}. The plain RMSE of the very forces that eta is made of has scatter "
-        f"{geometry['rmse']['scatter']:.2f}. First order / true lies between "
+        f"against eta {said(eta)}; against the RMSE of held-out forces {said(held_out)}. The "
+        f"better of the two is {'eta' if eta['scatter'] < held_out['scatter'] else 'the RMSE'}. "
+        f"The plain RMSE of the very forces that eta is made of {where} than eta "
+        f"({said(there)}): the gap between it and the held-out RMSE is due to where forces "
+        "are compared, the rest to the norm. First order / true lies between "
         f"{span('predicted_over_true')}, eta / c over true between "
         f"{span('eta_over_c_over_true')}.\n"
         "Energy. Expected: at most e_E + eta^2 / 2c. Came out: that sum over true lies between "

@@ -43,6 +43,7 @@ ELASTIC_STRAIN = 1e-3  # of the central differences that give elastic constants
 class Config(defect_fits.Config):
     target: int = field(default=6, metadata={"help": "cubic cells per side of the simulation"})
     degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
+    copies: int = field(default=150, metadata={"help": "not used: the budgets say how many"})
     lattice_cells: int = field(
         default=4, metadata={"help": "cells per side of the perfect lattice with force constants"}
     )

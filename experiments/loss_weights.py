@@ -1,10 +1,10 @@
 """Error of a defect simulation over the weights of the loss, and where theory puts the weights.
 
-Two planes: (W_V/W_F, W_FC/W_F) and (W_E/W_F, W_bulk/W_F), the other weights as configured. Every
-point is a full fit, from the compressed factors, and a relaxation with it in a larger cell, from
-the reference's geometry. Beside them what first-order theory predicts from the reference in that
-larger cell (`predicted_error`); marked, the weights that theory recommends from the training cells
-(`recommended_weights`).
+Three planes: (W_V/W_F, W_FC/W_F); (W_E/W_F, W_bulk/W_F); and the first again without the bulk
+energy. The other weights are as configured. Every point is a full fit, from the compressed
+factors, and a relaxation with it in a larger cell, from the reference's geometry. Beside them what
+first-order theory predicts from the reference in that larger cell (`predicted_error`); marked, the
+weights that theory recommends from the training cells (`recommended_weights`).
 """
 
 import time
@@ -38,12 +38,25 @@ class Plane(NamedTuple):
     y: Hashable
     x_decades: tuple[float, float]
     y_decades: tuple[float, float]
+    left_out: tuple[Hashable, ...]  # weights that are zero in this plane
+    base: str  # of MARKS: the configured weights, seen in this plane
+    recommended: str  # of MARKS
 
 
+V_FC = ("virial", "force_constants", (-2.0, 4.0), (-3.0, 3.0))
 PLANES = (
-    Plane("virial", "force_constants", (-2.0, 4.0), (-3.0, 3.0)),
-    Plane(E, BULK, (-2.0, 5.0), (-2.0, 5.0)),
+    Plane(*V_FC, left_out=(), base="configured", recommended="V, FC"),
+    Plane(E, BULK, (-2.0, 5.0), (-5.0, 5.0), (), base="configured", recommended="E, bulk"),
+    Plane(*V_FC, left_out=(BULK,), base="bulk", recommended="V, FC, bulk"),
 )
+MARKS = {  # name: which weights are as recommended, the others as configured
+    "configured": (),
+    "V, FC": ("virial", "force_constants"),
+    "E, bulk": (E, BULK),
+    "bulk": (BULK,),
+    "V, FC, bulk": ("virial", "force_constants", BULK),
+    "all": (E, BULK, "virial", "force_constants"),
+}
 FAILURES = ("rank_deficient", "unconverged", "left_basin")
 
 
@@ -71,23 +84,23 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Marks:
-    """A point: the configured weights, those recommended for each plane, and for both at once."""
+class Marked:
+    """A point: the fits of MARKS."""
 
     config: Config
 
 
 def points(config: Config) -> list:
     rows = [Strip(config, plane, k) for plane in range(len(PLANES)) for k in range(config.grid)]
-    return [Marks(config), *rows]
+    return [Marked(config), *rows]
 
 
-def compute(point: Marks | Strip) -> dict[str, Any]:
-    """See `errors`; of marks, the configured weights and then `MARKS`, with what they rest on."""
+def compute(point: Marked | Strip) -> dict[str, Any]:
+    """See `errors`; of the marks with what they rest on."""
     config = point.config
-    if isinstance(point, Marks):
+    if isinstance(point, Marked):
         best = recommended(config, config.size)
-        found = errors(config, [{}] + [{k: best[k] for k in keys} for keys in MARKS.values()])
+        found = errors(config, [{k: best[k] for k in keys} for keys in MARKS.values()])
         theory = constants(config, config.size)._asdict()
         return found | {
             "L": config.radius(config.size),
@@ -97,15 +110,8 @@ def compute(point: Marks | Strip) -> dict[str, Any]:
             **{f"theory_{name}": value for name, value in theory.items()},
         }
     plane = PLANES[point.plane]
-    above = config.axis(plane.y_decades)[point.row]
-    return errors(config, [{plane.x: w, plane.y: above} for w in config.axis(plane.x_decades)])
-
-
-MARKS = {
-    "recommended V, FC": ("virial", "force_constants"),
-    "recommended E": (E,),
-    "recommended E, V, FC": ("virial", "force_constants", E),
-}
+    others = {plane.y: config.axis(plane.y_decades)[point.row]} | dict.fromkeys(plane.left_out, 0.0)
+    return errors(config, [{plane.x: w, **others} for w in config.axis(plane.x_decades)])
 
 
 def errors(config: Config, changes: Sequence[Mapping[Hashable, float]]) -> dict[str, Any]:
@@ -166,7 +172,7 @@ def true_errors(config: Config, coefficients: np.ndarray) -> dict[str, np.ndarra
 
 
 def gathered(config: Config, records: Sequence[Record]) -> tuple[dict, list[dict]]:
-    """Arrays over the marks; and for each plane, (grid, grid), W_y along the rows."""
+    """Arrays over MARKS; and for each plane, (grid, grid), W_y along the rows."""
     marks, *strips = (record.arrays for record in records)
     planes = [strips[k * config.grid : (k + 1) * config.grid] for k in range(len(PLANES))]
     return marks, [{name: np.stack([s[name] for s in p]) for name in p[0]} for p in planes]
@@ -181,9 +187,9 @@ def failed(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
     """Headline numbers: the best, recommended and configured weights of each plane; failures."""
     marks, planes = gathered(config, records)
-    names = ["configured", *MARKS]
-    rows = [name for name in marks if len(marks[name].shape) and len(marks[name]) == len(names)]
+    rows = [name for name, value in marks.items() if value.shape[:1] == (len(MARKS),)]
     theory = [name for name in marks if name.startswith("theory_")]
+    lost = failed(marks)
     return {
         "figure": "loss_weights",
         "preset": preset,
@@ -194,10 +200,13 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
         "target_cells": config.target,
         **{name: marks[name] for name in ("L", "n_functions", "prediction_converged", *theory)},
         "factors": marks["factors"],
-        "marks": {name: {key: marks[key][k] for key in rows} for k, name in enumerate(names)},
+        "marks": {
+            name: {key: marks[key][k] for key in rows} | {"failed": lost[k]}
+            for k, name in enumerate(MARKS)
+        },
         "planes": [
-            plane_numbers(config, plane, arrays, marks, 1 + k)
-            for k, (plane, arrays) in enumerate(zip(PLANES, planes, strict=True))
+            plane_numbers(config, plane, arrays, marks)
+            for plane, arrays in zip(PLANES, planes, strict=True)
         ],
     }
 
@@ -206,18 +215,21 @@ def label(key: Hashable) -> str:
     return {E: "E", BULK: "bulk", "virial": "V", "force_constants": "FC"}.get(key, "F")
 
 
-def plane_numbers(config: Config, plane: Plane, arrays: dict, marks: dict, mark: int) -> dict:
-    """Best of the plane, the recommended point (of the marks) over it, predicted over true.
+def plane_numbers(config: Config, plane: Plane, arrays: dict, marks: dict) -> dict[str, Any]:
+    """Best of the plane, the recommended and the configured point over it, predicted over true.
 
-    The energy error is signed and passes zero: it has no best point, only a share of the plane that
-    is better than the recommended one.
+    The energy error is signed and passes zero: its best point says little, the share of the plane
+    that is better than the recommended one says more.
     """
     good = ~failed(arrays)
+    order = list(MARKS)
     numbers: dict[str, Any] = {
         "x": label(plane.x),
         "y": label(plane.y),
+        "left_out": [label(key) for key in plane.left_out],
         "fits": good.size,
-        "recommended_at": _mark_at(marks, plane, mark),
+        "base": plane.base,
+        "recommended": plane.recommended,
         "failures": {name: int(arrays[name].sum()) for name in FAILURES},
     }
     for quantity in ("geometry", "energy"):
@@ -225,20 +237,23 @@ def plane_numbers(config: Config, plane: Plane, arrays: dict, marks: dict, mark:
             np.where(good, np.abs(arrays[f"{quantity}_{of}"]), np.nan)
             for of in ("error", "predicted")
         )
-        ratio, here = forecast / true, float(np.abs(marks[f"{quantity}_error"][mark]))
         best, chosen = (np.unravel_index(np.nanargmin(v), true.shape) for v in (true, forecast))
+        base, here = (
+            float(np.abs(marks[f"{quantity}_error"][order.index(name)]))
+            for name in (plane.base, plane.recommended)
+        )
         numbers[quantity] = {
             "best": true[best],
             "best_at": _ratios_at(config, plane, best),
             "worst": np.nanmax(true),
             "median": np.nanmedian(true),
-            "recommended": here,
             "recommended_over_best": here / true[best],
+            "configured_over_best": base / true[best],
             "share_better_than_recommended": np.sum(true < here) / np.sum(good),
-            "configured_over_best": float(np.abs(marks[f"{quantity}_error"][0])) / true[best],
+            "share_better_than_configured": np.sum(true < base) / np.sum(good),
             "best_by_prediction_over_best": true[chosen] / true[best],
             "best_by_prediction_at": _ratios_at(config, plane, chosen),
-            "predicted_over_true": np.nanpercentile(ratio, [0, 5, 50, 95, 100]),
+            "predicted_over_true": np.nanpercentile(forecast / true, [0, 5, 50, 95, 100]),
         }
     return numbers
 
@@ -246,11 +261,6 @@ def plane_numbers(config: Config, plane: Plane, arrays: dict, marks: dict, mark:
 def _ratios_at(config, plane, where) -> list[float]:
     """(W_x / W_F, W_y / W_F) of a point of the grid."""
     return [config.axis(plane.x_decades)[where[1]], config.axis(plane.y_decades)[where[0]]]
-
-
-def _mark_at(marks, plane, mark) -> list[float]:
-    names = marks["factors"].tolist()
-    return [marks["ratios"][mark][names.index(label(key))] for key in (plane.x, plane.y)]
 
 
 PRESETS = {
@@ -265,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     records = list(run.records(points(run.config), compute))
     summary = summarise(run.config, records, run.preset)
     summary["wall_seconds"] = round(time.perf_counter() - began, 1)
-    marks, planes = gathered(run.config, records)
+    _, planes = gathered(run.config, records)
     axes = [[run.config.axis(p.x_decades), run.config.axis(p.y_decades)] for p in PLANES]
     lost = [failed(arrays) for arrays in planes]
     save_figure(plot(summary, axes, planes, lost), run.folder / run.figure)

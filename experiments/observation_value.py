@@ -155,6 +155,7 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
         "n_functions": int(first["n_functions"]),
         "target_atoms": int(first["target_atoms"]),
         "smallest_atoms": int(first["smallest_atoms"]),
+        "target": config.target,
         "sizes": config.sizes,
         "budgets": config.budgets,
         "draws": len(config.seeds),
@@ -280,24 +281,34 @@ def caption(summary: dict) -> str:
         f"{summary['defect']} in {summary['material']}, {summary['target_atoms']} atoms; "
         f"{summary['fits']} fits of {summary['n_functions']} functions, {summary['draws']} draws "
         "of the rattles (band: least to largest). m: cubic cells per side of the rattled defect "
-        f"cells (E+F). A call of the smallest has {summary['smallest_atoms']} atoms. Light: V and "
-        f"FC with {summary['light']:g} times the weight."
+        f"cells (E+F), {summary['target']} of the simulated one. A call of the smallest "
+        f"has {summary['smallest_atoms']} atoms. Light: V and FC with {summary['light']:g} "
+        "times the weight."
     )
     if against["eta"]["spearman"] is None:
         return opening + told(summary["flags"]) + lost
     ratio = summary["predicted_over_true"]["geometry"]
-    others = ", ".join(f"{n} {against[f]['spearman']:.2f}" for n, f in MISMATCHES.items())
+    ranks = {n: against[f]["spearman"] for n, f in MISMATCHES.items()}
+    others = max(abs(rank) for n, rank in ranks.items() if n != "eta")
+    repaired = "explain it too" if others > 0.8 else "are not what limits the geometry here"
+    slopes = ", ".join(
+        f"{n} {c['geometry_slope']:.2f} ± {c['geometry_slope_error']:.2f}"
+        for n, c in summary["curves"].items()
+        if c["geometry_slope"] is not None
+    )
     return (
         f"{opening}\nExpected at fixed mismatches: larger cells take the far field down as "
         "L^-1.5, virials and force constants take their terms out of it; more cells of one size "
         "only lower the mismatches. Best buy by geometry, "
         f"{winners('geometry', 1.0, 'Å')}. By energy, {winners('energy', 1e3, 'meV')}.\n"
-        f"The mismatches explain it: rank correlation of the geometry error with {others}; "
-        f"against eta the slope is {against['eta']['slope']:.2f} ± "
+        f"Slopes of the geometry error against cost: {slopes}.\n"
+        "Rank correlation of the geometry error with its mismatches: "
+        f"{', '.join(f'{n} {rank:.2f}' for n, rank in ranks.items())}; the errors of elastic and "
+        f"force constants {repaired}. Against eta the slope is {against['eta']['slope']:.2f} ± "
         f"{against['eta']['slope_error']:.2f}, the scatter {against['eta']['scatter']:.2f} "
-        f"decades. First order / true lies between {ratio[0]:.2g} and {ratio[1]:.2g}. What the "
-        "basis cannot represent it trades between kinds, and the weights, the same for all, "
-        "decide." + told(summary["flags"]) + lost
+        f"decades. First order / true lies between {ratio[0]:.4g} and {ratio[1]:.4g}."
+        + told(summary["flags"])
+        + lost
     )
 
 

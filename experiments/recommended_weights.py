@@ -110,6 +110,7 @@ def recommended(config: defect_fits.Config, m: int) -> dict[Hashable, float]:
         * (found.tail / (found.density * found.moment))
         / (volume * config.strain * np.sqrt(cells / 3)),
         "force_constants": per_force * found.reach / (24 * found.moment) * found.bend,
+        ("energy", "bulk"): 0.0,
         ("energy", "defect"): 2 * there.eta / (there.work * np.sqrt(found.softness)),
     }
     return {key: float(ratio) for key, ratio in ratios.items()}

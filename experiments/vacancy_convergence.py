@@ -252,9 +252,7 @@ def caption(summary: dict) -> str:
 
     def slopes(quantity: str) -> str:
         found = {LABELS[name]: c[f"{quantity}_slope"] for name, c in curves.items()}
-        return ", ".join(
-            f"{name} {slope:.1f}" for name, slope in found.items() if slope is not None
-        )
+        return ", ".join(f"{name} {slope:.1f}" for name, slope in found.items())
 
     bases = summary["smaller_bases_EF"]
     floors = ", ".join(f"{c['geometry_error'][-1]:.1e} Å at degree {d}" for d, c in bases.items())
@@ -280,7 +278,7 @@ def caption(summary: dict) -> str:
 
 PRESETS = {
     "smoke": Config(
-        sizes=(2, 3), target=4, order=2, degree=6, copies=30, lattice_cells=4, floor_degrees=()
+        sizes=(2,), target=3, order=2, degree=4, copies=20, lattice_cells=2, floor_degrees=()
     ),
     "paper": Config(),
 }

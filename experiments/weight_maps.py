@@ -43,15 +43,16 @@ def plot(
 
     axes: W_x and W_y over W_F, for each plane; planes: arrays (W_y, W_x); lost: fits that failed.
     """
-    figure = plt.figure(figsize=(14.5, 14.5))
-    grid = figure.add_gridspec(4, 4, height_ratios=(3, 2, 3, 2))
+    figure = plt.figure(figsize=(14.5, 6.2 * len(planes) + 2.4))
+    grid = figure.add_gridspec(2 * len(planes), 4, height_ratios=(3, 2) * len(planes))
     for k, (told, arrays, bad) in enumerate(zip(summary["planes"], planes, lost, strict=True)):
         for row, wanted in enumerate((ERRORS, MISMATCHES)):
             for column, (name, title, unit) in enumerate(wanted):
                 ax = figure.add_subplot(grid[2 * k + row, column])
                 pair = arrays[_pair(name)] if row == 0 else arrays[name]
+                title += ", no bulk energy" if told["left_out"] else ""
                 draw_map(ax, axes[k], arrays[name], bad, title, unit, scale_of=(pair, bad))
-                draw_marks(ax, summary, told, name.split("_")[0] if row == 0 else "geometry")
+                draw_marks(ax, summary, told, best=not name.startswith("energy"))
                 label_axes(ax, *((f"$W_{{{told[c]}}}/W_F$", UNITS[told[c]]) for c in "xy"))
     figure.axes[0].legend(fontsize=7, loc="lower left", facecolor="0.7", frameon=True)
     text = "\n".join(textwrap.fill(line, 205) for line in caption(summary).splitlines())
@@ -94,57 +95,79 @@ def _edges(axis: np.ndarray) -> np.ndarray:
     return np.append(axis * 10**-half, axis[-1] * 10**half)
 
 
-def draw_marks(ax: Axes, summary: Mapping, told: Mapping, quantity: str) -> None:
-    """The best point of the plane for geometry, the recommended and the configured one."""
-    names = list(summary["factors"])
-    spots = {
-        "configured": [
-            summary["marks"]["configured"]["ratios"][names.index(told[c])] for c in "xy"
-        ],
-        "recommended": told["recommended_at"],
-    }
-    if quantity == "geometry":
-        spots["best"] = told["geometry"]["best_at"]
-    for name, (marker, colour) in MARKED.items():
-        if name in spots:
-            style = dict(ls="", mec="black", ms=12 if marker == "*" else 7, zorder=5)
-            ax.plot(*spots[name], marker=marker, color=colour, label=name, **style)
+def draw_marks(ax: Axes, summary: Mapping, told: Mapping, best: bool) -> None:
+    """The best point of the plane for geometry, the recommended and the configured one.
+
+    A weight of zero is drawn at the edge.
+    """
+    at = {
+        name: [summary["marks"][told[of]]["ratios"][list(summary["factors"]).index(told[c])]
+               for c in "xy"]
+        for name, of in (("recommended", "recommended"), ("configured", "base"))
+    }  # fmt: skip
+    if best:
+        at["best"] = told["geometry"]["best_at"]
+    for name, (x, y) in at.items():
+        marker, colour = MARKED[name]
+        style = dict(ls="", mec="black", ms=12 if marker == "*" else 7, zorder=5, clip_on=False)
+        spot = max(x, ax.get_xlim()[0]), max(y, ax.get_ylim()[0])
+        ax.plot(*spot, marker=marker, color=colour, label=name, **style)
 
 
 def caption(summary: Mapping) -> str:
     """What was expected, what came out, and the measured mismatches that explain it."""
-    far, energy = summary["planes"]
-    marks = summary["marks"]
-    was, became = marks["configured"], marks["recommended E, V, FC"]
-    failures = sum(sum(p["failures"].values()) for p in summary["planes"])
-    told = [p[q]["predicted_over_true"] for p in summary["planes"] for q in ("geometry", "energy")]
-    gain = [abs(m["energy_error"]) for m in (was, became)]
-    return (
+    planes, marks = summary["planes"], summary["marks"]
+    failures = sum(sum(plane["failures"].values()) for plane in planes)
+    spans = {
+        quantity: ", ".join(_span(plane[quantity]["predicted_over_true"]) for plane in planes)
+        for quantity in ("geometry", "energy")
+    }
+    lines = [
         f"{summary['defect']} in {summary['material']}: training cells of "
         f"{summary['training_cells']} cubes per side (L = {float(summary['L']):.1f} Å), relaxed in "
         f"{summary['target_cells']}; {int(summary['n_functions'])} functions; "
-        f"{far['fits'] + energy['fits']} fits and relaxations. "
-        "Left to right: true errors beside what first-order theory predicts, on one scale; below, "
-        "what the fits get wrong. Dotted: the energy error changes sign. "
-        + (f"Red crosses: {failures} failures, not to be read." if failures else "No fit failed.")
-        + "\nExpected: V and FC weights that balance the terms do best (diamond; derived after "
-        "Ortner–Wang), and first order predicts the true error. "
-        f"Came out: predicted / true, 5th to 95th percentile, geometry {_span(told[0])} and "
-        f"{_span(told[2])}, energy {_span(told[1])} and {_span(told[3])}. "
-        f"Over the plane of V and FC the geometry error goes from {far['geometry']['best']:.2g} to "
-        f"{far['geometry']['worst']:.2g} Å; the recommended weights are "
-        f"{far['geometry']['recommended_over_best']:.2f} of the best, the configured ones "
-        f"{far['geometry']['configured_over_best']:.2f}, and the ones best by prediction "
-        f"{far['geometry']['best_by_prediction_over_best']:.2f}.\n"
-        f"Recommended E ({energy['recommended_at'][0]:.2g} Å): geometry "
-        f"{energy['geometry']['recommended_over_best']:.2f} of the best of its plane. "
-        f"All three recommended against configured: geometry {became['geometry_error']:.2g} for "
-        f"{was['geometry_error']:.2g} Å, energy {gain[1]:.2g} for {gain[0]:.2g} eV, "
-        f"eta {became['eta']:.2g} for {was['eta']:.2g} eV/Å, force RMSE {became['forces']:.2g} for "
-        f"{was['forces']:.2g} eV/Å, acoustic tensor {became['elastic']:.2g} for "
-        f"{was['elastic']:.2g} GPa, force constants {became['force_constants']:.2g} for "
-        f"{was['force_constants']:.2g} eV/Å$^2$. The energy error passes zero: its best point "
-        "means nothing and is not marked."
+        f"{sum(plane['fits'] for plane in planes)} fits and relaxations. Left to right: true "
+        "errors beside those predicted by first-order theory, on one scale; below, what the fits "
+        "get wrong. Dotted: the energy error changes sign. "
+        + (f"Red crosses: {failures} failures, not to be read." if failures else "No fit failed."),
+        "Expected (derived after Ortner–Wang): first order predicts the true errors, and weights "
+        "that balance its terms, with none on the energy of the bulk, are near the best. Came out: "
+        f"predicted / true, 5th to 95th percentile by plane, geometry {spans['geometry']}, energy "
+        f"{spans['energy']}.",
+        *(_told(plane) for plane in planes),
+        "The formula for FC expands in waves of length L: (mu^1/4 / L)^2 = "
+        f"{float(summary['theory_reach']) ** 0.5 / float(summary['L']) ** 2:.2f} is not small. "
+        "Measured, from the configured weights to without bulk energy to all as recommended: "
+        + "; ".join(
+            f"{name} {', '.join(f'{abs(marks[m][key]):.2g}' for m in PATH)} {unit}"
+            for key, name, unit in MEASURED
+        )
+        + ". The energy error passes zero: its best point says little and is not marked.",
+    ]
+    return "\n".join(lines)
+
+
+PATH = ("configured", "bulk", "all")
+MEASURED = (
+    ("geometry_error", "geometry", "Å"),
+    ("energy_error", "energy", "eV"),
+    ("eta", r"$\eta$", "eV/Å"),
+    ("forces", "force RMSE", "eV/Å"),
+    ("elastic", "acoustic tensor", "GPa"),
+    ("force_constants", "force constants", "eV/Å$^2$"),
+)
+
+
+def _told(plane: Mapping) -> str:
+    g, without = plane["geometry"], ", no bulk energy" if plane["left_out"] else ""
+    x, y = g["best_at"]
+    return (
+        f"({plane['x']}, {plane['y']}{without}): geometry error from {g['best']:.2g} (at {x:.2g}, "
+        f"{y:.2g}) to {g['worst']:.2g} Å; over the best, recommended "
+        f"{g['recommended_over_best']:.2f}, configured {g['configured_over_best']:.2f}, chosen by "
+        f"prediction {g['best_by_prediction_over_best']:.2f}; "
+        f"{g['share_better_than_recommended']:.0%} of the plane is better than the recommended "
+        f"weights (energy: {plane['energy']['share_better_than_recommended']:.0%})."
     )
 
 

@@ -7,6 +7,7 @@ library, or any ASE calculators by `references.ase_potential`. All terms are tho
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -28,6 +29,13 @@ from lprjax.farfield import cauchy_born_mismatch, far_field
 from lprjax.neighbours import build_graph
 from lprjax.observables import cutoff_of, total_energy
 from lprjax.response import hessian_solve, lipschitz_estimate, stability_constant
+
+FAILURES = ("unstable", "unpredicted", "unconverged", "left_basin")
+"""A surrogate without stability at the reference's geometry; a prediction that did not converge; a
+relaxation that did not; one that ended in another basin."""
+
+# Of eigenvalues; their errors are about its square. Three digits of a prediction are plenty.
+TOLERANCE = 1e-3
 
 CURES = {
     "core": "defect cells: energies and forces, a larger weight on them, or a larger basis",
@@ -70,7 +78,7 @@ class Budget(NamedTuple):
     energy_bound: float  # eV, |error at the reference's geometry| + eta * geometry_bound
     energy_true: float  # eV, signed, surrogate less reference
     advice: str
-    failures: tuple[str, ...]
+    failures: Mapping[str, str]  # among FAILURES -> what happened
 
     @property
     def effectivity(self) -> dict[str, float]:
@@ -106,7 +114,7 @@ def error_budget(
     radius: L, A. displacement: (n_sites, 3) A, the reference's relaxed geometry; None: relax it.
     force_tolerance: eV/A, of both relaxations; the surrogate's starts from the reference's.
     """
-    failures = []
+    failures = {}
     if displacement is None:
         displacement = _relaxed(
             "reference", reference, defect, None, force_tolerance, max_evaluations, failures
@@ -139,7 +147,7 @@ def error_budget(
         energy_bound=abs(split.energy) + eta * bound,
         energy_true=split.energy + relaxation,
         advice=_advice(defect, displacement, split, terms),
-        failures=tuple(failures),
+        failures=failures,
     )
 
 
@@ -153,7 +161,7 @@ def _relaxed(who, potential, defect, start, force_tolerance, max_evaluations, fa
         max_evaluations=max_evaluations,
     )
     if not found.relaxed.converged:
-        failures.append(f"the {who}'s relaxation did not converge: {found.relaxed.message}")
+        failures["unconverged"] = f"the {who}'s relaxation: {found.relaxed.message}"
     return found.displacement
 
 
@@ -162,9 +170,9 @@ def _check_basin(defect, displacement, there, failures):
     moved = float(jnp.max(jnp.linalg.norm(there - displacement, axis=1)))
     limit = 0.5 * float(_shortest_bond(defect))
     if not moved < limit:
-        failures.append(
-            f"the surrogate's relaxation left the basin: an atom ended {moved:.2f} A away, more "
-            f"than half the shortest bond, {limit:.2f} A"
+        failures["left_basin"] = (
+            f"an atom of the surrogate's ended {moved:.2f} A from the reference's, more than half "
+            f"the shortest bond, {limit:.2f} A"
         )
 
 
@@ -187,23 +195,23 @@ def _energy_change(potential, defect, before, after) -> float:
 
 def _response(surrogate, defect, displacement, split, failures):
     """c, Hess^-1 f and M along it."""
-    stability = stability_constant(surrogate, defect, displacement)
+    stability = stability_constant(surrogate, defect, displacement, tolerance=TOLERANCE)
     if not stability.constant > 0:
-        failures.append(
-            "the surrogate is unstable at the reference's geometry: "
-            f"c = {stability.constant:.3g} eV/A^2"
+        failures["unstable"] = (
+            f"the surrogate at the reference's geometry has c = {stability.constant:.3g} eV/A^2"
         )
     if not stability.converged:
-        failures.append("the stability constant did not converge")
-    response = hessian_solve(surrogate, defect, displacement, split.forces)
+        failures["unpredicted"] = "the stability constant did not converge"
+    response = hessian_solve(surrogate, defect, displacement, split.forces, tolerance=TOLERANCE**2)
     if not response.converged:
-        failures.append("the first-order response did not converge or met negative curvature")
+        failures["unpredicted"] = "the response did not converge or met negative curvature"
         shift = jnp.full_like(split.forces, jnp.nan)
         return float(stability.constant), shift, math.nan
     lipschitz = 0.0
     if float(defect.lattice.strain_norm(response.displacement)) > 0:
         along = response.displacement
-        lipschitz = abs(lipschitz_estimate(surrogate, defect, displacement, along).constant)
+        found = lipschitz_estimate(surrogate, defect, displacement, along, tolerance=10 * TOLERANCE)
+        lipschitz = abs(found.constant)
     return float(stability.constant), response.displacement, lipschitz
 
 
@@ -272,6 +280,6 @@ def _table(budget: Budget) -> str:
             f"energy: true {budget.energy_true:.3e} eV; predicted / true: first order "
             f"{effect['energy_first_order']}, bound {effect['energy_bound']}",
             budget.advice,
-            *(f"FAILED: {failure}" for failure in budget.failures),
+            *(f"FAILED, {kind}: {text}" for kind, text in budget.failures.items()),
         ]
     )

@@ -67,6 +67,25 @@ def test_slopes_in_the_plane(summary, name):
     assert summary["dimensions"]["2"]["strain_slope"]["slope"] == pytest.approx(-2, abs=0.15)
 
 
+def test_extrapolation_takes_off_what_the_box_adds_in_proportion():
+    """Of errors L^-2 (1 - (L / m)^2 / 2), and not where that share is large."""
+    x = np.array([2.0, 4.0, 8.0, 12.0])
+
+    def box(m):
+        error = x**-2 * (1 - 0.5 * (x / m) ** 2)
+        theory = {"theory": -2.0}
+        curve = dict(L=x.tolist(), converged=[True] * 4, geometry=error, energy=-error)
+        return {"curves": {"one": curve | dict(geometry_slope=theory, energy_slope=theory)}}
+
+    small, large = box(16), box(32)
+    figure.extrapolate(small, large, 4.0, (1.0, 9.0))
+    found = large["curves"]["one"]
+    np.testing.assert_allclose(found["geometry_unbounded"][:3], x[:3] ** -2, rtol=1e-12)
+    np.testing.assert_allclose(found["energy_unbounded"][:3], -(x[:3] ** -2), rtol=1e-12)
+    assert np.isnan(found["geometry_unbounded"][3])
+    assert found["energy_unbounded_slope"]["slope"] == pytest.approx(-2.0, abs=1e-9)
+
+
 def test_first_order_predicts_and_the_bound_holds(summary):
     for box in summary["dimensions"].values():
         for curve in box["curves"].values():

@@ -126,5 +126,5 @@ def test_pair_potentials_fail_and_it_shows(summary):
     assert summary["flags"]["unstable"] > 0 and "unstable" in figure.caption(summary)
     assert summary["sound_fits"] == sum(table["sound"]) < len(table["order"])
     drawn = figure.plot(summary)
-    red = [line for line in drawn.axes[2].lines if line.get_color() == "red"]
+    red = [line for line in drawn.axes[3].lines if line.get_color() == "red"]
     assert sum(len(line.get_xdata()) for line in red) == sum(summary["flags"].values())

@@ -90,12 +90,17 @@ def test_true_errors_are_those_of_the_fit(summary, names):
     assert true["failed"] == [False, False]
 
 
-def test_a_rank_deficient_fit_is_said():
+def test_a_rank_deficient_fit_is_said(names, monkeypatch):
+    """One row, and next to no ridge, for all coefficients; the relaxation is given as fine."""
+    fine = {"geometry_error": 0.1, "energy_error": 0.1, "converged": True, "farthest": 0.0}
+    monkeypatch.setattr(figure, "simulate", lambda config, result: fine)
     factors = figure.ordered(CONFIG, SIZE)
-    nothing = np.full(len(factors), -80.0)  # bulk, V, FC, E and ridge out of the loss
-    few = {"forces": factors["forces"]._replace(triangular=0 * factors["forces"].triangular)}
-    told = figure.true_errors(CONFIG, factors | few, nothing, ["vacancy"])
-    assert told["failed"] == [True]
+    empty = {key: f._replace(triangular=0 * f.triangular) for key, f in factors.items()}
+    bulk = ("energy", "bulk")
+    logs = np.array([0.0] * (len(names) - 1) + [-100.0])
+    assert figure.true_errors(CONFIG, factors, logs, ["vacancy"])["failed"] == [False]
+    few = empty | {bulk: factors[bulk]}
+    assert figure.true_errors(CONFIG, few, logs, ["vacancy"])["failed"] == [True]
 
 
 def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(

@@ -38,7 +38,7 @@ def stand_in(reference, surrogate, defect, radius, *, displacement, max_evaluati
         energy_bound=abs(energy),
         energy_true=1.25 * energy,
         advice="",
-        failures=(),
+        failures={},
     )
 
 
@@ -127,7 +127,15 @@ def test_rigidity_grows_with_every_kind_of_observation(records):
         assert np.all(rigidity[more] >= rigidity[less] * (1 - 1e-6)), (less, more)
 
 
-def test_effectivities_are_predicted_over_true(summary):
+def test_a_power_law_has_its_slope():
+    radius = np.array([3.0, 4.0, 6.0])
+    assert figure.fitted_slope(radius, 2.0 * radius**-1.5) == pytest.approx((-1.5, 0.0), abs=1e-12)
+    slope, spread = figure.fitted_slope(radius[:2], radius[:2] ** -3.0)
+    assert slope == pytest.approx(-3.0) and np.isnan(spread)
+
+
+def test_effectivities_are_predicted_over_true(run, records):
+    summary = figure.summarise(run.config, records, "smoke")
     for name, curve in summary["curves"].items():
         assert curve["geometry_effectivity"] == pytest.approx([0.8]), name
         assert curve["energy_effectivity"] == pytest.approx([0.8]), name
