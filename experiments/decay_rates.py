@@ -31,7 +31,7 @@ class Config:
         default=(256, 512), metadata={"help": "half the sites per side of the boxes in d = 2"}
     )
     half_widths_space: tuple[int, ...] = field(
-        default=(56, 112), metadata={"help": "the same in d = 3; slopes are those of the last"}
+        default=(40, 56, 80), metadata={"help": "the same in d = 3; slopes are those of the last"}
     )
     radii_plane: tuple[float, ...] = (4.0, 5.7, 8.0, 11.3, 16.0, 22.6, 32.0, 45.3, 64.0)
     radii_space: tuple[float, ...] = (2.5, 3.7, 5.4, 7.9, 11.6, 17.0, 25.0)
@@ -67,6 +67,7 @@ def points(config: Config) -> list[Point]:
 
 
 LITTLE = 0.2  # relative change of an error from box to box that is taken for first order
+PLATEAU = 0.1  # standard error of a slope above which a curve is not called straight
 QUANTITIES = ("geometry", "energy", "relaxing")
 
 
@@ -221,11 +222,14 @@ def told_of_box(box: Mapping[str, Any]) -> str:
     curves = box["curves"]
     smooth = {name: curve for name, curve in curves.items() if not KINDS[name].sharp}
 
+    last = sum(radius <= box["window"][1] for radius in curves["elastic"]["L"]) - 2
+
     def farthest(quantity):
         slopes = {KINDS[name].label: curve[f"{quantity}_slope"] for name, curve in smooth.items()}
         off = {label: abs(s["slope"] - s["theory"]) for label, s in slopes.items()}
         label = max(off, key=lambda label: np.nan_to_num(off[label]))
-        return f"{label} {told(slopes[label])}"
+        end = slopes[label]["local"][last]
+        return f"{label} {told(slopes[label])}, {end:.2f} at the band's upper end"
 
     def span(above, below):
         x = np.concatenate([np.array(c[above]) / np.array(c[below]) for c in smooth.values()])
@@ -237,13 +241,13 @@ def told_of_box(box: Mapping[str, Any]) -> str:
         f"{span('geometry_predicted', 'geometry')}, energy {span('energy_predicted', 'energy')}; "
         f"bound / true {span('geometry_bound', 'geometry')}. "
     )
+    if bent := bent_curves(smooth):
+        text += f"No straight line (standard error above {PLATEAU:g}): {'; '.join(bent)}. "
     if box["smaller_boxes"]:
-        both = (farthest(f"{quantity}_unbounded") for quantity in ("geometry", "energy"))
+        both = (told(curves["elastic"][f"{q}_unbounded_slope"]) for q in ("geometry", "energy"))
         text += (
             "The box bends the right ends: extrapolated to an infinite one (open marks of the "
-            f"local slopes), elastic geometry "
-            f"{told(curves['elastic']['geometry_unbounded_slope'])}, farthest now geometry, "
-            f"{next(both)}; energy, {next(both)}. "
+            f"local slopes), elastic constants geometry {next(both)}, energy {next(both)}. "
         )
     sharp, base = curves["sharp"], box["newton_residuals"]
     return text + (
@@ -253,6 +257,16 @@ def told_of_box(box: Mapping[str, Any]) -> str:
         f"{told(sharp['relaxing_slope'])}. Strain of the reference {told(box['strain_slope'])}; "
         f"its residual {base[-1]:.0e} of {base[0]:.1g}, in {len(base) - 1} steps."
     )
+
+
+def bent_curves(curves: Mapping[str, Any]) -> list[str]:
+    """What a fitted slope does not describe."""
+    return [
+        f"{quantity}, {KINDS[name].label}"
+        for quantity in ("geometry", "energy")
+        for name, curve in curves.items()
+        if curve[f"{quantity}_slope"]["error"] > PLATEAU
+    ]
 
 
 PRESETS = {

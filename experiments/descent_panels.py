@@ -123,8 +123,19 @@ def caption(summary: Mapping) -> str:
         "errors of the defect follow the predicted ones; nothing is promised for defects that the "
         "descent and the training cells have not seen.\nCame out, before -> after: "
         + "\n".join(lines)
-        + "\nA weight so large that its residual is as good as a constraint has no gradient: the "
-        "descent leaves it where it starts."
+        + _stuck(summary)
+    )
+
+
+def _stuck(summary) -> str:
+    """A residual that is as good as a constraint has no gradient in its weight."""
+    moved = [np.divide(*d["weights"]["bulk"]) for d in summary["descents"]]
+    count = sum(0.9 < ratio < 1.1 for ratio in moved)
+    if not count:
+        return ""
+    return (
+        f"\n{count} of the descents left the weight of the bulk energy where it was: so large that "
+        "its residual is as good as a constraint, it has no gradient."
     )
 
 

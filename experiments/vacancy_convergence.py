@@ -248,7 +248,7 @@ def caption(summary: dict) -> str:
 
     def span(quantity: str) -> str:
         low, high = extremes([v for c in curves.values() for v in c[quantity]])
-        return f"{low:.3g} and {high:.3g}"
+        return f"{low:.4g} and {high:.4g}"
 
     def slopes(quantity: str) -> str:
         found = {LABELS[name]: c[f"{quantity}_slope"] for name, c in curves.items()}
