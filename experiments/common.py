@@ -9,15 +9,15 @@ PRESETS = {"smoke": Config(order=2, sizes=(2,)), "paper": Config()}
 
 def main(argv=None) -> dict:
     run = start("my_figure", PRESETS, argv, __doc__)
-    records = list(run.records(points(run.config), compute))
-    save_figure(plot(records), run.folder / run.figure)
-    return finish({"figure": run.figure, "slope": ...}, run.results)
+    records, summary = gather(run, points(run.config), compute, summarise)
+    return conclude(run, summary, plot(summary, records), caption(summary))
 """
 
 import argparse
 import dataclasses
 import json
 import math
+import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -178,6 +178,35 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     figure.savefig(f"{path}.pdf", metadata={"CreationDate": None})
     figure.savefig(f"{path}.png", metadata={"Software": None})
     plt.close(figure)
+
+
+def gather(
+    run: Run,
+    points: Iterable[Any],
+    compute: Callable[[Any], Mapping[str, Any]],
+    summarise: Callable[[Any, list[Record], str], dict[str, Any]],
+    *,
+    version: int = 1,
+) -> tuple[list[Record], dict[str, Any]]:
+    """The records of a run and their summary, `summarise(config, records, preset)`.
+
+    Added to it: "seconds", what computing all of the records took, and "wall_seconds", what this
+    run took, which may have found some of them stored.
+    """
+    began = time.perf_counter()
+    records = list(run.records(points, compute, version=version))
+    summary = summarise(run.config, records, run.preset)
+    summary["seconds"] = round(sum(record.meta["seconds"] or 0.0 for record in records), 1)
+    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
+    return records, summary
+
+
+def conclude(run: Run, summary: dict[str, Any], figure: Figure, caption: str) -> dict[str, Any]:
+    """Save the figure, print its caption, `finish`."""
+    name = summary["figure"]
+    save_figure(figure, run.results / name / name)
+    print(caption)
+    return finish(summary, run.results)
 
 
 def finish(summary: Mapping[str, Any], results: str | Path = "results") -> dict[str, Any]:

@@ -9,7 +9,6 @@ begins, so that here, unlike with a fit, slopes can be compared with the theory.
 """
 
 import textwrap
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import linregress
 
-from experiments.common import finish, save_figure, start
+from experiments.common import conclude, gather, start
 from experiments.decay_panels import COLOURS, MARKERS, draw_errors, draw_local, draw_strain, told
 from experiments.decay_study import KINDS, Point, compute
 from experiments.records import Record
@@ -89,7 +88,6 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
         "figure": "decay_rates",
         "preset": preset,
         "strength": config.strength,
-        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
         "unconverged": sum(not r.arrays["converged"] for r in records if r.point.radius),
         "dimensions": found,
     }
@@ -284,13 +282,8 @@ PRESETS = {
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     run = start("decay_rates", PRESETS, argv, __doc__)
-    began = time.perf_counter()
-    records = list(run.records(points(run.config), compute))
-    summary = summarise(run.config, records, run.preset)
-    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
-    save_figure(plot(summary), run.folder / run.figure)
-    print(caption(summary))
-    return finish(summary, run.results)
+    _, summary = gather(run, points(run.config), compute, summarise)
+    return conclude(run, summary, plot(summary), caption(summary))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -110,6 +112,7 @@ def named(pair: str) -> tuple[Material, str]:
 
 def compute(point: Point) -> dict[str, Any]:
     """Both observation sets at one size; arrays over the sets, in the order of FITTED."""
+    forget_compiled(point.material, point.defect)
     factors = training_factors(point, point.m)
     fits = [weighted_fit(point, factors, OBSERVATION_SETS[name]) for name in FITTED]
     found = [predicted(point, result) | simulated(point, result) for result in fits]
@@ -122,6 +125,13 @@ def compute(point: Point) -> dict[str, Any]:
         "reference_converged": simulation.converged,
         **{name: np.array([values[name] for values in found]) for name in found[0]},
     }
+
+
+@lru_cache(maxsize=1)
+def forget_compiled(*pair: str) -> None:
+    """Done once for each pair: no other has its shapes, and a process that kept the compiled
+    functions of a dozen pairs was seen to crash."""
+    jax.clear_caches()
 
 
 def predicted(point: Point, result: Fit) -> dict[str, Any]:

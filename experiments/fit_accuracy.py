@@ -11,7 +11,6 @@ All fits share one set of rows and one compiled potential: see `sub_bases`.
 """
 
 import textwrap
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure
 
 from experiments import defect_fits
 from experiments.accuracy_panels import ABSCISSAE, draw_bases, draw_energy, draw_geometry
-from experiments.common import finish, save_figure, start
+from experiments.common import conclude, gather, start
 from experiments.defect_fits import (
     FLAGS,
     bulk,
@@ -171,7 +170,6 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
         "preset": preset,
         "material": config.material,
         "defect": config.defect,
-        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
         "L": config.radius(config.cells),
         "target_atoms": table["n_atoms"][0],
         "reference_converged": all(table["reference_converged"]),
@@ -267,13 +265,8 @@ PRESETS = {
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     run = start("fit_accuracy", PRESETS, argv, __doc__)
-    began = time.perf_counter()
-    records = list(run.records(points(run.config), compute))
-    summary = summarise(run.config, records, run.preset)
-    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
-    save_figure(plot(summary), run.folder / run.figure)
-    print(caption(summary))
-    return finish(summary, run.results)
+    _, summary = gather(run, points(run.config), compute, summarise)
+    return conclude(run, summary, plot(summary), caption(summary))
 
 
 if __name__ == "__main__":

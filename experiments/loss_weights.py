@@ -7,7 +7,6 @@ first-order theory predicts from the reference in that larger cell (`predicted_e
 weights that theory recommends from the training cells (`recommended_weights`).
 """
 
-import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import defect_fits
-from experiments.common import finish, save_figure, start
+from experiments.common import conclude, gather, start
 from experiments.defect_fits import residual_norm, training_factors
 from experiments.predicted_error import error_forms, predicted
 from experiments.quick_errors import elastic_rows, relaxed_errors
@@ -195,7 +194,6 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
         "preset": preset,
         "material": config.material,
         "defect": config.defect,
-        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
         "training_cells": config.size,
         "target_cells": config.target,
         **{name: marks[name] for name in ("L", "n_functions", "prediction_converged", *theory)},
@@ -271,16 +269,11 @@ PRESETS = {
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     run = start("loss_weights", PRESETS, argv, __doc__)
-    began = time.perf_counter()
-    records = list(run.records(points(run.config), compute))
-    summary = summarise(run.config, records, run.preset)
-    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
+    records, summary = gather(run, points(run.config), compute, summarise)
     _, planes = gathered(run.config, records)
     axes = [[run.config.axis(p.x_decades), run.config.axis(p.y_decades)] for p in PLANES]
     lost = [failed(arrays) for arrays in planes]
-    save_figure(plot(summary, axes, planes, lost), run.folder / run.figure)
-    print(caption(summary))
-    return finish(summary, run.results)
+    return conclude(run, summary, plot(summary, axes, planes, lost), caption(summary))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ lower the mismatches only as far as the basis and the weights let them.
 """
 
 import textwrap
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import finish, save_figure, start
+from experiments.common import conclude, gather, start
 from experiments.defect_fits import FLAGS, reference_simulation, residual_norm, weighted_fit
 from experiments.error_panels import extremes, told
 from experiments.foretold import FAILED, predicted, relation, simulated
@@ -150,7 +149,6 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
         "preset": preset,
         "material": config.material,
         "defect": config.defect,
-        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
         "n_functions": int(first["n_functions"]),
         "target_atoms": int(first["target_atoms"]),
         "smallest_atoms": int(first["smallest_atoms"]),
@@ -272,15 +270,10 @@ PRESETS = {
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     run = start("observation_value", PRESETS, argv, __doc__)
-    began = time.perf_counter()
-    records = list(run.records(points(run.config), compute))
-    summary = summarise(run.config, records, run.preset)
-    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
-    save_figure(plot(summary), run.folder / run.figure)
+    _, summary = gather(run, points(run.config), compute, summarise)
     (run.folder / f"{run.figure}.md").write_text(table(summary) + "\n")
     print(table(summary))
-    print(caption(summary))
-    return finish(summary, run.results)
+    return conclude(run, summary, plot(summary), caption(summary))
 
 
 if __name__ == "__main__":

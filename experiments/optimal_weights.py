@@ -11,7 +11,6 @@ error. Those, at the steps marked and for defects that it has not seen, are comp
 a larger cell.
 """
 
-import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +22,7 @@ import numpy as np
 import optax
 
 from experiments import defect_fits
-from experiments.common import finish, save_figure, start
+from experiments.common import conclude, gather, start
 from experiments.defect_fits import mismatches, simulate, training_factors
 from experiments.descent_panels import caption, plot
 from experiments.predicted_error import Errors, Forms, error_forms, predicted
@@ -194,7 +193,6 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
         "preset": preset,
         "material": config.material,
         "defect": config.defect,
-        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
         "target_cells": config.target,
         "energy_scale": config.energy_scale,
         "n_functions": records[0].arrays["n_functions"],
@@ -239,13 +237,8 @@ PRESETS = {
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     run = start("optimal_weights", PRESETS, argv, __doc__)
-    began = time.perf_counter()
-    records = list(run.records(points(run.config), compute))
-    summary = summarise(run.config, records, run.preset)
-    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
-    save_figure(plot(summary, records), run.folder / run.figure)
-    print(caption(summary))
-    return finish(summary, run.results)
+    records, summary = gather(run, points(run.config), compute, summarise)
+    return conclude(run, summary, plot(summary, records), caption(summary))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Ration. Mech. Anal. 222 (2016) 1217). It is on this decay that every rate of the
 Shown: the largest |Du(l)| of each shell of sites, in a periodic cell of the reference potential.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import linregress
 
-from experiments.common import PALETTE, finish, label_axes, reference_slope, save_figure, start
+from experiments.common import PALETTE, conclude, gather, label_axes, reference_slope, start
 from experiments.materials import material
 from experiments.records import Record
 from lprjax.defects import decay_profile, relax_defect
@@ -170,13 +169,8 @@ PRESETS = {
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     run = start("strain_decay", PRESETS, argv, __doc__)
-    began = time.perf_counter()
-    records = list(run.records(points(run.config), compute))
-    summary = summarise(run.config, records, run.preset)
-    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
-    save_figure(plot(summary, records), run.folder / run.figure)
-    print(caption(summary))
-    return finish(summary, run.results)
+    records, summary = gather(run, points(run.config), compute, summarise)
+    return conclude(run, summary, plot(summary, records), caption(summary))
 
 
 if __name__ == "__main__":

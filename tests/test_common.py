@@ -1,6 +1,7 @@
 """Flags override presets, figures are reproducible bytes, the last line is strict JSON."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from experiments import reproduce
 from experiments.common import (
     PALETTE,
     Run,
+    conclude,
     figure_style,
     finish,
+    gather,
     label_axes,
     parse,
     reference_slope,
@@ -174,6 +177,31 @@ def test_the_last_line_is_strict_json(tmp_path, capsys):
     assert json.loads((tmp_path / "f/summary.json").read_text(), parse_constant=refuse) == want
     with pytest.raises(TypeError, match="summary holds"):
         finish({"figure": "f", "what": object()}, tmp_path)
+
+
+def test_seconds_are_those_of_the_records_and_the_figure_bears_the_summarys_name(tmp_path, capsys):
+    """A second run computes nothing and takes no time, but says what the numbers took."""
+    calls = []
+
+    def compute(point):
+        time.sleep(0.06)
+        calls.append(point)
+        return {"value": np.float64(point["order"])}
+
+    def summarise(config, records, preset):
+        values = [float(record.arrays["value"]) for record in records]
+        return {"figure": "named", "preset": preset, "order": config.order, "values": values}
+
+    run = start("figure", PRESETS, ["--results", str(tmp_path)])
+    points = [{"order": 1}, {"order": 2}]
+    _, first = gather(run, points, compute, summarise)
+    records, again = gather(run, points, compute, summarise)
+    assert len(calls) == len(records) == 2 and again["values"] == [1.0, 2.0]
+    assert first["seconds"] == again["seconds"] >= 0.1 > again["wall_seconds"]
+    assert first["wall_seconds"] >= 0.1
+    written = conclude(run, again, plt.figure(), "what it shows")
+    assert "what it shows" in capsys.readouterr().out
+    assert (tmp_path / "named" / "named.png").exists() and written["order"] == 2
 
 
 def test_reproduce_passes_its_flags_on_and_collects(tmp_path, capsys, monkeypatch):
