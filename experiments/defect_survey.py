@@ -11,20 +11,17 @@ order in the error itself.
 
 import math
 import textwrap
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import defect_fits
-from experiments.common import PALETTE, finish, label_axes, save_figure, start
+from experiments.common import PALETTE, conclude, gather, label_axes, start
 from experiments.defect_fits import (
     LEFT_BASIN,
     OBSERVATION_SETS,
@@ -112,7 +109,6 @@ def named(pair: str) -> tuple[Material, str]:
 
 def compute(point: Point) -> dict[str, Any]:
     """Both observation sets at one size; arrays over the sets, in the order of FITTED."""
-    forget_compiled(point.material, point.defect)
     factors = training_factors(point, point.m)
     fits = [weighted_fit(point, factors, OBSERVATION_SETS[name]) for name in FITTED]
     found = [predicted(point, result) | simulated(point, result) for result in fits]
@@ -125,13 +121,6 @@ def compute(point: Point) -> dict[str, Any]:
         "reference_converged": simulation.converged,
         **{name: np.array([values[name] for values in found]) for name in found[0]},
     }
-
-
-@lru_cache(maxsize=1)
-def forget_compiled(*pair: str) -> None:
-    """Done once for each pair: no other has its shapes, and a process that kept the compiled
-    functions of a dozen pairs was seen to crash."""
-    jax.clear_caches()
 
 
 def predicted(point: Point, result: Fit) -> dict[str, Any]:
@@ -180,7 +169,6 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
     return {
         "figure": "defect_survey",
         "preset": preset,
-        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
         "n_fits": sum(len(curve["L"]) for curve in curves.values()),
         "flags": flag_counts(curves),
         "effectivity": {
@@ -305,13 +293,8 @@ PRESETS = {
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     run = start("defect_survey", PRESETS, argv, __doc__)
-    began = time.perf_counter()
-    records = list(run.records(points(run.config), compute))
-    summary = summarise(run.config, records, run.preset)
-    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
-    save_figure(plot(summary), run.folder / run.figure)
-    print(caption(summary))
-    return finish(summary, run.results)
+    _, summary = gather(run, points(run.config), compute, summarise)
+    return conclude(run, summary, plot(summary), caption(summary))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ import lprjax
 FORMAT = 1
 """Version of the file format; a new one makes every stored record a stranger."""
 
+MANY_MAPS = 30_000
+"""Half of what Linux allows a process (vm.max_map_count)."""
+
 _META = "meta.json"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -199,8 +202,19 @@ def run_points(
                 arrays = {name: np.asarray(value) for name, value in compute(point).items()}
                 seconds = time.perf_counter() - start
                 record = save(folder, point, arrays, seconds=seconds, **names)
+                spare_maps()
             bar.update(not known)
             yield record
+
+
+def spare_maps() -> None:
+    """Forget JAX's compiled functions where they are about to fill the process's memory maps.
+
+    Each takes a few of them; out of maps, LLVM ends the process with "Cannot allocate memory".
+    """
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MANY_MAPS:
+        jax.clear_caches()
 
 
 def _distrust(path: Path, reason: str) -> None:

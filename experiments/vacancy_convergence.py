@@ -9,7 +9,6 @@ sphere inside the training cell. What the weights multiply, and failures: see `d
 """
 
 import textwrap
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +20,7 @@ from matplotlib.figure import Figure
 from scipy.stats import linregress
 
 from experiments import defect_fits
-from experiments.common import finish, label_axes, reference_slope, save_figure, start
+from experiments.common import conclude, gather, label_axes, reference_slope, start
 from experiments.defect_fits import (
     OBSERVATION_SETS,
     assess,
@@ -147,7 +146,6 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
         "preset": preset,
         "material": config.material,
         "defect": config.defect,
-        "seconds": round(sum(record.meta["seconds"] for record in records), 1),
         "n_functions": int(sweep[0]["n_functions"]),
         "n_sizes": len(sweep),
         "target_atoms": len(sweep[0]["distance"]),
@@ -286,14 +284,8 @@ PRESETS = {
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     run = start("vacancy_convergence", PRESETS, argv, __doc__)
-    began = time.perf_counter()
-    records = list(run.records(points(run.config), compute, version=VERSION))
-    summary = summarise(run.config, records, run.preset)
-    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
-    name = summary["figure"]
-    save_figure(plot(summary, records), run.results / name / name)
-    print(caption(summary))
-    return finish(summary, run.results)
+    records, summary = gather(run, points(run.config), compute, summarise, version=VERSION)
+    return conclude(run, summary, plot(summary, records), caption(summary))
 
 
 if __name__ == "__main__":
