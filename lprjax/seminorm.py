@@ -172,8 +172,9 @@ def _inverse_of_complete(inverse_blocks, repeats, f, xp):
 
 def _safe_root(square):
     """Square root with gradient zero at zero, and zero where rounding made the square negative."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+    # Written so that NaN stays NaN.
+    lost = square <= 0
+    return jnp.where(lost, 0.0, jnp.sqrt(jnp.where(lost, 1.0, square)))
 
 
 def reference_lattice(

@@ -107,6 +107,7 @@ def test_an_unstable_surrogate_is_loud(solved):
     assert budget.stability < 0 and "unstable" in budget.failures
     assert math.isnan(budget.geometry_bound) and math.isnan(budget.geometry_sum)
     assert math.isnan(budget.effectivity["geometry_bound"])
+    assert "unpredicted" in budget.failures and math.isnan(budget.geometry_first_order)
     assert "FAILED" in str(budget)
 
 

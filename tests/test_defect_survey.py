@@ -56,6 +56,17 @@ def test_what_first_order_leaves_out_is_of_second_order(records):
     assert np.all(arrays["eta"] / arrays["stability"] > found)
 
 
+def test_what_has_no_response_has_no_prediction(run, summary):
+    """A fit of minus the energy is unstable: NaN and two flags, not a small number. (`summary`
+    has compiled all that is needed.)"""
+    (point,) = figure.points(run.config)
+    factors = figure.training_factors(point, point.m)
+    result = figure.weighted_fit(point, factors, ("energy", "forces"))
+    found = figure.predicted(point, result._replace(coefficients=-result.coefficients))
+    assert np.isnan(found["geometry_predicted"]) and np.isnan(found["energy_predicted"])
+    assert found["unstable"] and found["unpredicted"] and found["stability"] < 0
+
+
 def test_cells_suit_the_crystal():
     """Simulated cells have at least the atoms asked for, training cells at most; the perfect
     lattice is wider than twice the cutoff; no two points share a record."""

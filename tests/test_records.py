@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import records
 from experiments.records import identity, load, record_path, run_points, save
 
 ROOT = Path(__file__).parents[1]
@@ -183,3 +184,13 @@ while True:
     finally:
         writer.kill()
         writer.wait()
+
+
+def test_compiled_functions_are_forgotten_where_maps_run_short(monkeypatch):
+    """And only there: compiling anew costs seconds."""
+    forgotten = []
+    monkeypatch.setattr(records.jax, "clear_caches", lambda: forgotten.append(True))
+    records.spare_maps()
+    monkeypatch.setattr(records, "MANY_MAPS", 0)
+    records.spare_maps()
+    assert len(forgotten) == Path("/proc/self/maps").exists()

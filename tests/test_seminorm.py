@@ -214,3 +214,11 @@ def test_errors_at_the_door():
     without_sites(ring, [0])
     with pytest.raises(ValueError, match="falls into parts"):
         without_sites(ring, [0, 3])
+
+
+def test_norms_of_nan_are_nan():
+    """A response that does not exist has no norm, and above all not the norm zero."""
+    lattice = reference_lattice(bcc("W", 3.0), (3, 3, 3))
+    lost = jnp.full((lattice.n_sites, 3), jnp.nan)
+    assert jnp.isnan(lattice.strain_norm(lost)) and jnp.isnan(lattice.negative_norm(lost))
+    assert float(lattice.strain_norm(jnp.zeros_like(lost))) == 0.0
