@@ -130,13 +130,11 @@ def predicted(point: Point, result: Fit) -> dict[str, Any]:
     forces, energy = force_residual(point.crystal.potential, potential, defect, displacement)
     response = hessian_solve(potential, defect, displacement, forces)
     firmness = stability_constant(potential, defect, displacement, tolerance=STABILITY_TOLERANCE)
-    found = response.converged  # else there is no response to speak of, and 0 is not its norm
-    strain = float(defect.lattice.strain_norm(response.displacement)) if found else np.nan
-    softening = 0.5 * float(np.vdot(forces, response.displacement)) if found else np.nan
+    softening = 0.5 * float(np.vdot(forces, response.displacement))
     return {
         "eta": float(defect.lattice.negative_norm(forces)),
         "stability": firmness.constant,
-        "geometry_predicted": strain,
+        "geometry_predicted": float(defect.lattice.strain_norm(response.displacement)),
         "energy_predicted": energy - softening,
         "rank_deficient": result.rank < len(result.coefficients),
         "unstable": response.indefinite or not firmness.constant > 0,
