@@ -184,7 +184,7 @@ def test_seconds_are_those_of_the_records_and_the_figure_bears_the_summarys_name
     calls = []
 
     def compute(point):
-        time.sleep(0.06)
+        time.sleep(0.2)
         calls.append(point)
         return {"value": np.float64(point["order"])}
 
@@ -197,8 +197,8 @@ def test_seconds_are_those_of_the_records_and_the_figure_bears_the_summarys_name
     _, first = gather(run, points, compute, summarise)
     records, again = gather(run, points, compute, summarise)
     assert len(calls) == len(records) == 2 and again["values"] == [1.0, 2.0]
-    assert first["seconds"] == again["seconds"] >= 0.1 > again["wall_seconds"]
-    assert first["wall_seconds"] >= 0.1
+    assert first["seconds"] == again["seconds"] >= 0.4
+    assert first["wall_seconds"] >= 0.4 and first["wall_seconds"] > again["wall_seconds"]
     written = conclude(run, again, plt.figure(), "what it shows")
     assert "what it shows" in capsys.readouterr().out
     assert (tmp_path / "named" / "named.png").exists() and written["order"] == 2
