@@ -232,8 +232,8 @@ def test_copper_100_dumbbell():
 
 @pytest.mark.parametrize(("name", "published"), [("tetrahedral", 5.25), ("dumbbell-110", 4.68)])
 def test_silicon_interstitials(name, published):
-    """Of Balamane, Halicioglu and Tiller, Phys. Rev. B 46 (1992) 2250, who scale the potential to
-    a cohesive energy of 4.63 eV instead of 4.3366 eV.
+    """As quoted of Balamane, Halicioglu and Tiller, Phys. Rev. B 46 (1992) 2250, who scale the
+    potential to a cohesive energy of 4.63 eV instead of 4.3366 eV; the paper was not at hand.
 
     The image interaction falls as 1 / N: cells of 64 and 216 sites extrapolate to within 1 %.
     """
