@@ -76,7 +76,8 @@ def _site_functions(spec: ACESpec, graph: Graph) -> jnp.ndarray:
     row, column = np.divmod(t.halves[2], len(right))
     coupling = np.zeros((t.n_many_body, len(row)))
     coupling[t.term_function, np.arange(len(row))] = t.term_value
-    return jnp.concatenate([coupling @ (left[row] * right[column]), pairs])
+    constant = jnp.ones((int(spec.constant), base.shape[1]))
+    return jnp.concatenate([coupling @ (left[row] * right[column]), pairs, constant])
 
 
 def site_basis(spec: ACESpec, graph: Graph) -> jnp.ndarray:
@@ -151,7 +152,8 @@ def _site_energy(t: Tables, c: jnp.ndarray, left, right, pairs) -> jnp.ndarray:
     matrix = jnp.zeros(len(left) * len(right))
     matrix = matrix.at[t.halves[2]].add(c[t.term_function] * t.term_value)
     many_body = jnp.sum((matrix.reshape(len(left), len(right)).T @ left) * right, axis=0)
-    return many_body + c[t.n_many_body :] @ pairs
+    pair, constant = jnp.split(c[t.n_many_body :], [t.n_pair])
+    return many_body + pair @ pairs + jnp.sum(constant)
 
 
 def linear_potential(
@@ -187,12 +189,13 @@ def smoothness_prior(spec: ACESpec, power: float = 4.0) -> np.ndarray:
     """Diagonal of the algebraic smoothness prior, Gamma_k = sum over factors of (n + 1.5 l)^power.
 
     Shape (n_columns,), dimensionless. The ridge term of a fit is ridge * |Gamma c|^2: oscillating
-    functions cost more. (After the prior of ACEpotentials, Witt et al. 2023, n and l alike.)
+    functions cost more, the constant nothing. (After the prior of ACEpotentials, Witt et al. 2023,
+    n and l alike.)
     """
     t = tables(spec)
     many_body = [sum(f.degree**power for f in g.factors) for g in t.functions]
     pairs = [n**power for _ in spec.elements for n in range(1, t.n_max + 1)]
-    return np.tile(np.array(many_body + pairs), len(spec.elements))
+    return np.tile(np.array(many_body + pairs + [0.0] * spec.constant), len(spec.elements))
 
 
 def save_potential(path: str | Path, potential: LinearPotential) -> None:

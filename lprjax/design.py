@@ -168,11 +168,23 @@ def _pair_rows(spec: ACESpec, edges: _Edges):
     return flat(forces), flat(sums)
 
 
+def _constant_rows(spec: ACESpec, edges: _Edges):
+    """Rows of the constant function, where there is one: the energy counts atoms, all else is 0."""
+    counts = jnp.sum(edges.is_own, axis=(0, 1))[:, None]
+    forces = jnp.zeros((len(edges.is_own), 3, *counts.shape))
+    sums = jnp.zeros((10, *counts.shape)).at[9].set(counts)
+    return forces[..., : int(spec.constant)], sums[..., : int(spec.constant)]
+
+
 def _energy_forces_virial(spec: ACESpec, graph: Graph):
     """Rows of all first-order kinds: energy (C,), forces (n, 3, C), virial (3, 3, C)."""
     edges = _edges(spec, graph)
-    parts = zip(_many_body_rows(spec, graph, edges), _pair_rows(spec, edges), strict=True)
-    forces, sums = (jnp.concatenate(p, axis=-1) for p in parts)
+    parts = (
+        _many_body_rows(spec, graph, edges),
+        _pair_rows(spec, edges),
+        _constant_rows(spec, edges),
+    )
+    forces, sums = (jnp.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     sums = sums.reshape(10, -1)
     return sums[9], forces.reshape(*forces.shape[:2], -1), sums[:9].reshape(3, 3, -1)
 

@@ -4,7 +4,8 @@ Index convention, used by `ace`, `adjoint` and `design`:
 
 - *channel* v = (z, n, l, m), z the neighbour's species; one more channel with value 1 pads
   products of fewer than `order` factors;
-- *function* k of one centre species: many-body functions by order, then pair functions by (z, n);
+- *function* k of one centre species: many-body functions by order, then pair functions by (z, n),
+  then the constant 1 where asked for;
 - *column* of the design: centre species (in the order of `elements`) times functions per species.
   The site basis of an atom is zero outside its own species' block.
 """
@@ -34,7 +35,9 @@ class ACESpec:
     elements: chemical symbols, e.g. ("W",); order: 1 … 4 (neighbours per product);
     degree: largest total degree; r_cut: cutoff in Å; r0: typical nearest-neighbour distance in Å,
     where the distance transform is steepest; cutoff_power: order of the zero at r_cut (4: force
-    constants and third-order elastic constants are continuous; at least 3 for the former).
+    constants and third-order elastic constants are continuous; at least 3 for the former);
+    constant: one more function per centre species, identically 1 (correlation order 0): the
+    energy of the isolated atom becomes a coefficient, fitted like any other and as uncertain.
 
     Pair functions and many-body functions of order 1 are both radial: independent, but from degree
     10 or so not to rounding at bulk distances. Fits then want a ridge; their rank says so.
@@ -48,6 +51,7 @@ class ACESpec:
     r_cut: float
     r0: float
     cutoff_power: int = 4
+    constant: bool = False
 
     def __post_init__(self):
         if isinstance(self.elements, str):
@@ -153,7 +157,7 @@ class Tables:
         self.n_channels = len(channels)
         self.n_many_body = len(self.functions)
         self.n_pair = self.n_species * self.n_max
-        self.n_functions = self.n_many_body + self.n_pair
+        self.n_functions = self.n_many_body + self.n_pair + spec.constant
         index = {c: v for v, c in enumerate(channels)}
         one = self.n_channels
         k_of, products, values = [], [], []

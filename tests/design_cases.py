@@ -1,7 +1,7 @@
 """Structures and bases that the tests of `design` and `assembly` share, and their rows.
 
-Two bases (one species with four factors, two species with three) and one padded shape for all
-structures of a basis, so that each kind of row is compiled once per basis.
+Two bases (one species with four factors; two species with three, and constants) and one padded
+shape for all structures of a basis, so that each kind of row is compiled once per basis.
 """
 
 from functools import cache
@@ -22,7 +22,7 @@ PAIR = (0, 1)  # the atoms that are displaced for the force constants
 
 SPECS = {
     "four factors": ACESpec("W", 4, 7, R_CUT, 2.7),
-    "two species": ACESpec(("W", "Mo"), 3, 5, R_CUT, 2.7),
+    "two species": ACESpec(("W", "Mo"), 3, 5, R_CUT, 2.7, constant=True),
 }
 
 

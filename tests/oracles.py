@@ -127,6 +127,7 @@ def site_basis(spec: ACESpec, structure: Structure) -> np.ndarray:
         pairs = pair_radial(np.linalg.norm(vectors, axis=1), spec)
         for number in spec.numbers:
             values += list(np.sum((species == number)[:, None] * pairs, axis=0))
+        values += [1.0] * spec.constant
         blocks[i, spec.numbers.index(int(structure.species[i]))] = values
     return blocks.reshape(structure.n_atoms, -1)
 
@@ -138,6 +139,7 @@ def column_names(spec: ACESpec) -> list[tuple]:
         ("many-body", *sorted((symbol[z], n, l) for z, n, l in g.factors)) for g in t.functions
     ]
     functions += [("pair", (s, n)) for s in symbol for n in range(1, spec.degree + 1)]
+    functions += [("constant",)] * spec.constant
     return [(centre, *f) for centre in symbol for f in functions]
 
 

@@ -65,7 +65,7 @@ class Case(NamedTuple):
 
 
 def make_case(elements, order, degree):
-    spec = ACESpec(elements, order, degree, R_CUT, R0)
+    spec = ACESpec(elements, order, degree, R_CUT, R0, constant=len(elements) > 1)
     case = Case(spec, alloy(order, spec.elements), None)
     return case._replace(basis=case.basis_of(case.structure))
 
@@ -227,7 +227,7 @@ def test_one_species_is_a_part_of_two():
     one-species basis."""
     pure = alloy(9, ("Mo",))
     two = case_of("two species")
-    one = Case(ACESpec(("Mo",), two.spec.order, two.spec.degree, R_CUT, R0), None, None)
+    one = Case(dataclasses.replace(two.spec, elements=("Mo",)), None, None)
     found = power_by_name(two.spec, two.basis_of(pure))
     expected = power_by_name(one.spec, one.basis_of(pure))
     assert set(expected) <= set(found)
@@ -299,13 +299,19 @@ def test_site_energies_are_the_basis_times_coefficients(any_case, site_energies)
 
 
 def test_an_isolated_atom_has_its_reference_energy(case, site_energies):
-    """No neighbour, no function: B = 0 and E_i = e0[z_i] exactly, beside others or alone."""
+    """No neighbour, no function but the constant: E_i = e0[z_i] (+ its coefficient) exactly."""
     species = [case.spec.elements[0], case.spec.elements[-1]]
     apart = make_structure([[0, 0, 0], [R_CUT, 0, 0]], np.eye(3), species, False)
-    assert np.all(np.abs(case.basis_of(apart)) < 1e-30)
-    energies = site_energies(random_potential(case.spec), case.graph_of(apart))
+    potential, constants = random_potential(case.spec), np.zeros(len(species))
+    rows = case.basis_of(apart).reshape(2, len(case.spec.elements), -1)
+    if case.spec.constant:
+        np.testing.assert_array_equal(rows[:, :, -1], np.eye(2))
+        constants = potential.coefficients.reshape(2, -1)[:, -1]
+        rows = rows[..., :-1]
+    assert np.all(np.abs(rows) < 1e-30)
+    energies = site_energies(potential, case.graph_of(apart))
     e0 = {"W": -8.9, "Mo": 4.4}
-    np.testing.assert_array_equal(energies[:2], [e0[s] for s in species])
+    np.testing.assert_array_equal(energies[:2], constants + np.array([e0[s] for s in species]))
 
 
 @pytest.mark.parametrize("name", ["potential.npz", "no suffix", "fit.v1.2"])
