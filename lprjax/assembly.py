@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from ase.data import chemical_symbols
 
-from lprjax.ace import isolated_energies, species_one_hot
+from lprjax.ace import isolated_energies
 from lprjax.design import design_rows
 from lprjax.factors import Factor, empty, extend
 from lprjax.neighbours import Graph
-from lprjax.observables import checked_kinds
+from lprjax.observables import checked_kinds, observe
+from lprjax.predictions import coefficients_of
 from lprjax.spec import ACESpec
 from lprjax.structures import Labels
 
@@ -46,7 +48,7 @@ class PerAtom(NamedTuple):
 
 
 def compress_structures(
-    spec: ACESpec,
+    model,
     samples: Iterable[tuple[Graph, Labels]],
     kinds: Sequence[str] = ("energy", "forces"),
     *,
@@ -56,37 +58,57 @@ def compress_structures(
 ) -> dict[str, Factor]:
     """One factor per kind of a group of structures; rows never pile up beyond a block.
 
+    model: an ACESpec; or a trainable potential (see `predictions`), whose rows are the Jacobians at
+    its coefficients c0, and what it says already is subtracted from the targets: a fit is then the
+    Gauss-Newton step from c0, and its factor the generalised Gauss-Newton Hessian's.
     samples: graphs with their labels (of the real atoms, or padded as the graph). Targets are
     total energies less the isolated atoms' (eV), forces (eV/Å), the six virials (eV), force
     constants (eV/Å^2) of the displaced `atoms`. Graphs that share a shape compile once.
     origin: subtracted N times from every energy and its row (N atoms), so that the energies are
     defect-minus-bulk differences; it replaces reference_energies.
     Raises ValueError, naming the structure, for labels that are missing, of the wrong shape or not
-    finite, for no samples at all, and for an element without a reference energy.
+    finite, for no samples at all, for an element without a reference energy, and for reference
+    energies beside a potential, which has its own.
     """
     kinds = checked_kinds(kinds)
-    if origin is None:
-        shift_row, shifts = np.zeros(spec.n_columns), isolated_energies(spec, reference_energies)
-    else:
-        shift_row, shifts = origin.row, np.full(len(spec.elements), origin.energy)
-    factors = {kind: empty(spec.n_columns) for kind in kinds}
+    shift_row, shifts = _shift(model, reference_energies, origin)
+    n_columns = len(shift_row)
+    factors = {kind: empty(n_columns) for kind in kinds}
     pending: dict[str, list] = {kind: [] for kind in kinds}
     number = -1
     for number, (graph, labels) in enumerate(samples):
-        counts = np.asarray(species_one_hot(spec, graph.species)).sum(axis=0)
-        n = int(counts.sum())
+        n = int(np.sum(np.asarray(graph.atom_mask)))
         targets = {k: _target(k, labels, graph, len(atoms), number) for k in kinds}
-        rows = design_rows(spec, graph, kinds, atoms=atoms)
+        rows = design_rows(model, graph, kinds, atoms=atoms)
+        said = None if isinstance(model, ACESpec) else observe(model, graph, kinds, atoms=atoms)
         for kind in kinds:
             x, y = stacked(kind, getattr(rows, kind), n), stacked(kind, targets[kind], n)
+            if said is not None:
+                y = y - stacked(kind, getattr(said, kind), n)
             if kind == "energy":
-                x, y = x - n * shift_row, y - counts @ shifts
+                x, y = x - n * shift_row, y - np.sum(shifts[np.asarray(graph.species)])
             pending[kind].append((x, y))
-            if sum(len(y) for _, y in pending[kind]) > 4 * spec.n_columns:
+            if sum(len(y) for _, y in pending[kind]) > 4 * n_columns:
                 factors[kind] = _flush(factors[kind], pending[kind])
     if number < 0:
         raise ValueError("no structures arrived; wanted at least one (graph, labels) pair")
     return {kind: _flush(factors[kind], pending[kind]) for kind in kinds}
+
+
+def _shift(model, reference_energies, origin: PerAtom | None) -> tuple[np.ndarray, np.ndarray]:
+    """What each atom takes from its structure's row (C,) and energy (eV, by atomic number)."""
+    energies = np.zeros(len(chemical_symbols))
+    if isinstance(model, ACESpec):
+        n_columns = model.n_columns
+        energies[list(model.numbers)] = isolated_energies(model, reference_energies)
+    else:
+        n_columns = coefficients_of(model).size
+        if reference_energies is not None:
+            raise ValueError("reference_energies arrived beside a potential, which has its own")
+    if origin is None:
+        return np.zeros(n_columns), energies
+    energies[1:] = origin.energy
+    return origin.row, energies
 
 
 def _flush(factor: Factor, pending: list) -> Factor:

@@ -1,7 +1,8 @@
 """Design rows: the Jacobian of every observable with respect to the coefficients, exact.
 
-All observables are derivatives of E = sum_i B(i) . c, so a row is a derivative of sum_i B(i). The
-chain rule goes through the channels A_v(j), v = (z, n, l, m):
+Any trainable potential is differentiated in its coefficients. For an ACE basis there is a faster
+way: its observables are derivatives of E = sum_i B(i) . c, so that a row is a derivative of
+sum_i B(i), and the chain rule goes through the channels A_v(j), v = (z, n, l, m):
 
     d(sum_j B_k(j)) / dx = sum_{v, j} W_kv(j) dA_v(j)/dx,      W_kv(j) = dB_k(j) / dA_v(j).
 
@@ -34,14 +35,15 @@ from lprjax.ace import (
 from lprjax.adjoint import Group, adjoint_tables, adjoint_weights, slot_sums
 from lprjax.angular import spherical_harmonics_and_slopes
 from lprjax.neighbours import Graph, moved
-from lprjax.observables import checked_atoms, checked_kinds
+from lprjax.observables import as_argument, checked_atoms, checked_kinds, observe
+from lprjax.predictions import coefficients_of, prediction_rows
 from lprjax.spec import ACESpec, tables
 
 CHUNK = 8  # atoms whose rows are made at a time: their neighbours' weights fit the cache
 
 
 class Rows(NamedTuple):
-    """Rows of one structure, C = spec.n_columns: row . c is the observable; None if not asked for.
+    """Rows of one structure, d(observable)/dc for C coefficients c; None if not asked for.
 
     energy: (C,); forces: (n, 3, C); virial: (3, 3, C); force_constants: (n_a, 3, n, 3, C).
     """
@@ -209,8 +211,23 @@ def _force_constants(spec: ACESpec, graph: Graph, atoms: jax.Array) -> jnp.ndarr
     return columns.reshape(len(atoms), 3, *columns.shape[1:])
 
 
+@partial(jax.jit, static_argnames="kinds")
+def _jacobian(potential, graph: Graph, atoms, kinds: tuple[str, ...]) -> list[jnp.ndarray]:
+    """Rows of each kind, of any trainable potential, by differentiation in its coefficients."""
+
+    def observed(potential):
+        labels = observe(potential, graph, kinds, atoms=atoms)
+        return jnp.concatenate([getattr(labels, kind).ravel() for kind in kinds])
+
+    rows = prediction_rows(observed, potential)
+    shapes = [getattr(observe(potential, graph, kinds, atoms=atoms), kind).shape for kind in kinds]
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])[:-1]
+    parts = jnp.split(rows, ends)
+    return [part.reshape(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+
 def design_rows(
-    spec: ACESpec,
+    model,
     graph: Graph,
     kinds: Sequence[str] = ("energy", "forces"),
     *,
@@ -218,17 +235,26 @@ def design_rows(
 ) -> Rows:
     """The rows of one structure, d(observable)/d(coefficients), exact to roundoff.
 
-    graph: n atoms, padding included; kinds: as in `observables.observe`, whose shapes, units and
-    signs the rows share; atoms: those displaced for the force constants. Compiled once per shape.
-    Raises ValueError for unknown species, kinds or atoms, RuntimeError without float64.
+    model: an ACESpec, whose observables are row . c; or a trainable potential (see `predictions`),
+    whose rows are the Jacobians at its present coefficients. graph: n atoms, padding included;
+    kinds: as in `observables.observe`, whose shapes, units and signs the rows share; atoms: those
+    displaced for the force constants. Compiled once per shape.
+    Raises ValueError for unknown species, kinds or atoms, TypeError for a model that is neither,
+    RuntimeError without float64.
     """
-    check_graph(spec, graph)
     kinds = checked_kinds(kinds)
+    displaced = checked_atoms(atoms, graph) if "force_constants" in kinds else None
+    if not isinstance(model, ACESpec):
+        coefficients_of(model)
+        if hasattr(model, "check"):
+            model.check(graph)
+        found = _jacobian(as_argument(model, "model"), graph, displaced, kinds)
+        return Rows(**dict(zip(kinds, found, strict=True)))
+    check_graph(model, graph)
     rows = {}
     if set(kinds) - {"force_constants"}:
-        found = zip(("energy", "forces", "virial"), _first_order(spec, graph), strict=True)
+        found = zip(("energy", "forces", "virial"), _first_order(model, graph), strict=True)
         rows |= {kind: value for kind, value in found if kind in kinds}
     if "force_constants" in kinds:
-        displaced = checked_atoms(atoms, graph)
-        rows["force_constants"] = _force_constants(spec, graph, displaced)
+        rows["force_constants"] = _force_constants(model, graph, displaced)
     return Rows(**rows)

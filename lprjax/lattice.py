@@ -103,10 +103,10 @@ def _size_derivatives(potential, graph):
 class Elasticity(NamedTuple):
     """Second-order elasticity of a crystal, Voigt order xx, yy, zz, yz, xz, xy."""
 
-    relaxed: np.ndarray  # (6, 6) eV/A^3, atoms follow the strain to their new equilibrium
-    clamped: np.ndarray  # (6, 6) eV/A^3, fractional positions held
-    stress: np.ndarray  # (6,) eV/A^3 of the unstrained crystal, positive in tension
-    optical: np.ndarray  # eigenvalues of the Hessian of the cell's atoms, eV/A^2, no translations
+    relaxed: jax.Array  # (6, 6) eV/A^3, atoms follow the strain to their new equilibrium
+    clamped: jax.Array  # (6, 6) eV/A^3, fractional positions held
+    stress: jax.Array  # (6,) eV/A^3 of the unstrained crystal, positive in tension
+    optical: jax.Array  # eigenvalues of the Hessian of the cell's atoms, eV/A^2, no translations
 
 
 def elastic_constants(potential, structure: Structure, *, r_cut: float | None = None) -> Elasticity:
@@ -128,30 +128,37 @@ def elastic_constants(potential, structure: Structure, *, r_cut: float | None = 
         r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        Elasticity; times GPA_PER_EV_A3 in GPa.  A crystal whose `optical` has an entry <= 0 is
-        unstable against a shift of its sublattices: `relaxed` then means nothing.
+        Elasticity; times GPA_PER_EV_A3 in GPa; differentiable in the potential.  A crystal whose
+        `optical` has an entry <= 0 is unstable against a shift of its sublattices: `relaxed` then
+        means nothing.
     """
     require_x64()
     graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=structure.n_atoms)
     slope, hessian = _strain_derivatives(as_argument(potential, "potential"), graph)
-    hessian, volume = np.asarray(hessian), float(structure.volume)
+    volume = float(structure.volume)
     values, settled = _internal_strain(hessian)
     return Elasticity(
         relaxed=(hessian[:6, :6] + settled @ hessian[6:, :6]) / volume,
         clamped=hessian[:6, :6] / volume,
-        stress=np.asarray(slope)[:6] / volume,
+        stress=slope[:6] / volume,
         optical=values,
     )
 
 
+@jax.jit
 def _internal_strain(hessian):
-    """Eigenvalues of E_uu without the translations, and du/de = -E_eu E_uu^+, (6, 3 n)."""
+    """Eigenvalues of E_uu without the translations, and du/de = -E_eu E_uu^+, (6, 3 n).
+
+    By a solve and not by the modes, which have no derivative where eigenvalues coincide.
+    """
     n = len(hessian) // 3 - 2
+    if n == 1:
+        return jnp.zeros(0), jnp.zeros((6, 3))
     complement = np.linalg.qr(np.concatenate([np.ones((n, 1)), np.eye(n)[:, 1:]], axis=1))[0]
     basis = np.kron(complement[:, 1:], np.eye(3))  # orthonormal, of displacements of zero mean
-    values, modes = np.linalg.eigh(basis.T @ hessian[6:, 6:] @ basis)
-    modes = basis @ modes
-    return values, -(hessian[:6, 6:] @ modes / values) @ modes.T
+    optical = basis.T @ hessian[6:, 6:] @ basis
+    settled = jnp.linalg.solve(optical, basis.T @ hessian[6:, :6])
+    return jnp.linalg.eigvalsh(optical), -(basis @ settled).T
 
 
 @jax.jit
@@ -218,10 +225,10 @@ def third_order_constants(
     require_x64()
     graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=structure.n_atoms)
     argument, volume = as_argument(potential, "potential"), float(structure.volume)
-    _, settled = _internal_strain(np.asarray(_strain_derivatives(argument, graph)[1]))
+    _, settled = _internal_strain(_strain_derivatives(argument, graph)[1])
     relaxed, clamped = (
-        np.asarray(_third_derivatives(argument, graph, jnp.asarray(u))) / volume
-        for u in (settled, np.zeros_like(settled))
+        np.asarray(_third_derivatives(argument, graph, u)) / volume
+        for u in (settled, jnp.zeros_like(settled))
     )
     return ThirdOrderElasticity(relaxed=relaxed, clamped=clamped)
 

@@ -1,15 +1,9 @@
 """What a relaxed structure answers to a small force, and how firmly it stands.
 
-With E the energy over the moves of a defect's atoms away from a geometry u, H = D2E(u), and the
-norms of its lattice, ||Dv||^2 = v^T K v and ||f||_{-1}^2 = f^T K^+ f: the response H^+ f, the
-extremes of v^T H v and D3E[d, v, v] against ||Dv||^2, and derivatives of a minimiser.  No matrix is
-formed: H v is the derivative of the gradient, and K^+ the preconditioner.
-
-What may not move is left out of everything: held atoms; translations, where no atom is held; and
-moves out of its plane of a lattice that lies in one (a planar problem).
+The response H^+ f, and the extremes of v^T H v and D3E[d, v, v] against ||Dv||^2, in the notation
+and over the moves of `moves`.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,11 +12,8 @@ import numpy as np
 
 from lprjax.defects import Defect
 from lprjax.krylov import conjugate_gradients, extreme_eigenpair
-from lprjax.neighbours import Graph, build_graph, moved
-from lprjax.observables import Potential, as_argument, cutoff_of, total_energy
-from lprjax.structures import require_x64
-
-FLAT = 1e-9  # A; a lattice thinner than this lies in a plane
+from lprjax.moves import check_positive, point_at
+from lprjax.observables import Potential
 
 
 class Response(NamedTuple):
@@ -53,66 +44,6 @@ class GoalError(NamedTuple):
     second_order: float  # what to add to the estimate: large beside it, neither is to be trusted
     by_site: jax.Array  # (n_sites,), contributions, which add up to the estimate
     adjoint: Response  # its displacement z is in the unit of the quantity per eV/A
-
-
-class _Point(NamedTuple):
-    """The energy over the moves (n, 3) of a defect's atoms away from one geometry.
-
-    As a Pencil: D2E there or, with `along` (n, 3), D3E[along], against K.
-    """
-
-    potential: Potential
-    defect: Defect
-    graph: Graph
-    moving: jax.Array  # (n, 3) bool
-    along: jax.Array | None = None
-
-    def gradient(self, moves):
-        def energy(moves):
-            positions = self.graph.positions.at[: len(moves)].add(moves)
-            return total_energy(self.potential, moved(self.graph, positions))
-
-        return jax.grad(energy)(moves)
-
-    def project(self, v):
-        """v (n, 3) without what may not move; its own transpose."""
-        v = jnp.where(self.moving, v, 0.0)
-        drift = jnp.mean(v, axis=0, keepdims=True)
-        return v - jnp.where(jnp.all(self.moving, axis=0, keepdims=True), drift, 0.0)
-
-    def derivative(self, field, moves=None):
-        """(n, 3) -> (n, 3): the derivative of a gradient field there, for many products."""
-        moves = jnp.zeros(self.moving.shape) if moves is None else moves
-        _, slope = jax.linearize(field, moves)
-        return lambda v: self.project(slope(self.project(v)))
-
-    def operator(self):
-        if self.along is None:
-            return self.derivative(self.gradient)
-        return self.derivative(lambda x: jax.jvp(self.gradient, (x,), (self.along,))[1])
-
-    def metric(self, v):
-        lattice = self.defect.lattice
-        return self.project(self.defect.on_atoms(lattice.apply(self.defect.on_sites(v))))
-
-    def precondition(self, f):
-        return self.project(self.defect.preconditioner(self.project(f)))
-
-
-def _point(potential, defect, displacement, r_cut) -> _Point:
-    require_x64()
-    if isinstance(displacement, jax.core.Tracer):
-        raise TypeError("displacement is traced: wanted numbers, for neighbours are searched there")
-    with jax.ensure_compile_time_eval():  # inside a user's `jit`, where the potential is traced
-        graph = build_graph(defect.displaced(displacement), cutoff_of(potential, r_cut))
-        free = np.ones(defect.structure.n_atoms, bool) if defect.free is None else defect.free
-        crystal = defect.reference
-        periods = np.abs(np.asarray(crystal.cell))[np.array(crystal.pbc)]
-        extent = np.ptp(np.asarray(crystal.positions), axis=0) + periods.sum(axis=0)
-        moving = jnp.asarray(np.asarray(free)[:, None] & (extent > FLAT))
-    if hasattr(potential, "check"):
-        potential.check(graph)
-    return _Point(as_argument(potential, "potential"), defect, graph, moving)
 
 
 def hessian_solve(
@@ -150,8 +81,8 @@ def hessian_solve(
         ValueError: arrays without a row per site; a tolerance or number of products not positive.
         TypeError: a potential without cutoff, or neither a pytree nor hashable.
     """
-    _check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    point = _point(potential, defect, displacement, r_cut)
+    check_positive(tolerance=tolerance, max_iterations=max_iterations)
+    point = point_at(potential, defect, displacement, r_cut)
     found = _solve(point, defect.on_atoms(forces), float(tolerance), int(max_iterations))
     moves = jnp.where(found.indefinite, jnp.nan, found.solution)
     return Response(
@@ -161,12 +92,6 @@ def hessian_solve(
         converged=bool(found.converged),
         indefinite=bool(found.indefinite),
     )
-
-
-def _check_positive(**options):
-    for name, value in options.items():
-        if not value > 0:
-            raise ValueError(f"{name} is {value!r}: wanted a positive number.")
 
 
 @jax.jit
@@ -201,8 +126,8 @@ def stability_constant(
 
     Raises as `hessian_solve`.
     """
-    _check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    point = _point(potential, defect, displacement, r_cut)
+    check_positive(tolerance=tolerance, max_iterations=max_iterations)
+    point = point_at(potential, defect, displacement, r_cut)
     return _extreme(point, np.argmin, tolerance, max_iterations)
 
 
@@ -231,8 +156,8 @@ def lipschitz_estimate(
 
     Raises as `hessian_solve`, and ValueError for a direction without strain.
     """
-    _check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    point = _point(potential, defect, displacement, r_cut)
+    check_positive(tolerance=tolerance, max_iterations=max_iterations)
+    point = point_at(potential, defect, displacement, r_cut)
     along = point.project(defect.on_atoms(direction))
     size = float(defect.lattice.strain_norm(defect.on_sites(along)))
     if not size > 0:
@@ -247,72 +172,6 @@ def _extreme(point, choose, tolerance, max_iterations) -> Extreme:
     found = extreme_eigenpair(point, start, choose, tolerance, max_iterations)
     mode = point.defect.on_sites(found.mode)
     return Extreme(found.value, mode, found.iterations, found.residual, found.converged)
-
-
-def minimiser(
-    potential: Potential,
-    defect: Defect,
-    displacement,
-    *,
-    tolerance: float = 1e-10,
-    max_iterations: int = 500,
-    r_cut: float | None = None,
-):
-    """The relaxed geometry as a function of the potential's own arrays.
-
-    Forces vanish at u(theta), F(theta, u(theta)) = 0, so du/dtheta = H^+ dF/dtheta, H = D2E and
-    F = -DE: the atoms follow the change of the forces.  Returns the displacement it is given,
-    which must be relaxed already, with these derivatives, forward and in reverse, of any order:
-
-        jax.grad(lambda potential: quantity(minimiser(potential, defect, u), potential))(potential)
-
-    One gradient costs one solve with H, however many arrays there are.
-
-    Args:
-        potential: a pytree, traced or not; its arrays are theta.
-        displacement: u (n_sites, 3) A, not traced. What force is left on it, as a share of the
-            forces that changes of theta bring, is the error of the derivatives.
-        defect, tolerance, max_iterations, r_cut: as in `hessian_solve`.
-
-    Returns:
-        (n_sites, 3) A.  Where no atom is held, the mean of the derivatives over the atoms is
-        zero.  They are NaN where a solve met a move without curvature or did not converge.
-
-    Raises as `hessian_solve`.
-    """
-    _check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    point = _point(potential, defect, displacement, r_cut)
-    rest, still = point._replace(potential=None), jnp.zeros(point.moving.shape)
-    moves = _stationary_jit(point.potential, rest, still, float(tolerance), int(max_iterations))
-    return jnp.asarray(displacement) + defect.on_sites(moves)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _stationary(potential, point, moves, tolerance, max_iterations):
-    """The stationary point near `moves`, which is one; differentiable in the potential alone."""
-    return moves
-
-
-@_stationary.defjvp
-def _stationary_jvp(tolerance, max_iterations, primals, tangents):
-    potential, point, start = primals
-    moves = _stationary(potential, point, start, tolerance, max_iterations)
-
-    def forces(potential):
-        here = point._replace(potential=potential)
-        return -here.project(here.gradient(moves))
-
-    def solve(apply, f):
-        found = conjugate_gradients(apply, point.precondition, f, tolerance, max_iterations)
-        return jnp.where(found.converged, found.solution, jnp.nan)
-
-    _, change = jax.jvp(forces, (potential,), (tangents[0],))
-    point = point._replace(potential=potential)
-    hessian = point.derivative(point.gradient, moves)
-    return moves, jax.lax.custom_linear_solve(hessian, change, solve, symmetric=True)
-
-
-_stationary_jit = jax.jit(_stationary, static_argnums=(3, 4))
 
 
 def goal_error(
@@ -347,7 +206,7 @@ def goal_error(
     Raises as `hessian_solve`.
     """
     options = dict(tolerance=tolerance, max_iterations=max_iterations, r_cut=r_cut)
-    point = _point(surrogate, defect, displacement, r_cut)
+    point = point_at(surrogate, defect, displacement, r_cut)
     there = jnp.asarray(displacement)
     pull, forces = jax.grad(quantity)(there), defect.on_sites(_forces(point))
     adjoint, step = (hessian_solve(surrogate, defect, there, f, **options) for f in (pull, forces))

@@ -76,7 +76,7 @@ def test_equilibrium_does_not_depend_on_start_or_cell(silicon):
 
 def test_curvature_is_the_bulk_modulus(silicon, elasticity):
     """d2E/d(ln scale)^2 = 9 V B and B = (C11 + 2 C12) / 3, exact at zero pressure."""
-    bulk = (elasticity.clamped[0, 0] + 2 * elasticity.clamped[0, 1]) / 3
+    bulk = float(elasticity.clamped[0, 0] + 2 * elasticity.clamped[0, 1]) / 3
     volume = float(silicon.structure.volume)
     assert silicon.curvature == pytest.approx(9 * volume * bulk, rel=1e-9)
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = """
     structures neighbours radial angular coupling spec ace adjoint references observables
     predictions design factors assembly fit rigidity posterior selection kernels networks dynamics
-    krylov seminorm lattice phonons relax defects point_defects farfield response implicit bounds
-    budget
+    krylov seminorm lattice phonons relax defects point_defects farfield moves response implicit
+    bounds budget
 """.split()
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "lprjax").rglob("*.py"))
 MODULES = [path for path in FILES if path != Path("lprjax/__init__.py")]

@@ -16,6 +16,7 @@ import scipy.linalg
 
 from lprjax.ace import LinearPotential, linear_potential
 from lprjax.defects import Defect, clamped, relax_defect, vacancy
+from lprjax.implicit import minimiser
 from lprjax.neighbours import build_graph
 from lprjax.observables import observe
 from lprjax.point_defects import dumbbell
@@ -24,7 +25,6 @@ from lprjax.response import (
     goal_error,
     hessian_solve,
     lipschitz_estimate,
-    minimiser,
     stability_constant,
 )
 from lprjax.spec import ACESpec
