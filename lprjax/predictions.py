@@ -45,20 +45,19 @@ def prediction_rows(prediction: Callable[[Any], Array], potential) -> Array:
     def of(c):
         return jnp.asarray(prediction(dataclasses.replace(potential, coefficients=c)))
 
-    size = jax.eval_shape(of, coefficients).size
-    if size > coefficients.size:
-        value, push = jax.linearize(of, coefficients)
+    value, push = jax.linearize(of, coefficients)
+    if value.size > coefficients.size:
         columns = jax.lax.map(push, jnp.eye(coefficients.size), batch_size=BATCH)
         return jnp.moveaxis(columns, 0, -1)
-    value, pull = jax.vjp(of, coefficients)
-    ones = jnp.eye(size, dtype=value.dtype).reshape(size, *value.shape)
+    pull = jax.linear_transpose(push, coefficients)
+    ones = jnp.eye(value.size).reshape(value.size, *value.shape)
     rows = jax.lax.map(lambda one: pull(one)[0], ones, batch_size=BATCH)
     return rows.reshape(*value.shape, coefficients.size)
 
 
 def coefficients_of(potential) -> Array:
     """The coefficients (K,) of a trainable potential; TypeError for any other."""
-    coefficients = getattr(potential, "coefficients", None)
+    coefficients = getattr(potential, "coefficients", 0.0)
     if not dataclasses.is_dataclass(potential) or jnp.ndim(coefficients) != 1:
         raise TypeError(
             f"a {type(potential).__name__} arrived; wanted a dataclass with an array "
