@@ -37,7 +37,7 @@ from experiments.materials import Material, material
 from lprjax.ace import ACESpec, LinearPotential, linear_potential, smoothness_prior
 from lprjax.assembly import PerAtom, compress_structures
 from lprjax.budget import FAILURES, error_budget
-from lprjax.defects import Defect, formation_energy, geometry_error, relax_defect
+from lprjax.defects import Defect, formation_energy, relax_defect
 from lprjax.design import design_rows
 from lprjax.factors import Factor, compress
 from lprjax.fit import Fit, fit
@@ -45,6 +45,7 @@ from lprjax.lattice import GPA_PER_EV_A3, acoustic_tensors, elastic_constants
 from lprjax.neighbours import build_graph
 from lprjax.observables import observe
 from lprjax.point_defects import named_defect
+from lprjax.relax import relax
 from lprjax.structures import Structure, rattled, strained, supercell
 
 OBSERVATION_SETS = {
@@ -169,14 +170,24 @@ def training_factors(config: Config, m: int) -> dict[Hashable, Factor]:
 
     Raises ValueError for a material there is not, or a defect that its lattice does not have.
     """
-    return _bulk_factors(_only(config, *_BULK)) | _defect_factors(_only(config, *_CELLS), m)
+    return bulk_factors(config) | _defect_factors(_only(config, *_CELLS), m)
+
+
+def bulk_factors(config: Config) -> dict[Hashable, Factor]:
+    """Those of `training_factors` that do not depend on the defect: bulk energy, virials, force
+    constants."""
+    return _bulk_factors(_only(config, *_BULK))
+
+
+def bulk_energy(config: Config) -> Factor:
+    """Of one row, the perfect crystal's energy per atom."""
+    perfect = bulk(config)
+    return compress(perfect.row[None], np.array([perfect.energy]))
 
 
 @lru_cache(maxsize=4)
 def _bulk_factors(config: Config) -> dict:
-    """What does not depend on the defect."""
-    perfect, crystal = bulk(config), config.crystal
-    factors = {("energy", "bulk"): compress(perfect.row[None], np.array([perfect.energy]))}
+    crystal, factors = config.crystal, {("energy", "bulk"): bulk_energy(config)}
     lattice, atoms = supercell(crystal.unit_cell, (config.lattice_cells,) * 3), crystal.basis_atoms
     for structures, kind in (
         (strained_cells(config), "virial"),
@@ -290,30 +301,42 @@ def mismatches(config: Config, factors: Mapping, coefficients) -> dict[str, floa
     }
 
 
-def simulate(config: Config, result: Fit) -> dict[str, Any]:
-    """The defect relaxed with a fit, from the reference's geometry, against the reference's.
+class Simulated(NamedTuple):
+    """The defect relaxed with a fit, against the reference's."""
 
-    geometry_error: ||Du - Dû||, Å; energy_error: of the formation energy, signed, eV; farthest: Å,
-    the largest distance of an atom from where the reference has it.
-    """
+    displacement: jax.Array  # (n_sites, 3) Å
+    geometry_error: float  # ||Du - Dû||, Å
+    energy_error: float  # eV, of the formation energy, signed
+    unconverged: bool
+    left_basin: bool
+
+
+def simulate(config: Config, coefficients, *, preconditioner=None) -> Simulated:
+    """Relax the defect from the reference's geometry; NaN and flagged for coefficients that are
+    not finite. preconditioner: as in `relax`; the lattice's if None."""
     defect, displacement, true, _ = reference_simulation(config)
-    relaxed = relax_defect(
-        surrogate(config, result),
-        defect,
-        displacement=displacement,
+    if not np.isfinite(coefficients).all():
+        nowhere = jnp.full(displacement.shape, jnp.nan)
+        return Simulated(nowhere, np.nan, np.nan, unconverged=True, left_basin=True)
+    start = defect.displaced(displacement)
+    relaxed = relax(
+        linear_potential(config.spec, coefficients),
+        start,
+        preconditioner=preconditioner or defect.preconditioner,
         max_evaluations=MAX_EVALUATIONS,
     )
-    per_atom = float(bulk(config).row @ result.coefficients)
+    moves = relaxed.positions - start.positions
+    per_atom = float(bulk(config).row @ coefficients)
     energy = formation_energy(relaxed.energy, defect.structure.n_atoms, per_atom)
-    moved = defect.on_atoms(relaxed.displacement - displacement)
-    moved = moved - jnp.mean(moved, axis=0)  # a shift of the whole crystal is none
-    return {
-        "geometry_error": float(geometry_error(defect, relaxed.displacement, displacement)),
-        "energy_error": energy - true,
-        "converged": relaxed.relaxed.converged,
-        "evaluations": relaxed.relaxed.evaluations,
-        "farthest": float(jnp.max(jnp.linalg.norm(moved, axis=1))),
-    }
+    drifted = moves - jnp.mean(moves, axis=0)  # a shift of the whole crystal is none
+    farthest = float(jnp.max(jnp.linalg.norm(drifted, axis=1)))
+    return Simulated(
+        displacement + defect.on_sites(moves),
+        float(defect.lattice.strain_norm(defect.on_sites(moves))),
+        energy - true,
+        unconverged=not relaxed.converged,
+        left_basin=not farthest < LEFT_BASIN * config.crystal.nearest_neighbour,
+    )
 
 
 def assess(config: Config, result: Fit, m: int) -> dict[str, Any]:

@@ -23,11 +23,8 @@ from matplotlib.figure import Figure
 from experiments import defect_fits
 from experiments.common import PALETTE, conclude, gather, label_axes, start
 from experiments.defect_fits import (
-    LEFT_BASIN,
     OBSERVATION_SETS,
     reference_simulation,
-    simulate,
-    surrogate,
     training_factors,
     weighted_fit,
 )
@@ -42,13 +39,10 @@ from experiments.error_panels import (
     sizes,
     told,
 )
+from experiments.foretold import predicted_with_stability, simulated
 from experiments.materials import MATERIALS, Material, material
 from experiments.records import Record
-from lprjax.bounds import force_residual
-from lprjax.fit import Fit
-from lprjax.response import hessian_solve, stability_constant
 
-STABILITY_TOLERANCE = 1e-3  # of the residual; the error of the constant is about its square
 FITTED = ("EF", "EFVFC")
 PAIRS = (
     *(f"{metal}/vacancy" for metal in ("W", "Mo", "Ta", "Fe")),
@@ -111,7 +105,7 @@ def compute(point: Point) -> dict[str, Any]:
     """Both observation sets at one size; arrays over the sets, in the order of FITTED."""
     factors = training_factors(point, point.m)
     fits = [weighted_fit(point, factors, OBSERVATION_SETS[name]) for name in FITTED]
-    found = [predicted(point, result) | simulated(point, result) for result in fits]
+    found = [predicted_with_stability(point, r) | simulated(point, r) for r in fits]
     simulation = reference_simulation(point)
     return {
         "radius": point.radius(point.m),
@@ -120,37 +114,6 @@ def compute(point: Point) -> dict[str, Any]:
         "formation_energy_reference": simulation.formation_energy,
         "reference_converged": simulation.converged,
         **{name: np.array([values[name] for values in found]) for name in found[0]},
-    }
-
-
-def predicted(point: Point, result: Fit) -> dict[str, Any]:
-    """What the forces that a fit leaves at the reference's geometry foretell, to first order."""
-    defect, displacement, *_ = reference_simulation(point)
-    potential = surrogate(point, result)
-    forces, energy = force_residual(point.crystal.potential, potential, defect, displacement)
-    response = hessian_solve(potential, defect, displacement, forces)
-    firmness = stability_constant(potential, defect, displacement, tolerance=STABILITY_TOLERANCE)
-    softening = 0.5 * float(np.vdot(forces, response.displacement))
-    return {
-        "eta": float(defect.lattice.negative_norm(forces)),
-        "stability": firmness.constant,
-        "geometry_predicted": float(defect.lattice.strain_norm(response.displacement)),
-        "energy_predicted": energy - softening,
-        "rank_deficient": result.rank < len(result.coefficients),
-        "unstable": response.indefinite or not firmness.constant > 0,
-        "unpredicted": not (response.converged and firmness.converged),
-    }
-
-
-def simulated(point: Point, result: Fit) -> dict[str, Any]:
-    """What relaxing the defect with the fit gives."""
-    found = simulate(point, result)
-    far = found["farthest"] / point.crystal.nearest_neighbour
-    return {
-        "geometry_error": found["geometry_error"],
-        "energy_error": found["energy_error"],
-        "unconverged": not found["converged"],
-        "left_basin": not far < LEFT_BASIN,
     }
 
 

@@ -26,22 +26,19 @@ from experiments.common import conclude, gather, start
 from experiments.defect_fits import (
     FLAGS,
     bulk,
+    bulk_energy,
     defect_cells,
     labelled,
     reference_simulation,
     residual_norm,
-    surrogate,
 )
 from experiments.error_panels import extremes, told
-from experiments.foretold import FAILED, predicted, relation, simulated
+from experiments.foretold import FAILED, predicted_with_stability, relation, simulated
 from experiments.records import Record
 from experiments.sub_bases import columns, sub_fit
 from lprjax.assembly import compress_structures
-from lprjax.factors import Factor, compress
+from lprjax.factors import Factor
 from lprjax.fit import Fit
-from lprjax.response import stability_constant
-
-STABILITY_TOLERANCE = 1e-3  # of the residual; the error of c is about its square
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,10 @@ def cell_factors(config: Config) -> tuple[dict, Factor]:
 
 @lru_cache(maxsize=2)
 def _cell_factors(config: Config) -> tuple[dict, Factor]:
-    perfect = bulk(config)
     fitted = _factors_of(config, ("energy", "forces"))
     other = replace(config, seed=config.seed + 1000, copies=config.held_out)
     return {
-        ("energy", "bulk"): compress(perfect.row[None], np.array([perfect.energy])),
+        ("energy", "bulk"): bulk_energy(config),
         ("energy", "defect"): fitted["energy"],
         "forces": fitted["forces"],
     }, _factors_of(other, ("energy", "forces"))["forces"]
@@ -92,19 +88,12 @@ def compute(point: Config) -> dict[str, Any]:
     for ridge in point.ridges:
         config = replace(point, ridge=ridge)
         result, full_rank = sub_fit(config, factors, order, degree)
-        foretold = predicted(config, result)
-        firmness = stability_constant(
-            surrogate(config, result), defect, displacement, tolerance=STABILITY_TOLERANCE
-        )
         for name, value in {
-            **foretold,
+            **predicted_with_stability(config, result),
             **simulated(config, result),
             "training_rmse": _rmse(factors["forces"], result),
             "held_out_rmse": _rmse(held_out, result),
-            "stability": firmness.constant,
             "rank_deficient": not full_rank,
-            "unstable": foretold["unstable"] or not firmness.constant > 0,
-            "unpredicted": foretold["unpredicted"] or not firmness.converged,
         }.items():
             found.setdefault(name, []).append(value)
     return {

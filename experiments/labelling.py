@@ -18,32 +18,27 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from experiments import defect_fits
 from experiments.defect_fits import (
     bulk,
+    bulk_factors,
     defect_cells,
     labelled,
     reference_simulation,
-    strained_cells,
 )
-from lprjax.assembly import compress_structures, stacked
-from lprjax.design import design_rows
-from lprjax.factors import Factor, compress, merge
-from lprjax.lattice import GPA_PER_EV_A3
-from lprjax.structures import Structure, strained, supercell
+from lprjax.assembly import compress_structures
+from lprjax.factors import merge
+from lprjax.structures import Structure
 
 FORCE_CONSTANT_CALLS = 2
-ELASTIC_STRAIN = 1e-3  # of the central differences that give elastic constants
 
 
 @dataclass(frozen=True)
 class Config(defect_fits.Config):
     target: int = field(default=6, metadata={"help": "cubic cells per side of the simulation"})
     degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
-    copies: int = field(default=150, metadata={"help": "not used: the budgets say how many"})
     lattice_cells: int = field(
         default=4, metadata={"help": "cells per side of the perfect lattice with force constants"}
     )
@@ -130,27 +125,10 @@ def allocation(config: Config, strategy: Strategy, budget: int) -> dict[int, int
 
 def training_data(config: Config, counts: Mapping[int, int], kinds: Sequence[str]) -> dict:
     """The factors that an allocation buys, with keys as those of `defect_fits`."""
-    factors = {("energy", "bulk"): bulk_energy(config)} | {k: other_kinds(config)[k] for k in kinds}
+    factors = {k: f for k, f in bulk_factors(config).items() if k in (("energy", "bulk"), *kinds)}
     for m, count in counts.items():
         for key, factor in cells_by_count(config, m)[count].items():
             factors[key] = merge(factors[key], factor) if key in factors else factor
-    return factors
-
-
-def bulk_energy(config: Config) -> Factor:
-    perfect = bulk(config)
-    return compress(perfect.row[None], np.array([perfect.energy]))
-
-
-@lru_cache(maxsize=2)
-def other_kinds(config: Config) -> dict[str, Factor]:
-    """The factors of virials and of force constants."""
-    lattice = supercell(config.crystal.unit_cell, (config.lattice_cells,) * 3)
-    atoms = config.crystal.basis_atoms
-    factors = {}
-    for structures, kind in ((strained_cells(config), "virial"), ([lattice], "force_constants")):
-        samples = labelled(config, structures, (kind,), atoms)
-        factors |= compress_structures(config.spec, samples, (kind,), atoms=atoms)
     return factors
 
 
@@ -186,32 +164,3 @@ def _with_more(config: Config, factors: dict, cells: list[Structure]) -> dict:
     more = compress_structures(config.spec, samples, kinds, origin=bulk(config))
     more = {("energy", "defect"): more["energy"], "forces": more["forces"]}
     return {key: merge(factors[key], more[key]) for key in more} if factors else more
-
-
-class ElasticRows(NamedTuple):
-    """C11, C12, C44 (C44 clamped in a multilattice), GPa, of the basis and of the reference."""
-
-    rows: np.ndarray  # (3, K)
-    targets: np.ndarray  # (3,)
-
-    def mismatch(self, coefficients: jax.Array) -> float:
-        """Largest error of the three, GPa."""
-        return float(np.max(np.abs(self.rows @ coefficients - self.targets)))
-
-
-@lru_cache(maxsize=2)
-def elastic_rows(config: Config) -> ElasticRows:
-    """Elastic constants as central differences of virials, linear in the coefficients."""
-    cell, found = config.crystal.unit_cell, []
-    for voigt, wanted in (((0, 0), (0, 1)), ((1, 2), (3,))):
-        sides = []
-        for sign in (1, -1):
-            strain = np.zeros((3, 3))
-            strain[voigt] += 0.5 * sign * ELASTIC_STRAIN
-            ((graph, labels),) = labelled(config, [strained(cell, strain + strain.T)], ("virial",))
-            rows = design_rows(config.spec, graph, ("virial",)).virial
-            stack = [stacked("virial", v, cell.n_atoms) for v in (rows, labels.virial)]
-            sides.append(np.column_stack(stack)[list(wanted)])
-        found.append((sides[1] - sides[0]) / (2 * ELASTIC_STRAIN * cell.volume) * GPA_PER_EV_A3)
-    table = np.concatenate(found)
-    return ElasticRows(table[:, :-1], table[:, -1])

@@ -17,9 +17,9 @@ import numpy as np
 
 from experiments import defect_fits
 from experiments.common import conclude, gather, start
-from experiments.defect_fits import residual_norm, training_factors
+from experiments.defect_fits import residual_norm, simulate, training_factors
 from experiments.predicted_error import error_forms, predicted
-from experiments.quick_errors import elastic_rows, relaxed_errors
+from experiments.quick_errors import elastic_rows, stiffness
 from experiments.recommended_weights import constants, recommended
 from experiments.records import Record
 from experiments.weight_maps import caption, plot
@@ -139,7 +139,7 @@ def errors(config: Config, changes: Sequence[Mapping[Hashable, float]]) -> dict[
         "eta": forecast.eta,
         "forces": norms["forces"] / np.sqrt(factors["forces"].n_rows),
         "virial": norms["virial"] / np.sqrt(factors["virial"].n_rows),
-        "elastic": np.abs(every @ elastic.rows - elastic.reference).max(axis=1),
+        "elastic": elastic.mismatch(np.asarray(every)),
         "force_constants": norms["force_constants"],
         "rank_deficient": ~(np.asarray(margin) > RCOND),
         **true_errors(config, np.asarray(every)),
@@ -160,14 +160,9 @@ def _fits(factors, weights, ridge, prior):
 
 def true_errors(config: Config, coefficients: np.ndarray) -> dict[str, np.ndarray]:
     """Of the relaxations with every fit (fits, K), from the reference's geometry."""
-    found = [relaxed_errors(config, c) for c in coefficients]
-    geometry, energy, converged, farthest = np.array(found, float).T
-    return {
-        "geometry_error": geometry,
-        "energy_error": energy,
-        "unconverged": converged != 1.0,
-        "left_basin": ~(farthest < 0.5 * config.crystal.nearest_neighbour),
-    }
+    found = [simulate(config, c, preconditioner=stiffness(config)) for c in coefficients]
+    names = ("geometry_error", "energy_error", "unconverged", "left_basin")
+    return {name: np.array([getattr(f, name) for f in found]) for name in names}
 
 
 def gathered(config: Config, records: Sequence[Record]) -> tuple[dict, list[dict]]:

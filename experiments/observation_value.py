@@ -19,20 +19,25 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common import conclude, gather, start
-from experiments.defect_fits import FLAGS, reference_simulation, residual_norm, weighted_fit
+from experiments.defect_fits import (
+    FLAGS,
+    bulk_factors,
+    reference_simulation,
+    residual_norm,
+    weighted_fit,
+)
 from experiments.error_panels import extremes, told
 from experiments.foretold import FAILED, predicted, relation, simulated
 from experiments.labelling import (
     Config,
     allocation,
     cost,
-    elastic_rows,
     n_atoms,
-    other_kinds,
     strategies,
     training_data,
     weights,
 )
+from experiments.quick_errors import elastic_rows
 from experiments.records import Record
 from experiments.value_panels import draw, table
 from lprjax.fit import Fit
@@ -88,13 +93,12 @@ def compute(point: Point) -> dict[str, Any]:
 
 def outcome(config: Config, result: Fit) -> dict[str, Any]:
     """Errors, foretold and true, mismatches and failures of a fit."""
-    constants = other_kinds(config)["force_constants"]
+    constants = bulk_factors(config)["force_constants"]
     return {
         **predicted(config, result),
         **simulated(config, result),
-        "elastic": elastic_rows(config).mismatch(result.coefficients),
+        "elastic": elastic_rows(config).mismatch(np.asarray(result.coefficients)),
         "force_constants": residual_norm(constants, result.coefficients),
-        "rank_deficient": result.rank < len(result.coefficients),
     }
 
 

@@ -172,12 +172,12 @@ def true_errors(config: Config, factors: Mapping, logs, defects: Sequence[str]) 
     prior = smoothness_prior(config.spec, config.smoothness)
     weights = {"forces": config.weight_forces, **{key: float(w) for key, w in weights.items()}}
     result = fit(factors, weights, ridge=float(np.exp(logs[-1])), prior=prior)
-    found = [simulate(replace(config, defect=name), result) for name in defects]
-    half_bond, complete = 0.5 * config.crystal.nearest_neighbour, result.rank == len(prior)
+    found = [simulate(replace(config, defect=name), result.coefficients) for name in defects]
+    incomplete = result.rank < len(prior)
     return {
-        "geometry_error": [f["geometry_error"] for f in found],
-        "energy_error": [f["energy_error"] for f in found],
-        "failed": [not (complete and f["converged"] and f["farthest"] < half_bond) for f in found],
+        "geometry_error": [f.geometry_error for f in found],
+        "energy_error": [f.energy_error for f in found],
+        "failed": [incomplete or f.unconverged or f.left_basin for f in found],
     }
 
 

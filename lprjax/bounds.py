@@ -124,7 +124,6 @@ class Weights(NamedTuple):
     linear: float  # ||Dw||, of elastic constants and force constants
     quadratic: float  # (sum |Dw(l)|^4)^1/2, of third derivatives
     cubic: float  # (sum |Dw(l)|^6)^1/2, of fourth derivatives
-    spectrum: np.ndarray  # (m1, m2, m3) A^2, the share of each wave vector in ||Dw||^2
 
 
 def far_field_weights(defect: Defect, w) -> Weights:
@@ -134,14 +133,20 @@ def far_field_weights(defect: Defect, w) -> Weights:
     """
     table = defect.lattice.neighbours[: w.shape[0]]
     squares = jnp.sum((w[table] - w[:, None, :]) ** 2, axis=(1, 2))
-    powers = [float(jnp.sqrt(jnp.sum(squares**p))) for p in (1, 2, 3)]
+    return Weights(*(float(jnp.sqrt(jnp.sum(squares**p))) for p in (1, 2, 3)))
+
+
+def far_field_spectrum(defect: Defect, w) -> np.ndarray:
+    """The share of each wave vector in ||Dw||^2, (m1, m2, m3) A^2.
+
+    w: (n_regular, 3) A, from `farfield.far_field`.
+    """
     repeats = defect.lattice.repeats
-    n_cells = math.prod(repeats)
     waves = np.fft.fftn(np.asarray(w).reshape(*repeats, -1, 3), axes=(0, 1, 2))
     values, modes = np.linalg.eigh(_norm_blocks(defect))
     rotated = np.einsum("...ba,...bc->...ac", modes.conj(), waves)
-    spectrum = np.sum(values[..., None] * np.abs(rotated) ** 2, axis=(-2, -1)) / n_cells
-    return Weights(*powers, spectrum)
+    total = np.sum(values[..., None] * np.abs(rotated) ** 2, axis=(-2, -1))
+    return total / math.prod(repeats)
 
 
 def elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
@@ -161,8 +166,9 @@ def force_constant_mismatch(reference, surrogate, model: CauchyBorn, defect: Def
 
         e_FC(k) = || K(k)^-1/2 (dPhi(k) - A_C(k)) K(k)^-1/2 ||,
 
-    so that ||f_FC||_{-1}^2 <= sum_k e_FC(k)^2 ||Dw||^2_k (`Weights.spectrum`). It vanishes as |k|^2
-    for k -> 0 where every site is a centre of symmetry (as |k| or less in a multilattice). Derived.
+    so that ||f_FC||_{-1}^2 <= sum_k e_FC(k)^2 ||Dw||^2_k (`far_field_spectrum`). It vanishes as
+    |k|^2 for k -> 0 where every site is a centre of symmetry (as |k| or less in a multilattice).
+    Derived.
     """
     theirs, ours = (
         np.asarray(force_constants(p, unit_cell(defect), defect.lattice.repeats).fourier())

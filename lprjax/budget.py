@@ -18,6 +18,7 @@ from lprjax.bounds import (
     Residual,
     Weights,
     elastic_mismatch,
+    far_field_spectrum,
     far_field_weights,
     force_constant_mismatch,
     geometry_bound,
@@ -219,7 +220,8 @@ def _mismatches(reference, surrogate, model, defect, split: Residual, weights: W
     """(e, weight) of each piece. e_FC is the mean over the spectrum of the actual far field; those
     of third derivatives and beyond are measured along it."""
     per_wave = force_constant_mismatch(reference, surrogate, model, defect)
-    mean = math.sqrt(np.sum(per_wave**2 * weights.spectrum) / np.sum(weights.spectrum))
+    spectrum = far_field_spectrum(defect, split.far)
+    mean = math.sqrt(np.sum(per_wave**2 * spectrum) / np.sum(spectrum))
     norm = {name: float(defect.lattice.negative_norm(f)) for name, f in split.pieces.items()}
     return {
         "core": (norm["core"], 1.0),

@@ -261,7 +261,7 @@ def acoustic_tensors(
     directions: Sequence[Sequence[float]] = ((1, 0, 0), (1, 1, 0), (1, 1, 1)),
     *,
     r_cut: float | None = None,
-) -> np.ndarray:
+) -> jax.Array:
     """The acoustic (Christoffel) tensor of a Bravais lattice along some directions.
 
         Q(k) = 1/V d2E / db db   under   x -> (I + b k^T) x,   |k| = 1
@@ -271,7 +271,7 @@ def acoustic_tensors(
     with a residual stress Q and C differ by it, and two potentials are better compared by Q.
 
     structure: one atom per cell. directions: (n, 3), any length. r_cut: as above.
-    Returns (n, 3, 3) in eV/Å^3. Raises ValueError for more than one atom in the cell.
+    Returns (n, 3, 3) in eV/Å^3, differentiable in the potential. Raises ValueError for more than one atom in the cell.
     Source: Born and Huang 1954, section 27.
     """
     require_x64()
@@ -284,7 +284,7 @@ def acoustic_tensors(
     k = k / np.linalg.norm(k, axis=1, keepdims=True)
     graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=1)
     hessians = _shear_hessians(as_argument(potential, "potential"), graph, jnp.asarray(k))
-    return np.asarray(hessians) / float(structure.volume)
+    return hessians / float(structure.volume)
 
 
 @jax.jit

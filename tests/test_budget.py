@@ -4,15 +4,17 @@ The surrogate is the reference plus a small smooth pair term; its errors grow wi
 """
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from test_bounds import CELL, TUNGSTEN, Softened
 from test_calculator import R_CUT, SmoothPairs, lennard_jones
 
-from lprjax.bounds import PIECES
-from lprjax.budget import error_budget
+from lprjax.bounds import PIECES, far_field_weights
+from lprjax.budget import CURES, Term, _advice, error_budget
 from lprjax.defects import formation_energy, geometry_error, relax_defect, vacancy
+from lprjax.farfield import far_field
 from lprjax.lattice import equilibrium
 from lprjax.neighbours import build_graph
 from lprjax.observables import total_energy
@@ -93,6 +95,32 @@ def test_terms_are_the_pieces_and_bound_them(budgets):
 def test_mismatches_are_linear_in_the_perturbation(budgets):
     small, large = (np.array([t.mismatch for t in budgets[s].terms]) for s in (0.02, 0.2))
     np.testing.assert_allclose(large / small, 10.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["elastic", "third", "remainder"])
+def test_the_far_field_is_cured_by_its_data_or_by_a_larger_cell(solved, name):
+    """The L that is advised is the least of the radii tried at which the far terms, in proportion
+    to their weights there, are no more than the core."""
+    defect, u = solved
+    measures = {"elastic": 0, "third": 1, "remainder": 2}
+
+    def weight(radius):
+        return far_field_weights(defect, far_field(defect, u, radius))[measures[name]]
+
+    here = weight(RADIUS)
+    core = 0.9 * weight(6.2) / here  # of a far term of norm 1: enough a little beyond 6.2 A
+    terms = [
+        Term(piece, 1.0, here if piece == name else 1.0, {"core": core, name: 1.0}.get(piece, 0.0),
+             0.0, 0.0)
+        for piece in PIECES
+    ]  # fmt: skip
+    advice = _advice(defect, u, SimpleNamespace(radius=RADIUS), terms)
+    assert f"far field rules ({name})" in advice and CURES[name] in advice
+    enough = float(advice.split("L >= ")[1].split()[0])
+    assert weight(enough + 0.05) / here <= core * 1.02
+    tried = np.geomspace(RADIUS, float(np.max(defect.distances())), 12)[1:-1]
+    before = max((r for r in tried if r < enough - 0.06), default=RADIUS)
+    assert weight(float(before)) / here > core
 
 
 def test_no_error_where_there_is_none(solved):

@@ -121,23 +121,22 @@ def test_a_relaxation_is_newton_with_the_dense_hessian(factors, result):
     for _ in range(4):
         positions, energy = step(positions)
     moves = defect.on_sites(positions[:15] - graph.positions[:15])
-    found = simulate(TINY, result)
-    assert converged and found["converged"]
-    assert found["geometry_error"] == pytest.approx(
-        float(defect.lattice.strain_norm(moves)), rel=1e-4
-    )
+    found = simulate(TINY, result.coefficients)
+    assert converged and not found.unconverged and not found.left_basin
+    assert found.geometry_error == pytest.approx(float(defect.lattice.strain_norm(moves)), rel=1e-4)
+    difference = defect.lattice.strain_norm(found.displacement - displacement)
+    assert found.geometry_error == pytest.approx(float(difference), rel=1e-12)
     formation = float(energy) - 15 * float(bulk(TINY).row @ result.coefficients)
-    assert found["energy_error"] == pytest.approx(formation - true, abs=1e-8)
-    assert found["farthest"] < found["geometry_error"]
+    assert found.energy_error == pytest.approx(formation - true, abs=1e-8)
 
 
-def budget_saying(*failures, stability=0.3):
+def budget_saying(*failures):
     def made(reference, potential, defect, radius, *, displacement, max_evaluations):
         assert displacement.shape == (16, 3) and radius == pytest.approx(3.164849)
-        names = "radius terms eta stability lipschitz geometry_sum geometry_first_order".split()
-        numbers = dict.fromkeys(Budget._fields, 1.0) | dict.fromkeys(names, 2.0)
-        numbers |= {"terms": (Term("core", 1.0, 1.0, 0.5, 1.0, 1.0),), "stability": stability}
-        return Budget(**numbers | {"advice": "", "failures": dict.fromkeys(failures, "why")})
+        numbers = {name: float(k) for k, name in enumerate(Budget._fields)}  # all different
+        term = Term("core", **{name: 100.0 + k for k, name in enumerate(Term._fields[1:])})
+        numbers |= {"terms": (term,), "advice": "", "failures": dict.fromkeys(failures, "why")}
+        return Budget(**numbers)
 
     return made
 
@@ -147,7 +146,18 @@ def test_every_failure_raises_its_flag(result, monkeypatch, raised):
     monkeypatch.setattr(defect_fits, "error_budget", budget_saying(*[raised] * bool(raised)))
     found = assess(TINY, result, 2)
     assert {flag: found[flag] for flag in FLAGS} == {flag: flag == raised for flag in FLAGS}
-    assert found["geometry_predicted"] == 2.0 and found["norm_core"] == 0.5
+    place = Budget._fields.index
+    for name, field in {
+        "geometry_error": "geometry_true",
+        "geometry_predicted": "geometry_first_order",
+        "geometry_bound": "geometry_bound",
+        "energy_error": "energy_true",
+        "energy_predicted": "energy_first_order",
+        "eta": "eta",
+        "stability": "stability",
+    }.items():
+        assert found[name] == place(field), name
+    assert found["norm_core"] == 99.0 + Term._fields.index("norm")
 
 
 def test_a_rank_deficient_fit_is_flagged(factors, monkeypatch):

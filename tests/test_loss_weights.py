@@ -60,10 +60,11 @@ def test_a_point_of_the_map_is_a_full_fit_and_a_relaxation(planes):
             **dict.fromkeys(plane.left_out, 0.0),
         }
         fitted = weighted_fit(CONFIG, factors, weights=weights)
-        true, told = simulate(CONFIG, fitted), mismatches(CONFIG, factors, fitted.coefficients)
+        true = simulate(CONFIG, fitted.coefficients)
+        told = mismatches(CONFIG, factors, fitted.coefficients)
         here = {name: values[0, 1] for name, values in planes[k].items()}
-        assert here["geometry_error"] == pytest.approx(true["geometry_error"], abs=2e-5)
-        assert here["energy_error"] == pytest.approx(true["energy_error"], abs=1e-6)
+        assert here["geometry_error"] == pytest.approx(true.geometry_error, abs=2e-5)
+        assert here["energy_error"] == pytest.approx(true.energy_error, abs=1e-6)
         for name in ("forces", "virial", "elastic", "force_constants"):
             assert here[name] == pytest.approx(told[name], rel=1e-5, abs=1e-8), name
         assert not figure.failed(here)
@@ -143,8 +144,9 @@ def test_a_crystal_of_two_sublattices_is_refused():
 
 
 def test_fits_that_are_not_finite_are_failures_and_drawn_as_such(summary, planes):
-    geometry, energy, converged, _ = figure.relaxed_errors(CONFIG, np.full(3, np.nan))
-    assert np.isnan(geometry) and np.isnan(energy) and not converged
+    nothing = simulate(CONFIG, np.full(3, np.nan))
+    assert np.isnan(nothing.geometry_error) and np.isnan(nothing.energy_error)
+    assert nothing.unconverged and nothing.left_basin
     lost = [{name: v.copy() for name, v in arrays.items()} for arrays in planes]
     lost[0]["geometry_error"][0, 1] = np.nan
     lost[1]["left_basin"][1, 0] = True

@@ -10,7 +10,6 @@ from experiments import labelling
 from experiments import observation_value as figure
 from experiments.defect_fits import FLAGS
 from experiments.labelling import Config, Cost, Strategy, allocation, cost, strategies
-from lprjax.lattice import GPA_PER_EV_A3, elastic_constants
 
 TINY = "--preset smoke --budgets 2 30".split()
 
@@ -91,15 +90,6 @@ def test_more_cells_include_the_fewer(summary, run):
         many.triangular.T @ many.triangular - few.triangular.T @ few.triangular
     )
     assert gained.min() > -1e-10 * gained.max()
-
-
-def test_elastic_constants_of_the_reference(summary, run):
-    """Central differences of virials against second derivatives of the energy: h^2 ~ 1e-6."""
-    crystal = run.config.crystal
-    config = replace(run.config, seeds=(), seed=run.config.seeds[0])
-    exact = elastic_constants(crystal.potential, crystal.primitive_cell).relaxed * GPA_PER_EV_A3
-    found = labelling.elastic_rows(config).targets
-    np.testing.assert_allclose(found, exact[[0, 0, 3], [0, 1, 3]], rtol=1e-3)
 
 
 def test_kinds_that_are_bought_fit_better(summary):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import optimal_weights as figure
-from experiments.defect_fits import simulate, training_factors, weighted_fit
+from experiments.defect_fits import Simulated, simulate, training_factors, weighted_fit
 from experiments.predicted_error import error_forms, predicted
 
 TINY = ["--preset", "smoke", "--looks", "2", "--unseen", "vacancy"]
@@ -83,16 +83,17 @@ def test_true_errors_are_those_of_the_fit(summary, names):
     """Before, from the configured weights: `weighted_fit` and `simulate` by themselves."""
     first = summary["descents"][0]
     assert first["start"] == "configured"
-    wanted = simulate(CONFIG, weighted_fit(CONFIG, training_factors(CONFIG, SIZE)))
+    fitted = weighted_fit(CONFIG, training_factors(CONFIG, SIZE))
+    wanted = simulate(CONFIG, fitted.coefficients)
     true = first["true"]["vacancy"]
-    assert true["geometry_error"][0] == pytest.approx(wanted["geometry_error"], abs=2e-5)
-    assert true["energy_error"][0] == pytest.approx(wanted["energy_error"], abs=1e-6)
+    assert true["geometry_error"][0] == pytest.approx(wanted.geometry_error, abs=2e-5)
+    assert true["energy_error"][0] == pytest.approx(wanted.energy_error, abs=1e-6)
     assert true["failed"] == [False, False]
 
 
 def test_a_rank_deficient_fit_is_said(names, monkeypatch):
     """One row, and next to no ridge, for all coefficients; the relaxation is given as fine."""
-    fine = {"geometry_error": 0.1, "energy_error": 0.1, "converged": True, "farthest": 0.0}
+    fine = Simulated(None, 0.1, 0.1, unconverged=False, left_basin=False)
     monkeypatch.setattr(figure, "simulate", lambda config, result: fine)
     factors = figure.ordered(CONFIG, SIZE)
     empty = {key: f._replace(triangular=0 * f.triangular) for key, f in factors.items()}
