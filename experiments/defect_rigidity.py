@@ -215,7 +215,9 @@ def draw_correlations(ax: Axes, summary: dict) -> None:
     names, values, colours = zip(*bars, strict=True)
     heights = [np.nan if v is None else v for v in values]
     ax.barh(range(len(bars)), heights, color=colours)
-    ax.set_yticks(range(len(bars)), names, fontsize=6.5)
+    for place, name in enumerate(names):
+        ax.text(0.02, place, name, va="center", fontsize=7, color="white")
+    ax.set_yticks([])
     ax.invert_yaxis()
     ax.set_xlabel("rank correlation with the true error")
 
@@ -245,7 +247,7 @@ def plot(summary: dict, records: list[Record], config: Config) -> Figure:
         style = dict(marker=MARKERS[fitted], color=COLOURS[fitted], label=LABELS[fitted])
         axes[0, 2].loglog(x, y, **style)
     label_axes(axes[0, 2], ("L", "Å"), ("rigidity of the formation energy", "eV$^{-2}$"))
-    ticks_at(axes[0, 2], table["L"])
+    ticks_at(axes[0, 2], np.unique(table["L"]))
     draw_relation(axes[1, 0], summary, table, "energy_spread", "energy_error", ("eV", "eV"))
     ends = np.array(axes[1, 0].get_xlim())
     axes[1, 0].plot(ends, ends, "--", color="0.5", lw=0.9, label="equal")
