@@ -9,12 +9,15 @@ in units of 1 / (unit of p)^2: 1/PR is the posterior variance of p where the wei
 have variance one. Everything is computed from R, the `factor` of a Fit: no inverse and no H.
 """
 
+import math
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lprjax.factors import RCOND, as_float64, equilibrate
+from lprjax.factors import RCOND, as_float64, compress, equilibrate
 from lprjax.structures import require_x64
 
 _SWEEPS = 8
@@ -86,6 +89,42 @@ def component_rigidity(factor, g, mask, *, rcond: float = RCOND, block: int = 40
     g = g.reshape(g.shape[:-1] + (1,) * (mask.ndim - 1) + g.shape[-1:])
     mask = mask.reshape((1,) * (g.ndim - mask.ndim) + mask.shape)
     return prediction_rigidity(factor, jnp.where(mask, g, 0.0), rcond=rcond, block=block)
+
+
+def skmatter_rigidity(training_rows: Sequence, site_rows, alpha: float):
+    """The LPR that scikit-matter's `local_prediction_rigidity` means, for comparison with it only.
+
+    `LPR_i = 1 / (x_i^T (X^T X + alpha I)^-1 x_i)`, x_i = B_i / s; row A of X is the mean of B / s
+    over the atoms of structure A, s^2 = <|B|^2> over all training atoms.
+
+    As s belongs to the training set, so does the unit: it is our LPR for energies per atom at
+    weight 1 and a ridge of alpha s^2, another one for every training set. Do not compare such
+    numbers between training sets: more data can lower them (`local_prediction_rigidity` with a
+    fixed ridge never falls). Through the factor, hence exact where X^T X + alpha I is singular to
+    rounding, which the pseudo-inverse over there is not.
+
+    training_rows: per structure, (n_A, K) site rows.  site_rows: (..., K).  alpha: >= 0.
+    Returns (...,).
+    Raises ValueError for no structures, one without atoms, different K and alpha < 0 or not
+    finite; TypeError and RuntimeError without float64.
+    Source: scikit-matter, metrics._prediction_rigidities, after Chong et al. (2023).
+    """
+    require_x64()
+    training_rows = [np.asarray(as_float64("training rows", rows)) for rows in training_rows]
+    shapes = [rows.shape for rows in training_rows]
+    if len({shape[1:] for shape in shapes}) != 1 or any(len(s) != 2 or s[0] < 1 for s in shapes):
+        raise ValueError(
+            f"training rows have shapes {shapes}; (n_A, K) with n_A >= 1 and one K is wanted for "
+            "each of one or more structures."
+        )
+    if not (math.isfinite(alpha) and alpha >= 0.0):
+        raise ValueError(f"alpha is {alpha}; a finite number >= 0 is wanted.")
+    ridge = alpha * np.mean(np.sum(np.concatenate(training_rows) ** 2, axis=1))
+    n_features = shapes[0][1]
+    means = [np.mean(rows, axis=0) for rows in training_rows]
+    stack = np.concatenate([means, math.sqrt(ridge) * np.eye(n_features)])
+    factor = compress(stack, np.zeros(len(stack))).triangular
+    return local_prediction_rigidity(factor, site_rows)
 
 
 @partial(jax.jit, static_argnames="block")
