@@ -58,6 +58,8 @@ def points(config: Config) -> list[Point]:
     ]
 
 
+VERSION = 2
+"""Of the records."""
 NUMBERS = (
     "geometry_error", "energy_error", "geometry_predicted", "energy_predicted",
     "eta", "rmse", "energy", "elastic", "force_constants",
@@ -199,7 +201,7 @@ PANELS = {
     "geometry_error": ("geometry error", "Å"),
     "energy_error": ("energy error", "eV"),
     "eta": (r"mismatch: forces, $\eta$", "eV/Å"),
-    "elastic": ("mismatch: elastic constants", "GPa"),
+    "elastic": ("mismatch: acoustic tensor", "GPa"),
     "force_constants": ("mismatch: force constants", "eV/Å$^2$"),
 }
 
@@ -253,7 +255,7 @@ def caption(summary: dict) -> str:
         f"{winners('geometry', 1.0, 'Å')}. By energy, {winners('energy', 1e3, 'meV')}.\n"
         f"Slopes of the geometry error against cost: {slopes}.\n"
         "Rank correlation of the geometry error with its mismatches: "
-        f"{', '.join(f'{n} {rank:.2f}' for n, rank in ranks.items())}; the errors of elastic and "
+        f"{', '.join(f'{n} {rank:.2f}' for n, rank in ranks.items())}; the errors of elasticity and "
         f"force constants {repaired}. Against eta the slope is {against['eta']['slope']:.2f} ± "
         f"{against['eta']['slope_error']:.2f}, the scatter {against['eta']['scatter']:.2f} "
         f"decades. First order / true lies between {ratio[0]:.4g} and {ratio[1]:.4g}."
@@ -262,7 +264,7 @@ def caption(summary: dict) -> str:
     )
 
 
-MISMATCHES = {"eta": "eta", "elastic constants": "elastic", "force constants": "force_constants"}
+MISMATCHES = {"eta": "eta", "acoustic tensor": "elastic", "force constants": "force_constants"}
 
 PRESETS = {
     "smoke": Config(
@@ -274,7 +276,7 @@ PRESETS = {
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     run = start("observation_value", PRESETS, argv, __doc__)
-    _, summary = gather(run, points(run.config), compute, summarise)
+    _, summary = gather(run, points(run.config), compute, summarise, version=VERSION)
     (run.folder / f"{run.figure}.md").write_text(table(summary) + "\n")
     print(table(summary))
     return conclude(run, summary, plot(summary), caption(summary))

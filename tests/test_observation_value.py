@@ -120,7 +120,7 @@ def test_the_best_buy_is_the_least_error(summary):
 
 
 def test_failures_are_shown(summary, run):
-    records = list(run.records(figure.points(run.config), None))
+    records = list(run.records(figure.points(run.config), None, version=figure.VERSION))
     arrays = {**records[0].arrays, "left_basin": np.array([True, False])}
     lost = figure.summarise(run.config, [records[0]._replace(arrays=arrays), *records[1:]], "smoke")
     assert lost["flags"]["left_basin"] == 1 and "left basin" in figure.caption(lost)
