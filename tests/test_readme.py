@@ -47,3 +47,11 @@ def test_the_budget_of_a_fit_to_the_bulk_blames_the_core(scope):
         scope["eam"], scope["surrogate"], scope["defect"], radius=5.0, max_evaluations=100
     )
     assert "core rules" in budget.advice and "core" in str(budget)
+
+
+def test_the_next_cell_has_a_vacancy(scope):
+    """Of five bulk cells and five with a vacancy, for the formation energy of the vacancy."""
+    chosen = scope["chosen"]
+    assert chosen.order[0] >= 5
+    rigidity = np.asarray(chosen.rigidity)[:, 0]
+    assert np.all(np.diff(rigidity) > 0) and rigidity[-1] > 10 * rigidity[0]
