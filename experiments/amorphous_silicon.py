@@ -117,6 +117,7 @@ def summarise(
         "figure": "amorphous_silicon",
         "preset": preset,
         "bond": BOND,
+        "lattice_constant": config.lattice_constant,
         "lam": config.lam,
         "kappa": config.kappa,
         "atoms_per_cell": int(crystal(config).n_atoms),
@@ -259,10 +260,11 @@ def caption(summary: dict) -> str:
             + "."
         )
     return (
-        f"{summary['quenched']} quenches of {summary['atoms_per_cell']} Si atoms with three-body "
-        f"strength {summary['lam']:g} gave {summary['pristine']} pristine cells under a restraint "
-        f"to four neighbours\nand {summary['defective']} defective ones, relaxed without it; "
-        "labels: Stillinger–Weber as published.\n"
+        f"{summary['quenched']} quenches of {summary['atoms_per_cell']} Si atoms, as dense as "
+        f"diamond with a = {summary['lattice_constant']:g} Å, with three-body strength "
+        f"{summary['lam']:g} gave {summary['pristine']} pristine cells under a "
+        f"restraint to four neighbours\nand {summary['defective']} defective ones, relaxed "
+        "without it; labels: Stillinger–Weber as published.\n"
         f"Trained on the energies of {summary['training']} cells ({summary['features']} features, "
         f"ridge {summary['ridge']:.0e}). Pristine cells only: the median LPR of 3- and 5-fold "
         f"atoms is {below['3-fold']:.0f} and {below['5-fold']:.0f} times below that of 4-fold "
