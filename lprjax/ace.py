@@ -198,6 +198,29 @@ def smoothness_prior(spec: ACESpec, power: float = 4.0) -> np.ndarray:
     return np.tile(np.array(many_body + pairs + [0.0] * spec.constant), len(spec.elements))
 
 
+def components(spec: ACESpec) -> dict[str, np.ndarray]:
+    """Which columns make up each part of a basis: masks for `rigidity.component_rigidity`.
+
+    Returns name -> (n_columns,) bool: "constant" (where there is one), "pair", "many-body"; "body
+    order 2", 3, ... of both (v neighbours make body order v + 1); "centre W", by the site's own
+    species; "neighbour W", all that has W among the neighbours.
+    """
+    t, n_blocks = tables(spec), len(spec.elements)
+    pairs = [(z,) for z in range(n_blocks) for _ in range(t.n_max)]
+    seen = [tuple(f.z for f in g.factors) for g in t.functions] + pairs + [()] * spec.constant
+    order = np.array([len(neighbours) for neighbours in seen])
+    place = np.arange(t.n_functions)
+    found = {"constant": order == 0} if spec.constant else {}
+    found["pair"] = (place >= t.n_many_body) & (order > 0)
+    found["many-body"] = place < t.n_many_body
+    found |= {f"body order {v + 1}": order == v for v in range(1, max(order) + 1)}
+    for z, element in enumerate(spec.elements):
+        found[f"neighbour {element}"] = np.array([z in neighbours for neighbours in seen])
+    found = {name: np.tile(mask, n_blocks) for name, mask in found.items()}
+    block = np.repeat(np.arange(n_blocks), t.n_functions)
+    return found | {f"centre {element}": block == z for z, element in enumerate(spec.elements)}
+
+
 def save_potential(path: str | Path, potential: LinearPotential) -> None:
     """Write a potential to one file, .npz (specification as JSON, coefficients exactly)."""
     with open(path, "wb") as file:  # an open file keeps its name: given a path, NumPy adds .npz

@@ -71,7 +71,8 @@ def component_rigidity(factor, g, mask, *, rcond: float = RCOND, block: int = 40
 
     `CPR_c = 1 / (g_c^T H^-1 g_c)`, g_c equal to g on the features of the component, 0 elsewhere.
 
-    mask: (K,) bool, True on the features of the component; or (C, K) for C components at once.
+    mask: (K,) bool, True on the features of the component (`ace.components` has those of a basis);
+    or (C, K) for C components at once.
     g: (..., K). Returns (...,) for one mask and (..., C) for C of them; inf where a component has
     no features with g != 0. The rest as `prediction_rigidity`; also raises TypeError for a mask
     that is not bool and ValueError for its shape.

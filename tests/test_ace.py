@@ -15,6 +15,7 @@ from scipy.special import eval_legendre
 from lprjax.ace import (
     LinearPotential,
     _site_functions,
+    components,
     linear_potential,
     load_potential,
     save_potential,
@@ -327,6 +328,21 @@ def test_saving_and_loading_is_exact(tmp_path, name):
     for before, after in zip(jax.tree.leaves(potential), jax.tree.leaves(loaded), strict=True):
         assert after.dtype == before.dtype == np.float64
         np.testing.assert_array_equal(after, before)
+
+
+def test_components_are_what_they_are_called(case):
+    """By the names of the columns, which the oracle lists; kinds and body orders are partitions."""
+    spec, found = case.spec, components(case.spec)
+    names = oracles.column_names(spec)
+    for k, (centre, kind, *factors) in enumerate(names):
+        kinds = {name for name in ("constant", "pair", "many-body") if name in found}
+        assert [name for name in kinds if found[name][k]] == [kind]
+        orders = [name for name in found if name.startswith("body order") and found[name][k]]
+        assert orders == ([f"body order {len(factors) + 1}"] if factors else [])
+        for element in spec.elements:
+            assert found[f"centre {element}"][k] == (centre == element)
+            assert found[f"neighbour {element}"][k] == (element in {f[0] for f in factors})
+    assert all(mask.shape == (spec.n_columns,) and mask.dtype == bool for mask in found.values())
 
 
 def test_integers_become_floats():

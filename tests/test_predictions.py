@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 from design_cases import PAIR, SPECS, case_of, graph_of, vacancy_cell
 
-from lprjax.ace import linear_potential, site_basis
+from lprjax.ace import components, linear_potential, site_basis
 from lprjax.assembly import compress_structures
 from lprjax.design import design_rows
+from lprjax.factors import compress
 from lprjax.fit import fit
 from lprjax.lattice import elastic_constants
 from lprjax.observables import KINDS, observe
 from lprjax.predictions import BATCH, prediction_rows
 from lprjax.references import stillinger_weber
+from lprjax.rigidity import local_prediction_rigidity, prediction_rigidity
 from lprjax.spec import ACESpec
-from lprjax.structures import Labels, diamond, rattled
+from lprjax.structures import Labels, diamond, make_structure, rattled
 
 SPEC = SPECS["two species"]
 E0 = {"W": -8.9, "Mo": 4.4}
@@ -129,6 +131,25 @@ def test_elastic_constants_change_with_the_coefficients_as_their_rows_say():
     ratio = jnp.linalg.norm(coarse - exact) / jnp.linalg.norm(fine - exact)
     assert 3.5 < float(ratio) < 4.5
     np.testing.assert_allclose((4 * fine - coarse) / 3, exact, rtol=0, atol=1e-6 * size)
+
+
+def test_targets_that_the_data_say_nothing_of(case):
+    """Trained on W alone: the sites of Mo cannot be held at all, LPR = 0 exactly, those of W can;
+    an atom without neighbours is what the constant is, or, without one, cannot be moved."""
+    pure = make_structure(case.structure.positions, case.structure.cell, "W", True)
+    graph = graph_of(pure)
+    rows = design_rows(SPEC, graph, ("energy", "forces"))
+    stack = np.concatenate([rows.energy[None], np.reshape(rows.forces, (-1, SPEC.n_columns))])
+    factor = fit({"all": compress(stack, np.zeros(len(stack)))}, {"all": 1.0}).factor
+    lpr = np.asarray(local_prediction_rigidity(factor, site_basis(SPEC, case.graph)))[: case.n]
+    species = np.asarray(case.structure.species)
+    assert np.all(lpr[species == 42] == 0.0)
+    assert float(prediction_rigidity(factor, rows.energy)) >= 1.0 - 1e-9  # it is among the data
+    alone = make_structure(np.zeros((1, 3)), 9 * np.eye(3), "W", True)
+    (row, *_) = site_basis(SPEC, graph_of(alone))
+    np.testing.assert_array_equal(row, components(SPEC)["constant"] & components(SPEC)["centre W"])
+    nothing = np.where(components(SPEC)["constant"], 0.0, row)
+    assert float(local_prediction_rigidity(factor, nothing)) == np.inf
 
 
 def test_the_door(case, potential):
