@@ -9,13 +9,37 @@ import jax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 
+import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
 
 from experiments.records import spare_maps  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_compiled_functions():
-    """So that all tests fit into one process."""
+def few_compiled_functions_and_no_open_figures():
+    """So that all tests fit into one process, in any order."""
     yield
     spare_maps()
+    plt.close("all")
+
+
+# Of the tests of an experiment, which have it as `figure` and its smallest flags as `TINY`.
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def summary(request, results):
+    """Of one run from end to end."""
+    return request.module.figure.main([*request.module.TINY, "--results", str(results)])
+
+
+@pytest.fixture(scope="module")
+def run(request, results):
+    """To read that run's records with."""
+    figure = request.module.figure
+    name = figure.__name__.rpartition(".")[2]
+    return figure.start(name, figure.PRESETS, [*request.module.TINY, "--results", str(results)])

@@ -25,21 +25,6 @@ TINY = "--preset smoke --half-widths-plane 32 64 --half-widths-space 8 --radii-s
 SMOOTH = [name for name, kind in KINDS.items() if not kind.sharp]
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
-def summary(results):
-    return figure.main([*TINY, "--results", str(results)])
-
-
-@pytest.fixture(scope="module")
-def run(summary, results):
-    return figure.start("decay_rates", figure.PRESETS, [*TINY, "--results", str(results)])
-
-
 def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(summary, results, capsys):
     again = figure.main([*TINY, "--results", str(results), "--plot-only"])
     last = json.loads(capsys.readouterr().out.splitlines()[-1])

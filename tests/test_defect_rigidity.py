@@ -24,16 +24,6 @@ TINY = "--preset smoke --target 2 --copies 10 --fitted EF EFV".split()
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
-def summary(results):
-    return figure.main([*TINY, "--results", str(results)])
-
-
-@pytest.fixture(scope="module")
 def config(results):
     run = figure.start("defect_rigidity", figure.PRESETS, [*TINY, "--results", str(results)])
     return run.config

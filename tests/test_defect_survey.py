@@ -16,21 +16,6 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
-def summary(results):
-    return figure.main([*TINY, "--results", str(results)])
-
-
-@pytest.fixture(scope="module")
-def run(results):
-    return figure.start("defect_survey", figure.PRESETS, [*TINY, "--results", str(results)])
-
-
-@pytest.fixture(scope="module")
 def records(summary, run):
     return list(run.records(figure.points(run.config), None))
 
@@ -62,7 +47,9 @@ def test_what_has_no_response_has_no_prediction(run, summary):
     (point,) = figure.points(run.config)
     factors = figure.training_factors(point, point.m)
     result = figure.weighted_fit(point, factors, ("energy", "forces"))
-    found = figure.predicted_with_stability(point, result._replace(coefficients=-result.coefficients))
+    found = figure.predicted_with_stability(
+        point, result._replace(coefficients=-result.coefficients)
+    )
     assert np.isnan(found["geometry_predicted"]) and np.isnan(found["energy_predicted"])
     assert found["unstable"] and found["unpredicted"] and found["stability"] < 0
 

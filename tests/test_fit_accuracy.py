@@ -21,16 +21,6 @@ TINY = "--preset smoke --target 2 --cells 2 --orders 1 2 --degrees 4 6 --ridges 
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
-def summary(results):
-    return figure.main([*TINY, "--results", str(results)])
-
-
-@pytest.fixture(scope="module")
 def config(summary):
     return figure.start("fit_accuracy", figure.PRESETS, TINY).config
 

@@ -19,16 +19,6 @@ CONFIG = dataclasses.replace(figure.PRESETS["smoke"], grid=2)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
-def summary(results):
-    return figure.main([*TINY, "--results", str(results)])
-
-
-@pytest.fixture(scope="module")
 def planes(summary, results):
     run = figure.start("loss_weights", figure.PRESETS, [*TINY, "--results", str(results)])
     return figure.gathered(run.config, list(run.records(figure.points(run.config), None)))[1]

@@ -14,21 +14,6 @@ from experiments.labelling import Config, Cost, Strategy, allocation, cost, stra
 TINY = "--preset smoke --budgets 2 30".split()
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
-def summary(results):
-    return figure.main([*TINY, "--results", str(results)])
-
-
-@pytest.fixture(scope="module")
-def run(summary, results):
-    return figure.start("observation_value", figure.PRESETS, [*TINY, "--results", str(results)])
-
-
 @pytest.fixture
 def counted(monkeypatch):
     """Without a relaxation: a bcc vacancy cell of m cubes has 2 m^3 - 1 atoms."""

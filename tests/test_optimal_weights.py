@@ -27,16 +27,6 @@ def names():
     return list(figure.ordered(CONFIG, SIZE))
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
-def summary(results):
-    return figure.main([*TINY, "--results", str(results)])
-
-
 def test_the_gradient_is_that_of_finite_differences(known, names):
     """Through the factors, the fit and the prediction; the error of central differences falls
     fourfold where the step is halved, down to rounding (condition 1e8 of the fit)."""

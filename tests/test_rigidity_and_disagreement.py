@@ -29,11 +29,6 @@ FLAGS = "--preset smoke --counts 5 3 --validation 3 --test 1"
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
 def summary(results):
     return figure.main([*FLAGS.split(), "--results", str(results)])
 

@@ -13,11 +13,6 @@ FACTOR_ROWS = np.random.default_rng(3).normal(size=(9, 6))
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
 def summary(results):
     flags = "--preset smoke --groups 2 3 5 --shown 3 --seeds 0 1 --dimension 8"
     return figure.main([*flags.split(), "--results", str(results)])

@@ -43,20 +43,10 @@ def stand_in(reference, surrogate, defect, radius, *, displacement, max_evaluati
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
 def summary(results):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(defect_fits, "error_budget", stand_in)
         return figure.main([*TINY, "--results", str(results)])
-
-
-@pytest.fixture(scope="module")
-def run(results):
-    return figure.start("vacancy_convergence", figure.PRESETS, [*TINY, "--results", str(results)])
 
 
 @pytest.fixture(scope="module")
