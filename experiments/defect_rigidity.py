@@ -214,9 +214,10 @@ def draw_correlations(ax: Axes, summary: dict) -> None:
     ]
     names, values, colours = zip(*bars, strict=True)
     heights = [np.nan if v is None else v for v in values]
-    ax.barh(range(len(bars)), heights, color=colours)
+    ax.barh(range(len(bars)), heights, color=colours, alpha=0.5)
+    ax.set_xlim(0.0, 1.0)
     for place, name in enumerate(names):
-        ax.text(0.02, place, name, va="center", fontsize=7, color="white")
+        ax.text(0.02, place, name, va="center", fontsize=7)
     ax.set_yticks([])
     ax.invert_yaxis()
     ax.set_xlabel("rank correlation with the true error")

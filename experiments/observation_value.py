@@ -255,8 +255,8 @@ def caption(summary: dict) -> str:
         f"{winners('geometry', 1.0, 'Å')}. By energy, {winners('energy', 1e3, 'meV')}.\n"
         f"Slopes of the geometry error against cost: {slopes}.\n"
         "Rank correlation of the geometry error with its mismatches: "
-        f"{', '.join(f'{n} {rank:.2f}' for n, rank in ranks.items())}; the errors of elasticity and "
-        f"force constants {repaired}. Against eta the slope is {against['eta']['slope']:.2f} ± "
+        f"{', '.join(f'{n} {rank:.2f}' for n, rank in ranks.items())}; the errors of elasticity "
+        f"and force constants {repaired}. Against eta the slope is {against['eta']['slope']:.2f} ± "
         f"{against['eta']['slope_error']:.2f}, the scatter {against['eta']['scatter']:.2f} "
         f"decades. First order / true lies between {ratio[0]:.4g} and {ratio[1]:.4g}."
         + told(summary["flags"])

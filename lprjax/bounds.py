@@ -131,7 +131,7 @@ def far_field_weights(defect: Defect, w) -> Weights:
 
     w: (n_regular, 3) A, from `farfield.far_field`.
     """
-    table = defect.lattice.neighbours[: w.shape[0]]
+    table = defect.lattice.complete
     squares = jnp.sum((w[table] - w[:, None, :]) ** 2, axis=(1, 2))
     return Weights(*(float(jnp.sqrt(jnp.sum(squares**p))) for p in (1, 2, 3)))
 
@@ -207,7 +207,7 @@ def geometry_bound(eta: float, stability: float, lipschitz: float) -> float:
 
 def _norm_blocks(defect) -> np.ndarray:
     """K(k) of the complete lattice, (m1, m2, m3, b, b), from its answer to single sites."""
-    table = defect.lattice.neighbours[: defect.reference.n_atoms]
+    table = defect.lattice.complete
     return _blocks(lambda v: 2.0 * jnp.sum(v[:, None] - v[table], axis=1), defect, 1)
 
 

@@ -136,7 +136,7 @@ def site_gradient(defect: Defect) -> SiteGradient:
     The supercell must be wider than twice the stencil: bonds go to the nearest image.
     """
     n = defect.reference.n_atoms
-    table = np.asarray(defect.lattice.neighbours)[:n]
+    table = np.asarray(defect.lattice.complete)
     positions = np.asarray(defect.reference.positions)
     offsets = (positions[table] - positions[:, None]).reshape(-1, 3)
     cell, pbc = np.asarray(defect.reference.cell), defect.reference.pbc

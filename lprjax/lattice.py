@@ -271,7 +271,8 @@ def acoustic_tensors(
     with a residual stress Q and C differ by it, and two potentials are better compared by Q.
 
     structure: one atom per cell. directions: (n, 3), any length. r_cut: as above.
-    Returns (n, 3, 3) in eV/Å^3, differentiable in the potential. Raises ValueError for more than one atom in the cell.
+    Returns (n, 3, 3) in eV/Å^3, differentiable in the potential. Raises ValueError for more than
+    one atom in the cell.
     Source: Born and Huang 1954, section 27.
     """
     require_x64()

@@ -82,6 +82,14 @@ class ReferenceLattice:
         """The sites of the periodic lattice, missing ones included: the first of all."""
         return math.prod(self.repeats) * self.inverse_blocks.shape[-1]
 
+    @property
+    def complete(self) -> jax.Array:
+        """The bonds of the periodic lattice alone, (n_regular, S), those of missing sites included
+        and those to extra ones not; the site itself on padded slots."""
+        regular = jnp.arange(self.n_regular, dtype=self.neighbours.dtype)
+        table = self.neighbours[: self.n_regular]
+        return jnp.where(table < self.n_regular, table, regular[:, None])
+
     def differences(self, v):
         """Dv: (n, S, c) differences v(l + rho) - v(l) of v (n, c); zero on dropped bonds."""
         v = self._on_sites(v)

@@ -21,10 +21,12 @@ from lprjax.bounds import (
     third_elastic_mismatch,
 )
 from lprjax.defects import relax_defect, vacancy
-from lprjax.farfield import cauchy_born_mismatch, far_field, lattice_orders
+from lprjax.farfield import cauchy_born_mismatch, far_field, lattice_orders, site_gradient
 from lprjax.neighbours import build_graph
 from lprjax.observables import energy_and_forces, observe
+from lprjax.point_defects import dumbbell
 from lprjax.references import zhou_eam
+from lprjax.seminorm import reference_lattice
 from lprjax.structures import bcc
 
 TUNGSTEN, CELL = zhou_eam("W"), bcc("W", 3.164849)
@@ -220,6 +222,22 @@ def test_weights_are_norms_of_the_far_field(solved, split):
     assert np.sum(spectrum) == pytest.approx(weights.linear**2, rel=1e-10)
     farther = far_field_weights(defect, far_field(defect, solved[1], 6.0))
     assert all(f < w for f, w in zip(farther[:3], weights[:3], strict=True))
+
+
+def test_the_complete_lattice_knows_of_no_defect():
+    """Far field and elasticity live on the regular sites: the same bonds, gradients and weights
+    whether one of them is missing or an extra atom is bonded to some."""
+    without, beside = vacancy(CELL, 3), dumbbell(CELL, 3, (1, 1, 0))
+    assert beside.lattice.n_sites == beside.lattice.n_regular + 1
+    w = jax.random.normal(jax.random.key(1), (beside.lattice.n_regular, 3))
+    pure = reference_lattice(CELL, (3, 3, 3))
+    for defect in (without, beside):
+        assert far_field_weights(defect, w).linear == pytest.approx(float(pure.strain_norm(w)))
+        assert np.sum(far_field_spectrum(defect, w)) == pytest.approx(
+            float(pure.strain_norm(w)) ** 2
+        )
+    gradients = (site_gradient(defect)(w) for defect in (without, beside))
+    np.testing.assert_allclose(*gradients, rtol=1e-12, atol=1e-12)
 
 
 def test_geometry_bound_is_reached_by_a_cubic():
