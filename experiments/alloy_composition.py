@@ -30,9 +30,9 @@ from experiments.alloys import N_ATOMS, TESTS, TRAINING, by_test_set, judged, we
 from experiments.common import conclude, gather, start
 from experiments.records import Record
 from lprjax.ace import ACESpec
+from lprjax.extxyz import read_extxyz
 from lprjax.fit import fit
 from lprjax.references import ZHOU_2004, zhou_eam
-from lprjax.structures import read_extxyz
 
 BY_DESIGN = (
     *("bound", "undetermined", "undetermined_unshared", "vanishing", "exchange_rigidity"),

@@ -19,6 +19,7 @@ import numpy as np
 from lprjax.ace import ACESpec, site_basis
 from lprjax.assembly import compress_structures
 from lprjax.design import design_rows
+from lprjax.extxyz import read_extxyz
 from lprjax.factors import Factor, compress, merge
 from lprjax.fit import Fit, fit
 from lprjax.neighbours import Graph, build_graph
@@ -33,7 +34,6 @@ from lprjax.structures import (
     diamond,
     fcc,
     make_structure,
-    read_extxyz,
     simple_cubic,
     supercell,
 )

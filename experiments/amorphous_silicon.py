@@ -32,8 +32,9 @@ from experiments.melt_quench import (
     sort_cells,
 )
 from experiments.records import Record
+from lprjax.extxyz import write_extxyz
 from lprjax.spec import ACESpec
-from lprjax.structures import Labels, write_extxyz
+from lprjax.structures import Labels
 
 COLOURS = dict(zip(CLASSES, PALETTE, strict=False))
 STYLES = dict(zip(CLASSES, ("o-", "s-", "^-", "D:"), strict=True))

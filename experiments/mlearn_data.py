@@ -17,19 +17,12 @@ from experiments.materials import material
 from lprjax.ace import site_basis
 from lprjax.assembly import stacked
 from lprjax.design import design_rows
+from lprjax.extxyz import read_extxyz
 from lprjax.factors import Factor, compress
 from lprjax.neighbours import build_graph
 from lprjax.observables import observe
 from lprjax.spec import ACESpec
-from lprjax.structures import (
-    Labels,
-    Structure,
-    make_structure,
-    rattled,
-    read_extxyz,
-    strained,
-    supercell,
-)
+from lprjax.structures import Labels, Structure, make_structure, rattled, strained, supercell
 
 KINDS = ("energy", "forces", "virial")
 GROUPS = ("AIMD-NVT", "Elastic", "Surface", "Vacancy")

@@ -173,6 +173,24 @@ def as_float64(name: str, array):
     return array
 
 
+def checked_triangular(factor):
+    """R (K, K) as a JAX array, after checking that it is what `Fit.factor` is.
+
+    Raises ValueError for another shape and (where its values are known, not under jit) for entries
+    below the diagonal; TypeError for other than float64.
+    """
+    factor = jnp.asarray(as_float64("factor entries", factor))
+    if factor.ndim != 2 or factor.shape[0] != factor.shape[1]:
+        raise ValueError(
+            f"factor has shape {factor.shape}, the square triangular (K, K) of a Fit is wanted."
+        )
+    if not isinstance(factor, jax.core.Tracer) and bool(jnp.tril(factor, -1).any()):
+        raise ValueError(
+            "factor is not upper triangular; pass the R of R^T R = H (Fit.factor), not H."
+        )
+    return factor
+
+
 def _checked_rows(rows, targets):
     rows, targets = as_float64("rows", rows), as_float64("targets", targets)
     if len(rows.shape) != 2 or rows.shape[1] < 1:

@@ -18,7 +18,13 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from scipy.stats import norm
 
-from lprjax.factors import RCOND, as_float64, equilibrate, positive_diagonal
+from lprjax.factors import (
+    RCOND,
+    as_float64,
+    checked_triangular,
+    equilibrate,
+    positive_diagonal,
+)
 from lprjax.rigidity import prediction_rigidity
 from lprjax.structures import require_x64
 
@@ -212,20 +218,9 @@ def _floored(factor, s, gamma):
 
 
 def _checked_factor(factor):
-    factor = jnp.asarray(as_float64("factor entries", factor))
-    if factor.ndim != 2 or factor.shape[0] != factor.shape[1]:
-        raise ValueError(
-            f"factor has shape {factor.shape}, the square triangular (K, K) of a Fit is wanted."
-        )
-    if not isinstance(factor, jax.core.Tracer):
-        values = np.asarray(factor)
-        if not np.isfinite(values).all():
-            raise ValueError("factor holds NaN or infinity; check the rows behind it.")
-        if np.tril(values, -1).any():
-            raise ValueError(
-                "factor is not upper triangular; pass the R of R^T R = H (Fit.factor), not H."
-            )
-    return factor
+    if not isinstance(factor, jax.core.Tracer) and not np.isfinite(np.asarray(factor)).all():
+        raise ValueError("factor holds NaN or infinity; check the rows behind it.")
+    return checked_triangular(factor)
 
 
 def _refuse_singular(factor):

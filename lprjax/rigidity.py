@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lprjax.factors import RCOND, as_float64, compress, equilibrate
+from lprjax.factors import RCOND, as_float64, checked_triangular, compress, equilibrate
 from lprjax.structures import require_x64
 
 _SWEEPS = 8
@@ -204,19 +204,11 @@ def _reciprocal(compliance):
 
 
 def _checked(factor, g):
-    factor = jnp.asarray(as_float64("factor entries", factor))
+    factor = checked_triangular(factor)
     g = jnp.asarray(as_float64("g entries", g))
-    if factor.ndim != 2 or factor.shape[0] != factor.shape[1]:
-        raise ValueError(
-            f"factor has shape {factor.shape}, the square triangular (K, K) of a Fit is wanted."
-        )
     if g.ndim < 1 or g.shape[-1] != factor.shape[0]:
         raise ValueError(
             f"g has shape {g.shape}, (..., {factor.shape[0]}) is wanted: one entry per column of "
             "the factor."
-        )
-    if not isinstance(factor, jax.core.Tracer) and bool(jnp.tril(factor, -1).any()):
-        raise ValueError(
-            "factor is not upper triangular; pass the R of R^T R = H (Fit.factor), not H."
         )
     return factor, g

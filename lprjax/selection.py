@@ -19,7 +19,13 @@ import numpy as np
 from jax.lax.linalg import triangular_solve
 from tqdm import tqdm
 
-from lprjax.factors import RCOND, as_float64, equilibrate, positive_diagonal
+from lprjax.factors import (
+    RCOND,
+    as_float64,
+    checked_triangular,
+    equilibrate,
+    positive_diagonal,
+)
 from lprjax.structures import require_x64
 
 BLOCK = 256  # candidate rows that are judged at a time: bounds the memory
@@ -274,20 +280,12 @@ def _rigidity(w):
 
 
 def _checked(factor, rows):
-    factor = jnp.asarray(as_float64("factor entries", factor))
+    factor = checked_triangular(factor)
     rows = jnp.asarray(as_float64("rows", rows))
-    if factor.ndim != 2 or factor.shape[0] != factor.shape[1]:
-        raise ValueError(
-            f"factor has shape {factor.shape}, the square triangular (K, K) of a Fit is wanted."
-        )
     if rows.ndim != 2 or rows.shape[1] != factor.shape[0]:
         raise ValueError(
             f"rows have shape {rows.shape}, (r, {factor.shape[0]}) is wanted: one entry per "
             "column of the factor; a single row is rows[None]."
-        )
-    if not isinstance(factor, jax.core.Tracer) and bool(jnp.tril(factor, -1).any()):
-        raise ValueError(
-            "factor is not upper triangular; pass the R of R^T R = H (Fit.factor), not H."
         )
     return factor, rows
 

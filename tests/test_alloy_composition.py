@@ -12,10 +12,11 @@ from experiments import alloy_composition as figure
 from experiments import alloys
 from lprjax.ace import ACESpec
 from lprjax.design import design_rows
+from lprjax.extxyz import write_extxyz
 from lprjax.fit import fit
 from lprjax.references import ZHOU_2004
 from lprjax.rigidity import prediction_rigidity
-from lprjax.structures import Labels, write_extxyz
+from lprjax.structures import Labels
 
 KINDS = figure.KINDS["E+F+V"]
 NEAR = np.mean([ZHOU_2004[element].re for element in ("Mo", "W")])

@@ -21,10 +21,11 @@ from experiments.melt_quench import (
     crystal,
     sort_cells,
 )
+from lprjax.extxyz import read_extxyz
 from lprjax.neighbours import build_graph
 from lprjax.observables import observe
 from lprjax.references.stillinger_weber import stillinger_weber
-from lprjax.structures import diamond, rattled, read_extxyz, supercell
+from lprjax.structures import diamond, rattled, supercell
 
 DIAMOND = supercell(diamond("Si", 5.431), (2, 2, 2))
 RATTLED = rattled(DIAMOND, jax.random.key(0), 0.25)

@@ -4,7 +4,8 @@ import ase.io
 import numpy as np
 import pytest
 
-from lprjax.structures import Labels, make_structure, read_extxyz, write_extxyz
+from lprjax.extxyz import read_extxyz, write_extxyz
+from lprjax.structures import Labels, make_structure
 
 RNG = np.random.default_rng(0)
 CELL = np.array([[6.1, 0.2, 0.0], [0.3, 5.7, 0.1], [-0.2, 0.4, 6.6]])

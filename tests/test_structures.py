@@ -12,6 +12,7 @@ import pytest
 from ase.calculators.lj import LennardJones
 from ase.io import write
 
+from lprjax.extxyz import read_extxyz
 from lprjax.structures import (
     Labels,
     Structure,
@@ -22,7 +23,6 @@ from lprjax.structures import (
     from_ase,
     make_structure,
     rattled,
-    read_extxyz,
     require_x64,
     simple_cubic,
     square,
