@@ -88,18 +88,19 @@ def compute(point: Config) -> dict[str, Any]:
 
 
 def rigidities(config: Config, result: Fit) -> dict[str, Any]:
-    """The defect relaxed with the fit: true errors, and how firmly the data hold what it says."""
+    """The defect relaxed with the fit: true errors, and how firmly the data hold what it says
+    (NaN where it did not relax)."""
     defect, *_ = reference_simulation(config)
     found, spec, n = simulate(config, result.coefficients), config.spec, defect.structure.n_atoms
+    errors = {name: getattr(found, name) for name in found._fields if name != "displacement"}
+    if found.unconverged or found.left_basin:
+        nothing = dict.fromkeys(("formation_rigidity", "force_compliance"), np.nan)
+        return errors | nothing | {"rigidity": np.full(n, np.nan)}
     graph = build_graph(defect.displaced(found.displacement), spec.r_cut)
     rows = design_rows(spec, graph, ("energy", "forces"))
     # d E_f / dc at the relaxed geometry (Hellmann and Feynman): `relaxed_formation_energy`'s row.
     formation = rows.energy - n * bulk(config).row
-    return {
-        "geometry_error": found.geometry_error,
-        "energy_error": found.energy_error,
-        "unconverged": found.unconverged,
-        "left_basin": found.left_basin,
+    return errors | {
         "rigidity": local_prediction_rigidity(result.factor, site_basis(spec, graph)[:n]),
         "formation_rigidity": float(prediction_rigidity(result.factor, formation)),
         "force_compliance": force_compliance(result.factor, rows.forces[:n], defect),
@@ -219,7 +220,7 @@ def draw_correlations(ax: Axes, summary: dict) -> None:
     for place, name in enumerate(names):
         ax.text(0.02, place, name, va="center", fontsize=7)
     ax.set_yticks([])
-    ax.invert_yaxis()
+    ax.set_ylim(len(bars) - 0.5, -0.5)
     ax.set_xlabel("rank correlation with the true error")
 
 

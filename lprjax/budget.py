@@ -189,9 +189,18 @@ def _spacing(defect):
 
 
 def _energy_change(potential, defect, before, after) -> float:
-    graphs = (build_graph(defect.displaced(u), cutoff_of(potential)) for u in (before, after))
-    first, last = (float(total_energy(potential, graph)) for graph in graphs)
-    return last - first
+    """eV; NaN where a bad surrogate has put atoms on top of each other, which no graph can have."""
+
+    def energy(u):
+        return float(
+            total_energy(potential, build_graph(defect.displaced(u), cutoff_of(potential)))
+        )
+
+    first = energy(before)
+    try:
+        return energy(after) - first
+    except ValueError:
+        return math.nan
 
 
 def _response(surrogate, defect, displacement, split, failures):

@@ -6,13 +6,14 @@ The surrogate is the reference plus a small smooth pair term; its errors grow wi
 import math
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_bounds import CELL, TUNGSTEN, Softened
 from test_calculator import R_CUT, SmoothPairs, lennard_jones
 
 from lprjax.bounds import PIECES, far_field_weights
-from lprjax.budget import CURES, Term, _advice, error_budget
+from lprjax.budget import CURES, Term, _advice, _energy_change, error_budget
 from lprjax.defects import formation_energy, geometry_error, relax_defect, vacancy
 from lprjax.farfield import far_field
 from lprjax.lattice import equilibrium
@@ -137,6 +138,14 @@ def test_an_unstable_surrogate_is_loud(solved):
     assert math.isnan(budget.effectivity["geometry_bound"])
     assert "unpredicted" in budget.failures and math.isnan(budget.geometry_first_order)
     assert "FAILED" in str(budget)
+
+
+def test_atoms_that_ran_into_each_other_have_no_energy(solved):
+    defect, u = solved
+    here, there = (defect.structure.positions[k] for k in (0, 1))
+    collided = u + defect.on_sites(jnp.zeros((127, 3)).at[0].set(there - here))
+    assert math.isnan(_energy_change(TUNGSTEN, defect, 0.0 * u, collided - u))
+    assert _energy_change(TUNGSTEN, defect, 0.0 * u, u) < 0.0
 
 
 def test_the_table_shows_every_number(budgets):
