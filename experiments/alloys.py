@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lprjax.ace import ACESpec, site_basis
+from lprjax.ace import ACESpec, components, site_basis
 from lprjax.assembly import compress_structures
 from lprjax.design import design_rows
 from lprjax.extxyz import read_extxyz
 from lprjax.factors import Factor, compress, merge
 from lprjax.fit import Fit, fit
-from lprjax.neighbours import Graph, build_graph
+from lprjax.neighbours import Graph, build_graphs
 from lprjax.observables import Potential, observe
 from lprjax.references import ZHOU_2004
 from lprjax.rigidity import local_prediction_rigidity, prediction_rigidity
@@ -85,22 +85,14 @@ def random_alloy(elements: Sequence[str], count: int, rng: np.random.Generator) 
     )
 
 
-def same_shape(structures: Sequence[Structure], r_cut: float) -> list[Graph]:
-    """Their graphs, padded alike, so that the whole set compiles once."""
-    found = [build_graph(structure, r_cut) for structure in structures]
-    n_atoms = max(structure.n_atoms for structure in structures)
-    widest = max(graph.neighbours.shape[1] for graph in found)
-    return [build_graph(s, r_cut, n_atoms=n_atoms, n_neighbours=widest) for s in structures]
-
-
 def simulated(
     potential: Potential, spec: ACESpec, structures: Sequence[Structure], kinds, offset: float
 ) -> list[Sample]:
     """Samples with the potential's labels and site energies, and `offset` eV more for every atom
     of the second element."""
     site_energies = jax.jit(lambda graph: potential(graph))
-    seen, samples = same_shape(structures, potential.r_cut), []
-    for graph, near in zip(seen, same_shape(structures, spec.r_cut), strict=True):
+    seen, samples = build_graphs(structures, potential.r_cut), []
+    for graph, near in zip(seen, build_graphs(structures, spec.r_cut), strict=True):
         labels = observe(potential, graph, kinds)
         more = offset * (np.asarray(graph.species) == spec.numbers[1])
         labels = labels._replace(energy=float(labels.energy) + more.sum())
@@ -139,7 +131,7 @@ def read_binary(path: str | Path, rng: np.random.Generator) -> dict[tuple[int, i
 
 def measured(spec: ACESpec, frames: Sequence[tuple[Structure, Labels]]) -> list[Sample]:
     """Samples of labelled structures."""
-    graphs = same_shape([structure for structure, _ in frames], spec.r_cut)
+    graphs = build_graphs([structure for structure, _ in frames], spec.r_cut)
     return [Sample(g, labels) for g, (_, labels) in zip(graphs, frames, strict=True)]
 
 
@@ -165,8 +157,8 @@ def shared_bonds(spec: ACESpec) -> np.ndarray:
 
 def constants(spec: ACESpec) -> np.ndarray:
     """(n_elements, K) bool: the constant of each species."""
-    last = tables(spec).n_functions - 1
-    return np.eye(spec.n_columns, dtype=bool)[last :: tables(spec).n_functions]
+    parts = components(spec)
+    return np.stack([parts["constant"] & parts[f"centre {e}"] for e in spec.elements])
 
 
 def paired_blocks(pool: Mapping, base: Any, most: int) -> dict[tuple, list]:

@@ -1,6 +1,6 @@
 """Fits to amorphous cells of which some have defects, and the rigidity of every atom held out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from experiments.melt_quench import Cells, coordination
 from lprjax.ace import site_basis
 from lprjax.assembly import compress_structures
-from lprjax.factors import compress
+from lprjax.factors import Factor, compress
 from lprjax.fit import Fit, fit
 from lprjax.neighbours import build_graph
 from lprjax.observables import observe
@@ -53,13 +53,15 @@ def joined(first: Data, second: Data) -> Data:
     return Data(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
 
 
-def train(data: Data, ridge: float, forces=None, force_weight: float = 0.0) -> Fit:
+def energies_of(data: Data) -> dict[str, Factor]:
+    """The factor of the energies per atom."""
+    return {"energy": compress(data.rows.mean(axis=1), data.energies)}
+
+
+def train(factors: Mapping, ridge: float, force_weight: float = 0.0) -> Fit:
     """Energies per atom at weight 1 / eV and ridge |c|^2; with forces, where their factors are."""
-    factors = {"energy": compress(data.rows.mean(axis=1), data.energies)}
-    weights = {"energy": 1.0}
-    if forces is not None:
-        factors, weights = factors | forces, weights | {"forces": force_weight}
-    return fit(factors, weights, ridge=ridge)
+    forces = {"forces": force_weight} if len(factors) > 1 else {}
+    return fit(factors, {"energy": 1.0} | forces, ridge=ridge)
 
 
 def error_of(found: Fit, data: Data) -> float:
@@ -75,7 +77,8 @@ def best_ridge(data: Data) -> float:
     """
     cut = -max(1, len(data.energies) // 5)
     early, late = part(data, slice(None, cut)), part(data, slice(cut, None))
-    errors = {ridge: error_of(train(early, ridge), late) for ridge in RIDGES}
+    factors = energies_of(early)
+    errors = {ridge: error_of(train(factors, ridge), late) for ridge in RIDGES}
     return max(r for r, error in errors.items() if error <= TOLERATED * min(errors.values()))
 
 
@@ -127,13 +130,14 @@ def study(
     test = part(pristine, slice(training, None)), part(defective, slice(most, None))
     ridge = best_ridge(part(pristine, slice(training)))
     chosen = {
-        m: joined(part(pristine, slice(training - m)), part(defective, slice(m))) for m in swapped
+        m: energies_of(joined(part(pristine, slice(training - m)), part(defective, slice(m))))
+        for m in swapped
     }
-    fits = {m: train(data, ridge) for m, data in chosen.items()}
+    fits = {m: train(factors, ridge) for m, factors in chosen.items()}
     with_forces = {}
     if force_weight:
         forces = force_factors(spec, kept, training, shown)
-        with_forces = {m: train(chosen[m], ridge, forces[m], force_weight) for m in forces}
+        with_forces = {m: train(chosen[m] | forces[m], ridge, force_weight) for m in forces}
     others = {other: train(chosen[0], other) for other in RIDGES[::3]}
     rigidities = [
         {key: tuple(lpr(f, data) for data in test) for key, f in some.items()}

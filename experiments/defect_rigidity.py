@@ -68,12 +68,11 @@ def compute(point: Config) -> dict[str, Any]:
     factors = training_factors(point, m)
     found: dict[str, list] = {}
     for fitted in point.fitted:
-        kinds = OBSERVATION_SETS[fitted]
-        result = weighted_fit(point, factors, kinds)
+        result = weighted_fit(point, factors, OBSERVATION_SETS[fitted])
         for name, value in {
             **predicted(point, result),
             **rigidities(point, result),
-            "s": residual_scale(point, factors, kinds, result),
+            "s": residual_scale(point, factors, result),
         }.items():
             found.setdefault(name, []).append(value)
     defect, _, formation_energy, converged = reference_simulation(point)
@@ -116,15 +115,11 @@ def force_compliance(factor, force_rows, defect) -> float:
     return float(jnp.linalg.norm(norms))
 
 
-def residual_scale(config: Config, factors, kinds: Sequence[str], result: Fit) -> float:
+def residual_scale(config: Config, factors, result: Fit) -> float:
     """s: what a weighted residual is on average, per degree of freedom; no unit."""
-    used = {k: f for k, f in factors.items() if (k if isinstance(k, str) else k[0]) in kinds}
-    rows = sum(int(factor.n_rows) for factor in used.values())
-    squares = sum(
-        config.weights[k] ** 2 * result.rms[k] ** 2 * int(factor.n_rows)
-        for k, factor in used.items()
-    )
-    return float(np.sqrt(squares / max(rows - result.rank, 1)))
+    rows = {key: int(factors[key].n_rows) for key in result.rms}
+    loss = sum(n * (config.weights[key] * result.rms[key]) ** 2 for key, n in rows.items())
+    return float(np.sqrt(loss / max(sum(rows.values()) - result.rank, 1)))
 
 
 def table_of(config: Config, records: Sequence[Record]) -> dict[str, np.ndarray]:

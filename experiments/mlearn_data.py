@@ -19,7 +19,7 @@ from lprjax.assembly import stacked
 from lprjax.design import design_rows
 from lprjax.extxyz import read_extxyz
 from lprjax.factors import Factor, compress
-from lprjax.neighbours import build_graph
+from lprjax.neighbours import Graph, build_graph, build_graphs
 from lprjax.observables import observe
 from lprjax.spec import ACESpec
 from lprjax.structures import Labels, Structure, make_structure, rattled, strained, supercell
@@ -103,17 +103,12 @@ def undisturbed(group: str, cube: Structure, key: jax.Array) -> Structure:
 def cell_rows(spec: ACESpec, name: str, split: str, folder: str) -> list[CellRows]:
     """The rows of every cell; all share padded shapes, so that they compile once."""
     data = cells(name, split, folder)
-    graphs = [build_graph(cell.structure, spec.r_cut) for cell in data]
-    most = max(int(graph.neighbour_counts().max()) for graph in graphs)
-    sizes = dict(
-        n_atoms=max(cell.structure.n_atoms for cell in data), n_neighbours=8 * -(-most // 8)
-    )
-    return [rows_of(spec, cell, sizes) for cell in data]
+    graphs = build_graphs([cell.structure for cell in data], spec.r_cut)
+    return [rows_of(spec, cell, graph) for cell, graph in zip(data, graphs, strict=True)]
 
 
-def rows_of(spec: ACESpec, cell: Cell, sizes: dict[str, int]) -> CellRows:
+def rows_of(spec: ACESpec, cell: Cell, graph: Graph) -> CellRows:
     n = cell.structure.n_atoms
-    graph = build_graph(cell.structure, spec.r_cut, **sizes)
     found = design_rows(spec, graph, KINDS)
     share = {"energy": 1.0 / n, "forces": 1.0, "virial": 1.0 / n}
     rows = {kind: share[kind] * stacked(kind, getattr(found, kind), n) for kind in KINDS}

@@ -22,12 +22,11 @@ from experiments.mlearn_data import (
     of_groups,
 )
 from lprjax.ace import smoothness_prior
-from lprjax.factors import Factor, merge
+from lprjax.factors import Factor, merge, weighed
 from lprjax.fit import Fit, fit, solution
 from lprjax.spec import ACESpec
 
-# r_cut and r0 (Å), order of the zero at r_cut: the best on the validation split among orders 2 and
-# 4 and cutoffs of 5 and 5.5 Å (Mo), 4.5 to 6 Å (Si)
+# r_cut and r0 (Å), order of the zero at r_cut, settled in trials on the validation split
 BASES = {"Mo": (5.5, 2.73, 4), "Si": (5.5, 2.35, 2), SYNTHETIC: (4.5, 2.35, 2)}
 TRAINED = ("AIMD-NVT", "Elastic")
 ADDED = "Vacancy"
@@ -159,13 +158,7 @@ def least_energy_error(tried: dict[Loss, tuple[float, float]], price: float) -> 
 
 def weighted(factors: dict[str, Factor], loss: Loss) -> Factor:
     """One factor of all kinds, with the loss's weights in it."""
-    return reduce(
-        merge,
-        (
-            Factor(w * f.triangular, w * f.target, w**2 * f.residual, f.n_rows)
-            for f, w in ((factors[kind], loss.weights[kind]) for kind in KINDS)
-        ),
-    )
+    return reduce(merge, (weighed(factors[kind], loss.weights[kind]) for kind in KINDS))
 
 
 def weighted_rows(cell: CellRows, loss: Loss) -> tuple[np.ndarray, np.ndarray]:

@@ -20,9 +20,9 @@ from experiments.silicon_cells import BOND, Cell, draw
 from lprjax.ace import ACESpec, site_basis, smoothness_prior
 from lprjax.assembly import compress_structures, stacked
 from lprjax.design import design_rows
-from lprjax.factors import Factor, merge
+from lprjax.factors import Factor, merge, weighed
 from lprjax.fit import Fit, fit, solution
-from lprjax.neighbours import Graph, build_graph
+from lprjax.neighbours import Graph, build_graphs
 from lprjax.posterior import calibrate, committee, coverage
 from lprjax.rigidity import prediction_rigidity
 
@@ -106,12 +106,8 @@ def all_cells(config: Config) -> Roles:
 
 def graphs_of(point: Point, cells: Roles) -> Roles:
     """Graphs of the cells, all of one shape, so that each model compiles once."""
-    flat = [cell for role in cells for cell in role]
-    least = [build_graph(cell.structure, point.r_cut).neighbours.shape[1] for cell in flat]
-    shape = {"n_atoms": 8 * point.config.cells**3, "n_neighbours": max(least)}
-    return Roles(
-        *([build_graph(c.structure, point.r_cut, **shape) for c in role] for role in cells)
-    )
+    graphs = iter(build_graphs([c.structure for role in cells for c in role], point.r_cut))
+    return Roles(*([next(graphs) for _ in role] for role in cells))
 
 
 def fitted(point: Point, graphs: Sequence[Graph], cells: Sequence[Cell]):
@@ -136,11 +132,7 @@ def site_rows(point: Point, graphs: Sequence[Graph], cells: Sequence[Cell]) -> n
 
 def weighted(factors: Mapping[str, Factor], weights: Mapping[str, float]) -> Factor:
     """One factor of all kinds of observation, with their weights in its rows."""
-    scaled = [
-        Factor(w * np.asarray(f.triangular), w * np.asarray(f.target), w**2 * f.residual, f.n_rows)
-        for w, f in ((weights[kind], factor) for kind, factor in factors.items())
-    ]
-    return reduce(merge, scaled)
+    return reduce(merge, [weighed(factor, weights[kind]) for kind, factor in factors.items()])
 
 
 def halves(config: Config, n: int) -> np.ndarray:

@@ -113,9 +113,24 @@ def check_graph(spec: ACESpec, graph: Graph) -> None:
         )
 
 
+class OnBasis:
+    """What every potential with a `spec` has: the reach of its basis, and what it refuses."""
+
+    spec: ACESpec
+
+    @property
+    def r_cut(self) -> float:
+        """Cutoff in Å."""
+        return self.spec.r_cut
+
+    def check(self, graph: Graph) -> None:
+        """Raise ValueError for species that the specification lacks, or a graph that ends short."""
+        check_graph(self.spec, graph)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class LinearPotential:
+class LinearPotential(OnBasis):
     """A linear ACE potential: E_i = e0[z_i] + sum_k c_k B_k(i), in eV.
 
     coefficients: (n_columns,) in eV; reference_energies: (n_elements,) in eV, the energy of each
@@ -126,15 +141,6 @@ class LinearPotential:
     coefficients: jax.Array
     reference_energies: jax.Array
     spec: ACESpec = field(metadata=dict(static=True))
-
-    @property
-    def r_cut(self) -> float:
-        """Cutoff in Å."""
-        return self.spec.r_cut
-
-    def check(self, graph: Graph) -> None:
-        """Raise ValueError for species that the specification lacks, or a graph that ends short."""
-        check_graph(self.spec, graph)
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""

@@ -78,7 +78,7 @@ def compress_structures(
     number = -1
     for number, (graph, labels) in enumerate(samples):
         n = int(np.sum(np.asarray(graph.atom_mask)))
-        targets = {k: _target(k, labels, graph, len(atoms), number) for k in kinds}
+        targets = {k: checked_label(k, labels, graph, len(atoms), number) for k in kinds}
         rows = design_rows(model, graph, kinds, atoms=atoms)
         said = None if isinstance(model, ACESpec) else observe(model, graph, kinds, atoms=atoms)
         for kind in kinds:
@@ -120,7 +120,13 @@ def _flush(factor: Factor, pending: list) -> Factor:
     return factor
 
 
-def _target(kind: str, labels: Labels, graph: Graph, n_displaced: int, number: int) -> np.ndarray:
+def checked_label(
+    kind: str, labels: Labels, graph: Graph, n_displaced: int, number: int
+) -> np.ndarray:
+    """The label of one kind of structure `number`, of its real atoms or padded as the graph.
+
+    Raises ValueError, naming the structure, where it is missing, of the wrong shape or not finite.
+    """
     value = getattr(labels, kind)
     if value is None:
         raise ValueError(

@@ -139,6 +139,12 @@ def merge(a: Factor, b: Factor) -> Factor:
     return both._replace(residual=both.residual + b.residual, n_rows=a.n_rows + b.n_rows)
 
 
+def weighed(factor: Factor, weight: float) -> Factor:
+    """The factor of the same rows and targets, each times a weight >= 0 of the residual."""
+    triangular, target = weight * factor.triangular, weight * factor.target
+    return Factor(triangular, target, weight**2 * factor.residual, factor.n_rows)
+
+
 def equilibrate(triangular):
     """Scale each column to unit norm, so that what follows does not depend on units of features.
 

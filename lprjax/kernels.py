@@ -27,7 +27,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from lprjax.ace import (
-    check_graph,
+    OnBasis,
     isolated_energies,
     site_basis,
     smoothness_prior,
@@ -44,7 +44,7 @@ SMALLEST = 1e-8
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class KernelPotential:
+class KernelPotential(OnBasis):
     """A sparse kernel potential: E_i = e0[z_i] + c . L^-1 k_M(i), in eV; see the top of the file.
 
     coefficients: (M,) c in eV, of the whitened features; sparse: (M, n_columns) u of the sparse
@@ -60,15 +60,6 @@ class KernelPotential:
     reference_energies: jax.Array
     spec: ACESpec = field(metadata=dict(static=True))
     zeta: int = field(metadata=dict(static=True))
-
-    @property
-    def r_cut(self) -> float:
-        """Cutoff in Å."""
-        return self.spec.r_cut
-
-    def check(self, graph: Graph) -> None:
-        """Raise ValueError for species that the specification lacks, or a graph that ends short."""
-        check_graph(self.spec, graph)
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""

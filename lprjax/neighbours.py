@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -180,3 +181,36 @@ def build_graph(
         atom_mask=jnp.asarray(np.arange(n_pad) < n),
         reach=jnp.asarray(float(r_cut + skin)),
     )
+
+
+def build_graphs(structures: Sequence[Structure], r_cut: float) -> list[Graph]:
+    """The graphs of a whole data set, all of one shape: what is compiled for one serves all.
+
+    n is the largest number of atoms, K the largest number of neighbours, rounded up to eights.
+    Raises ValueError for no structures, and as `build_graph`.
+    """
+    if not structures:
+        raise ValueError("no structures arrived; wanted at least one.")
+    graphs = [build_graph(structure, r_cut) for structure in structures]
+    n = max(structure.n_atoms for structure in structures)
+    most = max(int(np.sum(np.asarray(graph.edge_mask), axis=1).max()) for graph in graphs)
+    k = 8 * max(1, -(-most // 8))
+    return [_resized(graph, n, k) for graph in graphs]
+
+
+def _resized(graph: Graph, n: int, k: int) -> Graph:
+    """Padding cut or added: real atoms, and the true edges of each, come first."""
+
+    def resized(x, *shape):
+        x = np.asarray(x)[tuple(slice(size) for size in shape)]
+        rest = [(0, 0)] * (x.ndim - len(shape))
+        missing = [(0, size - had) for size, had in zip(shape, x.shape, strict=False)]
+        return jnp.asarray(np.pad(x, missing + rest))
+
+    by_atom = {name: resized(getattr(graph, name), n) for name in _BY_ATOM}
+    by_edge = {name: resized(getattr(graph, name), n, k) for name in _BY_EDGE}
+    return dataclasses.replace(graph, **by_atom, **by_edge)
+
+
+_BY_ATOM = ("positions", "species", "atom_mask")
+_BY_EDGE = ("neighbours", "shifts", "edge_mask")

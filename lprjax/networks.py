@@ -38,7 +38,8 @@ from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 from tqdm import tqdm
 
-from lprjax.ace import check_graph, isolated_energies, site_basis, species_one_hot
+from lprjax.ace import OnBasis, isolated_energies, site_basis, species_one_hot
+from lprjax.assembly import checked_label
 from lprjax.kernels import column_statistics
 from lprjax.neighbours import Graph
 from lprjax.observables import observe
@@ -82,7 +83,7 @@ def _unravel(spec: ACESpec, hidden: tuple[int, ...]) -> Callable:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class NetworkPotential:
+class NetworkPotential(OnBasis):
     """A neural network on ACE features: E_i = e0[z_i] + f(x_i, s_i), in eV; see top of file.
 
     coefficients: (P,) all weights, flat; mean, deviation: (n_columns,) of the ACE functions;
@@ -96,15 +97,6 @@ class NetworkPotential:
     reference_energies: jax.Array
     spec: ACESpec = field(metadata=dict(static=True))
     hidden: tuple[int, ...] = field(metadata=dict(static=True))
-
-    @property
-    def r_cut(self) -> float:
-        """Cutoff in Å."""
-        return self.spec.r_cut
-
-    def check(self, graph: Graph) -> None:
-        """Raise ValueError for species that the specification lacks, or a graph that ends short."""
-        check_graph(self.spec, graph)
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
@@ -122,7 +114,7 @@ class NetworkPotential:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class LastLayer:
+class LastLayer(OnBasis):
     """The same potential with only its last layer trainable: E_i = e0[z_i] + c . h(i), in eV.
 
     coefficients: (last width + n_elements,) c in eV; network: what makes the features h. Linear in
@@ -133,13 +125,8 @@ class LastLayer:
     network: NetworkPotential
 
     @property
-    def r_cut(self) -> float:
-        """Cutoff in Å."""
-        return self.network.r_cut
-
-    def check(self, graph: Graph) -> None:
-        """Raise ValueError for species that the specification lacks, or a graph that ends short."""
-        self.network.check(graph)
+    def spec(self) -> ACESpec:
+        return self.network.spec
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
@@ -270,14 +257,7 @@ def _checked(potential, kinds, number: int, graph: Graph, labels: Labels) -> tup
     """The graph, and its labels by kind with zeros on padding atoms."""
     potential.check(graph)
     n = int(np.sum(np.asarray(graph.atom_mask)))
-    shapes = {"energy": {()}, "forces": {(n, 3), graph.positions.shape}, "virial": {(3, 3)}}
-    found = {kind: np.asarray(getattr(labels, kind), float) for kind in kinds}  # None gives NaN
-    for kind, value in found.items():
-        if value.shape not in shapes[kind] or not np.isfinite(value).all():
-            raise ValueError(
-                f"{kind} of structure {number}: wanted a finite label of shape "
-                f"{min(shapes[kind])}, got {getattr(labels, kind)!r}"
-            )
+    found = {kind: checked_label(kind, labels, graph, 0, number) for kind in kinds}
     if "forces" in kinds:
         found["forces"] = np.pad(found["forces"][:n], ((0, len(graph.positions) - n), (0, 0)))
     return graph, found

@@ -14,6 +14,7 @@ from lprjax.ace import ACESpec
 from lprjax.design import design_rows
 from lprjax.extxyz import write_extxyz
 from lprjax.fit import fit
+from lprjax.neighbours import build_graphs
 from lprjax.references import ZHOU_2004
 from lprjax.rigidity import prediction_rigidity
 from lprjax.structures import Labels
@@ -29,7 +30,7 @@ WEIGHTS = {"energy": 7.0, "forces": 3.0, "virial": 0.5}
 def arbitrarily_labelled(structures):
     """Rigidity does not look at labels."""
     rng = np.random.default_rng(1)
-    graphs = alloys.same_shape(structures, SPEC.r_cut)
+    graphs = build_graphs(structures, SPEC.r_cut)
     labels = [
         Labels(rng.normal(), rng.normal(size=(s.n_atoms, 3)), np.zeros((3, 3))) for s in structures
     ]

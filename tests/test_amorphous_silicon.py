@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from experiments import amorphous_silicon as figure
-from experiments.amorphous_study import CLASSES, Data, best_ridge, by_class, error_of, study, train
+from experiments.amorphous_study import (
+    CLASSES,
+    Data,
+    best_ridge,
+    by_class,
+    energies_of,
+    error_of,
+    study,
+    train,
+)
 from experiments.atom_panels import colour_scale, draw_atoms, wrapped
 from experiments.melt_quench import (
     Protocol,
@@ -115,7 +124,7 @@ def test_every_quench_is_counted_once():
 def test_training_is_ridge_regression_of_energies_per_atom():
     rng = np.random.default_rng(1)
     data = Data(rng.normal(size=(9, 4, 5)), rng.normal(size=9), np.full((9, 4), 4))
-    found, x = train(data, 0.3), data.rows.mean(axis=1)
+    found, x = train(energies_of(data), 0.3), data.rows.mean(axis=1)
     wanted = np.linalg.solve(x.T @ x + 0.3 * np.eye(5), x.T @ data.energies)
     np.testing.assert_allclose(found.coefficients, wanted, rtol=1e-10)
     assert error_of(found, data) == pytest.approx(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lprjax.factors import _fold, compress, empty, equilibrate, extend, fold, merge
+from lprjax.factors import _fold, compress, empty, equilibrate, extend, fold, merge, weighed
 
 K = 6
 RNG = np.random.default_rng(0)
@@ -84,6 +84,17 @@ def test_merge_and_extend_equal_compress_of_all_rows():
     assert_same_loss(merge(parts[1], parts[0]), ROWS, TARGETS)
     assert_same_loss(extend(parts[0], ROWS[20:], TARGETS[20:], block_rows=16), ROWS, TARGETS)
     assert_same_loss(merge(parts[0], empty(K)), ROWS[:20], TARGETS[:20])
+
+
+def test_a_weighed_factor_is_that_of_the_weighed_rows():
+    rng = np.random.default_rng(7)
+    rows, targets = rng.normal(size=(30, 5)), rng.normal(size=30)
+    found = weighed(compress(rows, targets), 3.0)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12),
+        found,
+        compress(3.0 * rows, 3.0 * targets),
+    )
 
 
 def test_fold_is_pure_and_counts_the_rows_that_count():

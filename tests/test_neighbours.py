@@ -9,7 +9,14 @@ import pytest
 from ase.neighborlist import primitive_neighbor_list
 
 from lprjax.ace import ACESpec, site_basis
-from lprjax.neighbours import Graph, bucket, build_graph, moved, neighbour_bucket
+from lprjax.neighbours import (
+    Graph,
+    bucket,
+    build_graph,
+    build_graphs,
+    moved,
+    neighbour_bucket,
+)
 from lprjax.observables import observe
 from lprjax.references import stillinger_weber, zhou_eam
 from lprjax.structures import (
@@ -303,6 +310,19 @@ def test_bad_graphs_are_refused():
         build_graph(lost, 3.0)
     with jax.enable_x64(False), pytest.raises(RuntimeError, match="jax_enable_x64"):
         build_graph(unit, 3.0)
+
+
+def test_a_data_set_has_one_shape():
+    """The graphs that `build_graph` makes with those sizes, bit for bit: some were cut to the
+    shape, others padded."""
+    data = [bcc("W", 3.16), supercell(fcc("Cu", 3.6), (2, 2, 1)), diamond("Si", 5.43)]
+    graphs = build_graphs(data, R_CUT)
+    assert {graph.neighbours.shape for graph in graphs} == {(16, 24)}  # fcc: 16 atoms, 18 in reach
+    for structure, graph in zip(data, graphs, strict=True):
+        alone = build_graph(structure, R_CUT, n_atoms=16, n_neighbours=24)
+        jax.tree.map(np.testing.assert_array_equal, graph, alone)
+    with pytest.raises(ValueError, match="no structures"):
+        build_graphs([], R_CUT)
 
 
 def test_overlapping_atoms_are_named_also_across_the_boundary():
