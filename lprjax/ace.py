@@ -31,15 +31,26 @@ def species_one_hot(spec: ACESpec, species: jnp.ndarray) -> jnp.ndarray:
     return (species[..., None] == jnp.asarray(spec.numbers)).astype(float)
 
 
-def radial_functions(
-    spec: ACESpec, r: jnp.ndarray, edge_mask: jnp.ndarray
-) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Many-body and pair radial functions of distances r (...) in Å, each (..., n_max); zero on
-    padded edges and beyond the cutoff."""
+def radial_functions_and_slopes(spec: ACESpec, r: jnp.ndarray, edge_mask: jnp.ndarray):
+    """Many-body and pair radial functions of distances r (...) in Å, each (n_max, ...), and their
+    slopes in 1/Å; zero on padded edges and beyond the cutoff."""
     options = dict(r0=spec.r0, r_cut=spec.r_cut, n_max=spec.degree, power=spec.cutoff_power)
-    mask = edge_mask[..., None]
-    many_body = jnp.where(mask, many_body_radial(r, **options), 0.0)
-    return many_body, jnp.where(mask, pair_radial(r, **options), 0.0)
+    found = many_body_radial(r, **options), pair_radial(r, **options)
+    return tuple(
+        zip(*jax.tree.map(lambda x: jnp.where(edge_mask[None], x, 0.0), found), strict=True)
+    )
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def radial_functions(spec: ACESpec, r: jnp.ndarray, edge_mask: jnp.ndarray):
+    """Many-body and pair radial functions, as above; differentiated by their slopes."""
+    return radial_functions_and_slopes(spec, r, edge_mask)[0]
+
+
+@radial_functions.defjvp
+def _radial_functions_jvp(spec, primals, tangents):
+    values, slopes = radial_functions_and_slopes(spec, *primals)
+    return values, tuple(slope * tangents[0][None] for slope in slopes)
 
 
 def atomic_base(spec: ACESpec, graph: Graph) -> tuple[jnp.ndarray, jnp.ndarray]:
@@ -47,16 +58,16 @@ def atomic_base(spec: ACESpec, graph: Graph) -> tuple[jnp.ndarray, jnp.ndarray]:
 
     Atoms are the last axis from here on: products gather whole rows.
     """
-    vectors = graph.vectors()
-    r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
+    vectors = jnp.moveaxis(graph.vectors(), -1, 0)
+    r = jnp.sqrt(jnp.sum(vectors**2, axis=0))
     radial, pair = radial_functions(spec, r, graph.edge_mask)
-    angular = spherical_harmonics(vectors / r[..., None], tables(spec).l_max)
+    angular = spherical_harmonics(vectors / r[None], tables(spec).l_max)
     one_hot = species_one_hot(spec, graph.species[graph.neighbours])
-    by_species = one_hot[..., :, None] * radial[..., None, :]  # (n, K, z, n_max)
-    grid = jnp.einsum("iszn,isy->znyi", by_species, angular)
+    by_species = jnp.moveaxis(one_hot, -1, 0)[:, None] * radial[None]  # (z, n_max, n, K)
+    grid = jnp.einsum("znis,yis->znyi", by_species, angular)
     z, n, l, m = tables(spec).channels.T
     base = grid[z, n - 1, l * l + l + m]
-    pairs = jnp.einsum("isz,isn->zni", one_hot, pair)
+    pairs = jnp.einsum("isz,nis->zni", one_hot, pair)
     unit = jnp.ones((1, base.shape[1]))
     return jnp.concatenate([base, unit]), pairs.reshape(-1, pairs.shape[-1])
 
@@ -72,12 +83,8 @@ def _site_functions(spec: ACESpec, graph: Graph) -> jnp.ndarray:
     """B_k(i) of each atom's own species, (n_functions, n)."""
     t = tables(spec)
     base, pairs = atomic_base(spec, graph)
-    left, right = half_products(spec, base)
-    row, column = np.divmod(t.halves[2], len(right))
-    coupling = np.zeros((t.n_many_body, len(row)))
-    coupling[t.term_function, np.arange(len(row))] = t.term_value
     constant = jnp.ones((int(spec.constant), base.shape[1]))
-    return jnp.concatenate([coupling @ (left[row] * right[column]), pairs, constant])
+    return jnp.concatenate([t.sums(base), pairs, constant])
 
 
 def site_basis(spec: ACESpec, graph: Graph) -> jnp.ndarray:

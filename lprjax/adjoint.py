@@ -1,7 +1,18 @@
-"""The adjoint of the site basis: W_kv = dB_k/dA_v at every site, as sums of a few products.
+"""The adjoint of the site basis: dB_k/dA_v at every site, from the few functions it is made of.
 
-By the product rule every term of B_k gives one product for each factor taken out. The entries of W
-are ordered by (z, n, l) group, so that one matrix product serves all functions that contain it.
+Take one factor (z, n, l) out of B_k. What is left couples its other factors to degree l, and is the
+same whatever n is: of these equivariant functions Q_qm there are several times fewer than of
+derivatives,
+
+    dB_k / dA_znlm = sum_q C_(k,znl),q Q_qm ,      Q_qm of degree l, one factor fewer than B_k.
+
+So any derivative of sum_i B_k(i), A_znlm moving by D_znlm, is found by one matrix product over m
+for each degree l, and a short sum over the factors that can be taken out:
+
+    sum_i sum_v dB_k/dA_v D_v = sum_(znl in k) sum_q C_(k,znl),q Y_znq ,
+    Y_znq = sum_i sum_m D_znlm(i) Q_qm(i) .
+
+Source: derived.
 """
 
 from __future__ import annotations
@@ -12,40 +23,71 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from lprjax.products import Sums, sums
 from lprjax.spec import ACESpec, tables
 
+ROUNDING = 1e-12  # couplings are of order one
 
-class Group(NamedTuple):
-    """The functions that contain the channels (z, n, l): entries start … start + size of W, by
-    channel, then by slot (function)."""
 
-    z: int
-    n: int
+class Block(NamedTuple):
+    """The functions Q of one degree l, and the n that they meet: 1 … n_max."""
+
     l: int
-    channels: np.ndarray  # (2l+1,) channel indices
-    functions: np.ndarray  # (n_slots,) function of each slot
-    start: int
-    size: int
-
-
-class Bucket(NamedTuple):
-    """Entries of W that are sums of at most `terms.shape[1]` products."""
-
-    terms: np.ndarray  # (n_entries, n_terms) index of the product
-    values: np.ndarray  # (n_entries, n_terms), zero where padded
+    n_max: int
+    n_q: int
+    entries: slice  # of Q, by m, then by q
 
 
 class Adjoint(NamedTuple):
-    products: np.ndarray  # (P, order - 1) channels of the products left after taking one factor
-    buckets: list[Bucket]
-    order: np.ndarray  # position of every entry of W in the concatenated buckets
-    groups: list[Group]
-    slots_of: np.ndarray  # (n_many_body, most) slots of each function, padded with the last + 1
+    q: Sums  # the functions Q as sums of products of channels
+    blocks: list[Block]
+    slots: np.ndarray  # (n_many_body, lanes) where the Y are that make up a row, block by block,
+    shares: np.ndarray  # and C, 0 where padded; in each block Y is ordered (z, n, q)
+
+
+class _Couplings(NamedTuple):
+    """What is left of some slots after taking out a factor of degree l, all with the same rest."""
+
+    l: int
+    basis: np.ndarray  # (n_q, 2l+1, n_products), orthonormal
+    products: np.ndarray  # (n_products, order - 1)
+    slots: np.ndarray  # (n_slots, 3) function, z, n
+    shares: np.ndarray  # (n_slots, n_q) C
+
+    @property
+    def n_max(self) -> int:
+        return self.slots[:, 2].max()
 
 
 @lru_cache(maxsize=32)
 def adjoint_tables(spec: ACESpec) -> Adjoint:
-    """Tables of W = dB/dA as sums of products, from the product rule on every term."""
+    """Tables of Q and C, from the product rule on every term."""
+    blocks, lanes, start, offset = [], [[] for _ in range(tables(spec).n_many_body)], 0, 0
+    entry, channels, values = [], [], []
+    couplings = _couplings(spec)
+    for l in range(tables(spec).l_max + 1):
+        members = [c for c in couplings if c.l == l]
+        n_q, n_max = sum(len(c.basis) for c in members), max(c.n_max for c in members)
+        q = 0
+        for c in members:
+            b, m, p = np.nonzero(np.abs(c.basis) > ROUNDING)
+            entry.append(start + m * n_q + q + b)
+            channels.append(c.products[p])
+            values.append(c.basis[b, m, p])
+            for s, b in zip(*np.nonzero(np.abs(c.shares) > ROUNDING), strict=True):
+                k, z, n = c.slots[s]
+                lanes[k].append((offset + (z * n_max + n - 1) * n_q + q + b, c.shares[s, b]))
+            q += len(c.basis)
+        blocks.append(Block(l, int(n_max), n_q, slice(start, start + (2 * l + 1) * n_q)))
+        start, offset = blocks[-1].entries.stop, offset + len(spec.elements) * n_max * n_q
+    most = max(map(len, lanes))
+    padded = np.array([lane + [(0, 0.0)] * (most - len(lane)) for lane in lanes])
+    found = sums(start, *(np.concatenate(part) for part in (entry, channels, values)))
+    return Adjoint(found, blocks, padded[..., 0].astype(int), padded[..., 1])
+
+
+def _couplings(spec: ACESpec) -> list[_Couplings]:
+    """The slots (function, factor taken out) by l and rest, and an orthonormal basis of each."""
     t = tables(spec)
     order = t.term_channels.shape[1]
     taken = t.term_channels.T.ravel()
@@ -53,70 +95,57 @@ def adjoint_tables(spec: ACESpec) -> Adjoint:
     function, value = np.tile(t.term_function, order), np.tile(t.term_value, order)
     real = taken < t.n_channels
     taken, rest, function, value = taken[real], rest[real], function[real], value[real]
-    products, product_of = np.unique(rest, axis=0, return_inverse=True)
 
-    groups, entry_of, start = [], np.empty(len(taken), int), 0
-    _, group_of = np.unique(t.channels[:, :3], axis=0, return_inverse=True)
-    for g in range(group_of.max() + 1):
-        channels = np.flatnonzero(group_of == g)
-        here = np.isin(taken, channels)
-        functions, slot = np.unique(function[here], return_inverse=True)
-        entry_of[here] = start + (taken[here] - channels[0]) * len(functions) + slot
-        z, n, l, _ = t.channels[channels[0]].tolist()
-        groups.append(Group(z, n, l, channels, functions, start, functions.size * channels.size))
-        start += groups[-1].size
-    # The same (entry, product) may come from several factors of one term: add them up.
-    pairs, pair_of = np.unique(
-        np.stack([entry_of, product_of.ravel()], axis=1), axis=0, return_inverse=True
-    )
-    values = np.bincount(pair_of.ravel(), weights=value)
-    buckets, position = _buckets(pairs, values, start)
-    slots = np.concatenate([g.functions for g in groups])
-    return Adjoint(products, buckets, position, groups, _positions_by(slots, t.n_many_body))
-
-
-def _buckets(pairs: np.ndarray, values: np.ndarray, n_entries: int):
-    """Entries sorted into buckets of 1, 2, 4, … products, and where each entry ended up."""
-    counts = np.bincount(pairs[:, 0], minlength=n_entries)
-    first = np.cumsum(counts) - counts
-    width = 2 ** np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
-    buckets, members = [], []
-    for w in np.unique(width):
-        mine = np.flatnonzero(width == w)
-        lane = np.arange(w)[None, :]
-        valid = lane < counts[mine, None]
-        source = np.where(valid, first[mine, None] + lane, 0)
-        buckets.append(Bucket(pairs[source, 1], np.where(valid, values[source], 0.0)))
-        members.append(mine)
-    position = np.empty(n_entries, int)
-    position[np.concatenate(members)] = np.arange(n_entries)
-    return buckets, position
+    z, n, l, m = t.channels[taken].T
+    _, radial = np.unique(t.channels[:, :3], axis=0, return_inverse=True)
+    rest_of = np.sort(np.append(radial, -1)[rest], axis=1)  # (z, n, l) of the factors left
+    _, group = np.unique(np.column_stack([l, rest_of]), axis=0, return_inverse=True)
+    by_group = np.argsort(group, kind="stable")
+    found = []
+    for terms in np.split(by_group, np.flatnonzero(np.diff(group[by_group])) + 1):
+        slots, slot = np.unique(
+            np.column_stack([function, z, n])[terms], axis=0, return_inverse=True
+        )
+        products, product = np.unique(rest[terms], axis=0, return_inverse=True)
+        degree = l[terms[0]]
+        left = np.zeros((len(slots), 2 * degree + 1, len(products)))
+        # The same product may come from several factors of one term: add them up.
+        np.add.at(left, (slot.ravel(), m[terms] + degree, product.ravel()), value[terms])
+        basis, shares = _span(left.reshape(len(slots), -1))
+        basis = basis.reshape(len(basis), *left.shape[1:])
+        found.append(_Couplings(int(degree), basis, products, slots, shares))
+    return found
 
 
-def _positions_by(labels: np.ndarray, n: int) -> np.ndarray:
-    """Row k: the positions at which `labels` equals k, padded with len(labels)."""
-    counts = np.bincount(labels, minlength=n)
-    table = np.full((n, counts.max()), len(labels))
-    by_label = np.argsort(labels, kind="stable")
-    lane = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table[labels[by_label], lane] = by_label
+def _span(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An orthonormal basis of the rows' span, and the rows in it."""
+    _, sigma, vt = np.linalg.svd(rows, full_matrices=False)
+    basis = vt[: int(np.sum(sigma > 1e-8 * sigma[0]))]  # exact zeros against numbers of order one
+    return basis, rows @ basis.T
+
+
+def channels_of(spec: ACESpec, block: Block) -> np.ndarray:
+    """Indices of the channels that the functions of a block meet, (z, n, m)."""
+    t = tables(spec)
+    table = np.empty((len(spec.elements), block.n_max, 2 * block.l + 1), int)
+    met = np.flatnonzero((t.channels[:, 2] == block.l) & (t.channels[:, 1] <= block.n_max))
+    z, n, _, m = t.channels[met].T
+    table[z, n - 1, m + block.l] = met
     return table
 
 
-def adjoint_weights(spec: ACESpec, base: jnp.ndarray) -> jnp.ndarray:
-    """W, shape (n_entries, n_atoms): dB_k/dA_v at every site; base is A with the unit channel."""
-    a = adjoint_tables(spec)
-    product = jnp.ones_like(base[:1])
-    for column in a.products.T:
-        product = product * base[column]
-    parts = [
-        sum(b.values[:, lane, None] * product[b.terms[:, lane]] for lane in range(b.terms.shape[1]))
-        for b in a.buckets
+def block_functions(spec: ACESpec, q: jnp.ndarray) -> list[jnp.ndarray]:
+    """Q of every block, (n, 2l+1, n_q), of all entries (n_entries, n)."""
+    by_site = q.T
+    return [
+        by_site[:, b.entries].reshape(-1, 2 * b.l + 1, b.n_q) for b in adjoint_tables(spec).blocks
     ]
-    return jnp.concatenate(parts)[a.order]
 
 
-def slot_sums(spec: ACESpec, slots: jnp.ndarray) -> jnp.ndarray:
-    """Slots (…, n_slots) added up to functions (…, n_many_body)."""
-    padded = jnp.concatenate([slots, jnp.zeros_like(slots[..., :1])], axis=-1)
-    return sum(padded[..., lane] for lane in adjoint_tables(spec).slots_of.T)
+def rows_of(spec: ACESpec, parts: list[jnp.ndarray]) -> jnp.ndarray:
+    """Rows (…, n_many_body) of the Y of every block, each (…, z, n, q)."""
+    a = adjoint_tables(spec)
+    y = jnp.concatenate([p.reshape(*p.shape[:-3], -1) for p in parts], axis=-1)
+    return sum(
+        share * y[..., slot] for slot, share in zip(a.slots.T, jnp.asarray(a.shares.T), strict=True)
+    )

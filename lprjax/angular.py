@@ -6,9 +6,10 @@ functions: Y_1 = sqrt(3/4pi) (y, z, x); order l = 0 … l_max, m = -l … l, ind
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from math import comb, factorial, pi, sqrt
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -67,37 +68,42 @@ def _polynomials(l_max: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _monomials(unit: jnp.ndarray, l_max: int) -> jnp.ndarray:
-    """All x^a y^b z^c that the harmonics up to l_max need, (..., n_monomials)."""
+    """All x^a y^b z^c that the harmonics up to l_max need, (n_monomials, ...)."""
     exponents, _ = _polynomials(l_max)
     powers = [jnp.ones_like(unit)]
     for _ in range(l_max):
         powers.append(powers[-1] * unit)
-    powers = jnp.stack(powers, axis=-1)  # (..., 3, l_max + 1)
+    powers = jnp.stack(powers)  # (l_max + 1, 3, ...)
     x, y, z = exponents.T
-    return powers[..., 0, x] * powers[..., 1, y] * powers[..., 2, z]
+    return powers[x, 0] * powers[y, 1] * powers[z, 2]
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def spherical_harmonics(unit: jnp.ndarray, l_max: int) -> jnp.ndarray:
-    """Real spherical harmonics of unit vectors, Y_lm, shape (..., (l_max+1)^2).
+    """Real spherical harmonics of unit vectors, Y_lm, shape ((l_max+1)^2, ...).
 
-    unit: (..., 3), dimensionless, |unit| = 1. Off the sphere the value is that of the homogeneous
+    unit: (3, ...), dimensionless, |unit| = 1. Off the sphere the value is that of the homogeneous
     polynomial r^l Y_lm; derivatives of R(r) Y_lm(r/|r|) are right because they pass through r/|r|.
     """
     _, matrix = _polynomials(l_max)
-    return _monomials(unit, l_max) @ matrix[:, 0]
+    return jnp.tensordot(matrix[:, 0].T, _monomials(unit, l_max), 1)
 
 
-def spherical_harmonics_and_slopes(
-    unit: jnp.ndarray, r: jnp.ndarray, l_max: int
+@spherical_harmonics.defjvp
+def _spherical_harmonics_jvp(l_max, primals, tangents):
+    """By the gradients themselves: reverse mode then takes one product instead of a chain."""
+    values, gradients = spherical_harmonics_and_gradients(*primals, l_max)
+    return values, jnp.sum(gradients * tangents[0][:, None], axis=0)
+
+
+def spherical_harmonics_and_gradients(
+    unit: jnp.ndarray, l_max: int
 ) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Y_lm(r/|r|) and its gradient with respect to the vector, (..., 3, (l_max+1)^2) in 1/Å.
+    """Y_lm, ((l_max+1)^2, ...), and the gradients of the homogeneous polynomials r^l Y_lm at u.
 
-    grad Y = (1 - u u^T) g / r, with g the gradient of the homogeneous polynomial at u = r/|r|.
-    unit: (..., 3); r: (...) in Å.
+    unit: u, (3, ...). Returns the gradients as (3, (l_max+1)^2, ...), dimensionless.
     """
     _, matrix = _polynomials(l_max)
-    values = _monomials(unit, l_max) @ matrix.reshape(len(matrix), -1)
-    values = values.reshape(*unit.shape[:-1], *matrix.shape[1:])
-    gradient = values[..., 1:, :]
-    radial = jnp.sum(unit[..., None] * gradient, axis=-2, keepdims=True)
-    return values[..., 0, :], (gradient - unit[..., None] * radial) / r[..., None, None]
+    found = jnp.tensordot(matrix.reshape(len(matrix), -1).T, _monomials(unit, l_max), 1)
+    found = found.reshape(*matrix.shape[1:], *unit.shape[1:])
+    return found[0], found[1:]

@@ -13,10 +13,14 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
-from lprjax.structures import Labels, Structure, check_labels, from_ase, to_ase
-
-# Voigt order xx, yy, zz, yz, xz, xy (ASE) -> index into the six numbers.
-_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+from lprjax.structures import (
+    VOIGT_TENSOR,
+    Labels,
+    Structure,
+    check_labels,
+    from_ase,
+    to_ase,
+)
 
 # Columns that extended XYZ, or ASE in reading it, gives a meaning to.
 _EXTXYZ_TAKEN = ("species", "pos", "forces", "symbols", "positions", "numbers", "Z", "move_mask")
@@ -27,7 +31,7 @@ def _labels_of(atoms: Atoms) -> Labels:
     virial = atoms.info.get("virial")
     if results.get("stress") is not None:
         stress = np.asarray(results["stress"], dtype=np.float64)
-        stress = stress[_VOIGT] if stress.shape == (6,) else stress
+        stress = stress[VOIGT_TENSOR] if stress.shape == (6,) else stress
         if atoms.cell.rank < 3:
             raise ValueError(
                 f"a stress came with a cell of zero volume, {np.array(atoms.cell).tolist()}: "
@@ -111,7 +115,7 @@ def _extxyz_frame(structure: Structure, labels: Labels | None, extra: dict[str, 
     if "energy" in results:
         info.append(f"energy={numbers(results['energy'])}")
     if "stress" in results:
-        info.append(f'stress="{numbers(results["stress"][_VOIGT])}"')
+        info.append(f'stress="{numbers(results["stress"][VOIGT_TENSOR])}"')
     info.append(f'pbc="{" ".join("FT"[flag] for flag in structure.pbc)}"')
     rows = zip(atoms.symbols, *columns.values(), strict=True)
     lines = [" ".join([symbol, *map(numbers, row)]) for symbol, *row in rows]

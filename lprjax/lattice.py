@@ -16,12 +16,10 @@ from ase import units
 
 from lprjax.neighbours import build_graph, moved
 from lprjax.observables import as_argument, cutoff_of
-from lprjax.structures import Structure, require_x64
+from lprjax.structures import VOIGT, Structure, require_x64
 
 GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/A^3 times this is in GPa
 RUNAWAY = math.log(4.0 / 3.0)  # a crystal that grows or shrinks by more has no equilibrium nearby
-
-_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class Equilibrium(NamedTuple):
@@ -179,7 +177,7 @@ def _strain_derivatives(potential, graph):
 def _symmetric(voigt):
     """The symmetric tensor (3, 3) of six numbers with engineering shears."""
     basis = np.zeros((6, 3, 3))
-    for k, (i, j) in enumerate(_VOIGT):
+    for k, (i, j) in enumerate(VOIGT):
         basis[k, i, j] = basis[k, j, i] = 1.0 if i == j else 0.5
     return jnp.tensordot(voigt, jnp.asarray(basis), axes=1)
 

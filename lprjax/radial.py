@@ -11,13 +11,20 @@ Conventions (those of ACEpotentials, except for the power of the cutoff, which i
 Every function and its first `power - 1` derivatives vanish at the cutoff. Force constants are
 second and third-order elastic constants third derivatives, so the default power 4 keeps both
 continuous when a neighbour crosses the cutoff.
+
+The polynomials and their slopes are two matrix products with the Chebyshev polynomials of t, which
+double in number with every array operation; n is the first axis.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from math import exp, lgamma, log
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.polynomial import chebyshev
 
 CORE_POWER = 2  # many-body functions vanish as (1+t)^2 ~ r^8 at r = 0, where Y_lm is undefined
 
@@ -34,9 +41,10 @@ def agnesi(r: jnp.ndarray, r0: float, p: int, q: int) -> jnp.ndarray:
     return 1.0 / (1.0 + a * s**q / (1.0 + s ** (q - p)))
 
 
-def _jacobi(t: jnp.ndarray, alpha: int, beta: int, n_max: int) -> jnp.ndarray:
-    """Jacobi polynomials P_0 … P_{n_max-1}, orthonormal for (1-t)^alpha (1+t)^beta on [-1, 1]."""
-    values = [jnp.ones_like(t), (alpha + 1) + (alpha + beta + 2) * (t - 1) / 2]
+def _jacobi(t: np.ndarray, alpha: int, beta: int, n_max: int) -> np.ndarray:
+    """Jacobi polynomials P_0 … P_{n_max-1}, (..., n_max), orthonormal for (1-t)^alpha (1+t)^beta on
+    [-1, 1], by their recurrence on the host."""
+    values = [np.ones_like(t), (alpha + 1) + (alpha + beta + 2) * (t - 1) / 2]
     for n in range(2, n_max):
         c = 2 * n + alpha + beta
         scale = 2 * n * (n + alpha + beta) * (c - 2)
@@ -44,7 +52,7 @@ def _jacobi(t: jnp.ndarray, alpha: int, beta: int, n_max: int) -> jnp.ndarray:
         back = 2 * (n + alpha - 1) * (n + beta - 1) * c / scale
         values.append((slope * t + shift) * values[-1] - back * values[-2])
     norms = [_jacobi_norm(n, alpha, beta) for n in range(n_max)]
-    return jnp.stack(values[:n_max], axis=-1) / jnp.asarray(norms, t.dtype)
+    return np.stack(values[:n_max], axis=-1) / norms
 
 
 def _jacobi_norm(n: int, alpha: int, beta: int) -> float:
@@ -53,6 +61,37 @@ def _jacobi_norm(n: int, alpha: int, beta: int) -> float:
     log_square += lgamma(n + alpha + 1) + lgamma(n + beta + 1)
     log_square -= lgamma(n + alpha + beta + 1) + lgamma(n + 1)
     return exp(log_square / 2)
+
+
+@cache
+def _jacobi_in_chebyshev(alpha: int, beta: int, n_max: int) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices (n_max, n_max) that make P_n and dP_n/dt of T_0 … T_{n_max-1}."""
+    nodes = np.cos(np.pi * (np.arange(n_max) + 0.5) / n_max)
+    # at Chebyshev's own nodes the interpolation is orthogonal up to scale: no digits are lost
+    values = np.linalg.solve(
+        chebyshev.chebvander(nodes, n_max - 1), _jacobi(nodes, alpha, beta, n_max)
+    )
+    slopes = np.zeros_like(values)
+    if n_max > 1:
+        slopes[:-1] = chebyshev.chebder(values)
+    return values.T, slopes.T
+
+
+def _chebyshev(t: jnp.ndarray, n_max: int) -> jnp.ndarray:
+    """T_0 … T_{n_max-1} of t, (n_max, ...), doubled by T_{m+k} = 2 T_m T_k - T_{m-k}."""
+    values = jnp.stack([jnp.ones_like(t), t])
+    while len(values) < n_max:
+        last, k = values[-1:], values[1:]
+        values = jnp.concatenate([values, 2.0 * last * k - values[-2::-1]])
+    return values[:n_max]
+
+
+def _with_slopes(parts, r: jnp.ndarray, alpha: int, beta: int, n_max: int):
+    """P_{n-1}(t) e and its derivative in r, where parts(r) is the pair t, e."""
+    (t, e), (t_slope, e_slope) = jax.jvp(parts, (r,), (jnp.ones_like(r),))
+    powers = _chebyshev(t, n_max)
+    p, p_slope = (jnp.tensordot(m, powers, 1) for m in _jacobi_in_chebyshev(alpha, beta, n_max))
+    return p * e[None], p_slope * (e * t_slope)[None] + p * e_slope[None]
 
 
 def _transformed(r: jnp.ndarray, r0: float, r_cut: float, p: int, q: int) -> jnp.ndarray:
@@ -64,21 +103,29 @@ def _transformed(r: jnp.ndarray, r0: float, r_cut: float, p: int, q: int) -> jnp
 
 def many_body_radial(
     r: jnp.ndarray, *, r0: float, r_cut: float, n_max: int, power: int
-) -> jnp.ndarray:
-    """Radial functions R_n of the one-particle basis, shape (..., n_max); r in Å, r > 0.
+) -> tuple[jnp.ndarray, jnp.ndarray]:
+    """Radial functions R_n of the one-particle basis and dR_n/dr (1/Å), each (n_max, ...).
 
-    R_n = P_{n-1}(t) (1-t)^power (1+t)^2, Agnesi (p, q) = (2, 4), orthonormal in t.
+    R_n = P_{n-1}(t) (1-t)^power (1+t)^2, Agnesi (p, q) = (2, 4), orthonormal in t. r in Å, r > 0.
     """
-    t = _transformed(r, r0, r_cut, 2, 4)
-    envelope = (1.0 - t) ** power * (1.0 + t) ** CORE_POWER
-    return _jacobi(t, 2 * power, 2 * CORE_POWER, n_max) * envelope[..., None]
+
+    def parts(r):
+        t = _transformed(r, r0, r_cut, 2, 4)
+        return t, (1.0 - t) ** power * (1.0 + t) ** CORE_POWER
+
+    return _with_slopes(parts, r, 2 * power, 2 * CORE_POWER, n_max)
 
 
-def pair_radial(r: jnp.ndarray, *, r0: float, r_cut: float, n_max: int, power: int) -> jnp.ndarray:
-    """Radial functions of the separate pair basis, shape (..., n_max); r in Å, r > 0.
+def pair_radial(
+    r: jnp.ndarray, *, r0: float, r_cut: float, n_max: int, power: int
+) -> tuple[jnp.ndarray, jnp.ndarray]:
+    """Radial functions of the separate pair basis and their slopes (1/Å), each (n_max, ...).
 
-    P_{n-1}(t) (r0/r) (1 - r/r_cut)^power, Agnesi (1, 3): repulsive as 1/r towards the core.
+    P_{n-1}(t) (r0/r) (1 - r/r_cut)^power, Agnesi (1, 3): repulsive as 1/r towards the core. r in Å.
     """
-    t = _transformed(r, r0, r_cut, 1, 3)
-    envelope = r0 / r * (1.0 - jnp.minimum(r, r_cut) / r_cut) ** power
-    return _jacobi(t, 2 * power, 0, n_max) * envelope[..., None]
+
+    def parts(r):
+        t = _transformed(r, r0, r_cut, 1, 3)
+        return t, r0 / r * (1.0 - jnp.minimum(r, r_cut) / r_cut) ** power
+
+    return _with_slopes(parts, r, 2 * power, 0, n_max)

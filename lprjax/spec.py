@@ -23,6 +23,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from lprjax.coupling import symmetric_invariants
+from lprjax.products import Sums, sums
 
 L_WEIGHT = 1.5  # total degree of a function: sum over its factors of n + L_WEIGHT l
 
@@ -170,6 +171,11 @@ class Tables:
         self.term_function = np.array(k_of)  # (T,)
         self.term_channels = np.array(products)  # (T, order), padded with the unit channel
         self.term_value = np.array(values)  # (T,)
+
+    @cached_property
+    def sums(self) -> Sums:
+        """The many-body functions as sums of products of channels."""
+        return sums(self.n_many_body, self.term_function, self.term_channels, self.term_value)
 
     @cached_property
     def halves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -22,6 +22,9 @@ from ase.data import atomic_numbers, chemical_symbols
 
 Pbc = tuple[bool, bool, bool]
 
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx, yy, zz, yz, xz, xy
+VOIGT_TENSOR = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # the symmetric tensor of those six
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,10 +13,10 @@ import lprjax
 
 ROOT = Path(__file__).parents[1]
 ROOMS = """
-    structures extxyz neighbours radial angular coupling spec ace adjoint references observables
-    predictions design factors assembly fit rigidity posterior selection kernels networks dynamics
-    krylov seminorm lattice phonons relax defects point_defects farfield moves response implicit
-    bounds budget
+    structures extxyz neighbours radial angular coupling products spec ace adjoint references
+    observables predictions design factors sharding assembly fit rigidity posterior selection
+    kernels networks dynamics krylov seminorm lattice phonons relax defects point_defects
+    farfield moves response implicit bounds budget
 """.split()
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "lprjax").rglob("*.py"))
 MODULES = [path for path in FILES if path != Path("lprjax/__init__.py")]
