@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from lprjax.neighbours import Graph, check_reach
 from lprjax.radial import many_body_radial, pair_radial
 from lprjax.spec import ACESpec, Tables, tables
 from lprjax.structures import require_x64
+
+CHUNK = 128  # sites whose energies are made at a time
 
 
 def species_one_hot(spec: ACESpec, species: jnp.ndarray) -> jnp.ndarray:
@@ -53,16 +56,29 @@ def _radial_functions_jvp(spec, primals, tangents):
     return values, tuple(slope * tangents[0][None] for slope in slopes)
 
 
-def atomic_base(spec: ACESpec, graph: Graph) -> tuple[jnp.ndarray, jnp.ndarray]:
+class Sites(NamedTuple):
+    """What the site functions of n atoms depend on."""
+
+    edges: jax.Array  # (n, K, 3) Å
+    edge_mask: jax.Array  # (n, K)
+    others: jax.Array  # (n, K) atomic numbers of the neighbours
+
+
+def sites_of(graph: Graph) -> Sites:
+    """The surroundings of every atom."""
+    return Sites(graph.vectors(), graph.edge_mask, graph.species[graph.neighbours])
+
+
+def atomic_base(spec: ACESpec, sites: Sites) -> tuple[jnp.ndarray, jnp.ndarray]:
     """A, shape (V + 1, n) with the unit channel last, and pair sums (n_elements * n_max, n).
 
     Atoms are the last axis from here on: products gather whole rows.
     """
-    vectors = jnp.moveaxis(graph.vectors(), -1, 0)
+    vectors = jnp.moveaxis(sites.edges, -1, 0)
     r = jnp.sqrt(jnp.sum(vectors**2, axis=0))
-    radial, pair = radial_functions(spec, r, graph.edge_mask)
+    radial, pair = radial_functions(spec, r, sites.edge_mask)
     angular = spherical_harmonics(vectors / r[None], tables(spec).l_max)
-    one_hot = species_one_hot(spec, graph.species[graph.neighbours])
+    one_hot = species_one_hot(spec, sites.others)
     by_species = jnp.moveaxis(one_hot, -1, 0)[:, None] * radial[None]  # (z, n_max, n, K)
     grid = jnp.einsum("znis,yis->znyi", by_species, angular)
     z, n, l, m = tables(spec).channels.T
@@ -70,6 +86,21 @@ def atomic_base(spec: ACESpec, graph: Graph) -> tuple[jnp.ndarray, jnp.ndarray]:
     pairs = jnp.einsum("isz,nis->zni", one_hot, pair)
     unit = jnp.ones((1, base.shape[1]))
     return jnp.concatenate([base, unit]), pairs.reshape(-1, pairs.shape[-1])
+
+
+def _in_chunks(of_sites, sites: Sites) -> jnp.ndarray:
+    """of_sites(sites) (n, …), a chunk at a time where atoms are many, so that what is made for them
+    stays in the cache; made anew to be differentiated, so that memory does not grow with them."""
+    n, size = len(sites.edges), CHUNK if jax.default_backend() == "cpu" else 128 * CHUNK
+    if n <= 2 * size:
+        return of_sites(sites)
+
+    def chunks(x):  # the last site, repeated, fills the last one
+        padding = [(0, -n % size)] + [(0, 0)] * (x.ndim - 1)
+        return jnp.pad(x, padding, mode="edge").reshape(-1, size, *x.shape[1:])
+
+    found = jax.lax.map(jax.checkpoint(of_sites), jax.tree.map(chunks, sites))
+    return found.reshape(-1, *found.shape[2:])[:n]
 
 
 def half_products(spec: ACESpec, base: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
@@ -82,7 +113,7 @@ def half_products(spec: ACESpec, base: jnp.ndarray) -> tuple[jnp.ndarray, jnp.nd
 def _site_functions(spec: ACESpec, graph: Graph) -> jnp.ndarray:
     """B_k(i) of each atom's own species, (n_functions, n)."""
     t = tables(spec)
-    base, pairs = atomic_base(spec, graph)
+    base, pairs = atomic_base(spec, sites_of(graph))
     constant = jnp.ones((int(spec.constant), base.shape[1]))
     return jnp.concatenate([t.sums(base), pairs, constant])
 
@@ -151,13 +182,17 @@ class LinearPotential(OnBasis):
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
-        t = tables(self.spec)
         own = species_one_hot(self.spec, graph.species)
-        base, pairs = atomic_base(self.spec, graph)
+        by_centre = _in_chunks(self._by_centre, sites_of(graph))
+        return jnp.sum(own * (by_centre + self.reference_energies[None, :]), axis=-1)
+
+    def _by_centre(self, sites: Sites) -> jax.Array:
+        """What every site would have for an energy if its atom were of each element, (n, …)."""
+        t = tables(self.spec)
+        base, pairs = atomic_base(self.spec, sites)
         left, right = half_products(self.spec, base)
         blocks = self.coefficients.reshape(len(self.spec.elements), t.n_functions)
-        energies = jnp.stack([_site_energy(t, c, left, right, pairs) for c in blocks], axis=-1)
-        return jnp.sum(own * (energies + self.reference_energies[None, :]), axis=-1)
+        return jnp.stack([_site_energy(t, c, left, right, pairs) for c in blocks], axis=-1)
 
 
 def _site_energy(t: Tables, c: jnp.ndarray, left, right, pairs) -> jnp.ndarray:

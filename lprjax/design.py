@@ -30,6 +30,7 @@ from lprjax.ace import (
     atomic_base,
     check_graph,
     radial_functions_and_slopes,
+    sites_of,
     species_one_hot,
 )
 from lprjax.adjoint import Block, adjoint_tables, block_functions, channels_of, rows_of
@@ -229,7 +230,7 @@ def _surroundings(spec, graph, index, neighbours, edges, edge_mask) -> _Atoms:
 @partial(jax.jit, static_argnums=0)
 def _first_order(spec: ACESpec, graph: Graph):
     """Rows of all first-order kinds: energy (C,), forces (n, 3, C), virial (3, 3, C)."""
-    base, pairs = atomic_base(spec, graph)
+    base, pairs = atomic_base(spec, sites_of(graph))
     functions = block_functions(spec, adjoint_tables(spec).q(base))
 
     def make(atoms):
@@ -263,7 +264,7 @@ def _force_constants(spec: ACESpec, graph: Graph, atoms: jax.Array) -> jnp.ndarr
     axes, vectors = jnp.arange(3), graph.vectors()
 
     def functions(positions):
-        base, _ = atomic_base(spec, moved(graph, positions))
+        base, _ = atomic_base(spec, sites_of(moved(graph, positions)))
         return block_functions(spec, adjoint_tables(spec).q(base))
 
     still = functions(graph.positions)
