@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from itertools import combinations
 
 import jax
 import jax.numpy as jnp
@@ -183,19 +184,38 @@ def build_graph(
     )
 
 
-def build_graphs(structures: Sequence[Structure], r_cut: float) -> list[Graph]:
-    """The graphs of a whole data set, all of one shape: what is compiled for one serves all.
+def build_graphs(structures: Sequence[Structure], r_cut: float, *, shapes: int = 1) -> list[Graph]:
+    """The graphs of a data set, or of a sweep over cells, of one shape: what is compiled for one
+    serves all.
 
-    n is the largest number of atoms, K the largest number of neighbours, rounded up to eights.
-    Raises ValueError for no structures, and as `build_graph`.
+    shapes: how many shapes there may be; more of them pad cells of different sizes less. Cells are
+    put together by size, so that atoms of padding are fewest. In each shape n is the largest
+    number of atoms, K the largest number of neighbours, rounded up to eights.
+    Raises ValueError for no structures or shapes, and as `build_graph`.
     """
-    if not structures:
-        raise ValueError("no structures arrived; wanted at least one.")
+    if not structures or shapes < 1:
+        what = "no structures" if not structures else f"shapes = {shapes}"
+        raise ValueError(f"{what} arrived; wanted at least one.")
     graphs = [build_graph(structure, r_cut) for structure in structures]
-    n = max(structure.n_atoms for structure in structures)
-    most = max(int(np.sum(np.asarray(graph.edge_mask), axis=1).max()) for graph in graphs)
-    k = 8 * max(1, -(-most // 8))
-    return [_resized(graph, n, k) for graph in graphs]
+    sizes = np.array([structure.n_atoms for structure in structures])
+    most = np.array([int(graph.neighbour_counts().max()) for graph in graphs])
+    shape_of = np.searchsorted(_largest_of_each(sizes, shapes), sizes)
+    resized = {}
+    for shape in np.unique(shape_of):
+        mine = np.flatnonzero(shape_of == shape)
+        n, k = int(sizes[mine].max()), 8 * max(1, -(-int(most[mine].max()) // 8))
+        resized |= {i: _resized(graphs[i], n, k) for i in mine}
+    return [resized[i] for i in range(len(graphs))]
+
+
+def _largest_of_each(sizes: np.ndarray, shapes: int) -> np.ndarray:
+    """The largest size of each of at most `shapes` groups, ascending, with the least padding."""
+    distinct, counts = np.unique(sizes, return_counts=True)
+    upto = np.cumsum(counts)
+    cuts = combinations(range(len(distinct) - 1), min(shapes, len(distinct)) - 1)
+    last = np.array([(*cut, len(distinct) - 1) for cut in cuts])
+    padded = np.sum(distinct[last] * np.diff(upto[last], axis=1, prepend=0), axis=1)
+    return distinct[last[np.argmin(padded)]]
 
 
 def _resized(graph: Graph, n: int, k: int) -> Graph:

@@ -1,6 +1,7 @@
 """Graphs against a brute-force search over images and against ASE; padding; the errors."""
 
 import dataclasses
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -323,6 +324,28 @@ def test_a_data_set_has_one_shape():
         jax.tree.map(np.testing.assert_array_equal, graph, alone)
     with pytest.raises(ValueError, match="no structures"):
         build_graphs([], R_CUT)
+    with pytest.raises(ValueError, match="shapes = 0"):
+        build_graphs(data, R_CUT, shapes=0)
+
+
+def test_a_sweep_shares_few_shapes_with_the_least_padding():
+    """All ways to part the sizes are tried by hand; each graph is still that of its structure."""
+    sizes = (1, 2, 3, 4, 5, 1, 6)
+    cells = [supercell(simple_cubic("W", 3.0), (m, 1, 1)) for m in sizes]
+    for shapes in (1, 2, 3, 9):
+        graphs = build_graphs(cells, R_CUT, shapes=shapes)
+        found = [len(graph.positions) for graph in graphs]
+        assert len(set(found)) <= shapes
+        every = [set(part) for part in product(sorted(set(sizes)), repeat=min(shapes, 3))]
+        least = min(
+            sum(min(n for n in part if n >= m) for m in sizes)
+            for part in every
+            if max(part) == max(sizes)
+        )
+        assert sum(found) == least if shapes <= 3 else found == list(sizes)
+        for cell, graph in zip(cells, graphs, strict=True):
+            alone = build_graph(cell, R_CUT, n_atoms=len(graph.positions), n_neighbours=24)
+            jax.tree.map(np.testing.assert_array_equal, graph, alone)
 
 
 def test_overlapping_atoms_are_named_also_across_the_boundary():
