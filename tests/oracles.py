@@ -1,13 +1,19 @@
-"""Slow, obviously right twins of the basis: plain NumPy and SciPy, no tables and no tricks."""
+"""Slow, obviously right twins: of the basis in plain NumPy and SciPy, no tables and no tricks; of
+potentials over all edges at once, in JAX for the sake of their derivatives."""
 
 from __future__ import annotations
 
 from itertools import combinations_with_replacement, product
 from math import ceil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import eval_jacobi, sph_harm_y
 
+from lprjax import ace
+from lprjax.neighbours import moved
+from lprjax.references.eam import ZHOU_2004, embedding_energy
 from lprjax.spec import ACESpec, Channel, tables
 from lprjax.structures import Structure
 
@@ -132,6 +138,21 @@ def site_basis(spec: ACESpec, structure: Structure) -> np.ndarray:
     return blocks.reshape(structure.n_atoms, -1)
 
 
+def rows(spec: ACESpec, graph):
+    """(energy, forces, virial) rows as the dense Jacobian of the summed site basis, column by
+    column in the positions and the strain: the plain formulation of `design.design_rows`."""
+
+    def total(positions, strain):
+        deformation = jnp.eye(3) + strain
+        strained = moved(graph, positions @ deformation.T, graph.cell @ deformation.T)
+        return jnp.sum(ace.site_basis(spec, strained), axis=0)
+
+    at = graph.positions, jnp.zeros((3, 3))
+    slopes = jax.jit(jax.jacfwd(total, (0, 1)))(*at)
+    forces, virial = (-jnp.moveaxis(slope, 0, -1) for slope in slopes)
+    return total(*at), forces, virial
+
+
 def column_names(spec: ACESpec) -> list[tuple]:
     """(centre, factors) of every column of the design: symbols in place of species indices."""
     t, symbol = tables(spec), spec.elements
@@ -192,3 +213,49 @@ def prior(spec: ACESpec, power: float) -> np.ndarray:
     return np.array(
         [sum(cost[kind](*f) ** power for f in factors) for _, kind, *factors in column_names(spec)]
     )
+
+
+def zhou_sites(graph, r_cut: float):
+    """Zhou EAM site energies (n,) of any species, straight from the paper: all edges
+    at once, the embedding in every element."""
+    table = [ZHOU_2004[e] for e in ZHOU_2004]
+    of_number = np.zeros(119, dtype=int)
+    of_number[[p.number for p in table]] = np.arange(len(table))
+    kind = jnp.asarray(of_number)[graph.species]
+    r = jnp.linalg.norm(graph.vectors(), axis=-1)
+    mask = graph.edge_mask & (r < r_cut)
+    r = jnp.where(mask, r, 2.5)
+
+    def edge(name, kinds):
+        return jnp.asarray([getattr(p, name) for p in table])[kinds]
+
+    def pair_functions(kinds):
+        s = r / edge("re", kinds)
+        g = jnp.exp(-edge("beta", kinds) * (s - 1)) / (1 + (s - edge("lam", kinds)) ** 20)
+        h = jnp.exp(-edge("alpha", kinds) * (s - 1)) / (1 + (s - edge("kappa", kinds)) ** 20)
+        return edge("fe", kinds) * g, edge("A", kinds) * h - edge("B", kinds) * g
+
+    here = jnp.broadcast_to(kind[:, None], r.shape)
+    (f_a, phi_a), (f_b, phi_b) = pair_functions(here), pair_functions(kind[graph.neighbours])
+    pair = jnp.where(mask, f_b / f_a * phi_a + f_a / f_b * phi_b, 0.0)
+    density = jnp.sum(jnp.where(mask, f_b, 0.0), axis=1)
+    embedding = jnp.stack([embedding_energy(p, density) for p in table], axis=1)
+    chosen = jnp.take_along_axis(embedding, kind[:, None], axis=1)[:, 0]
+    return jnp.where(graph.atom_mask, chosen + 0.25 * jnp.sum(pair, axis=1), 0.0)
+
+
+def silicon_sites(graph):
+    """Stillinger–Weber site energies (n,) by explicit pairs of neighbours, (n, K, K) of them."""
+    epsilon, sigma, a, lam, gamma = 2.1683, 2.0951, 1.8, 21.0, 1.2
+    vectors = graph.vectors() / sigma
+    x = jnp.linalg.norm(vectors, axis=-1)
+    mask = graph.edge_mask & (x < a)
+    x = jnp.where(mask, x, 1.0)
+    soft = jnp.where(mask, jnp.exp(gamma / (x - a)), 0.0)
+    pair = 7.049556277 * (0.6022245584 / x**4 - 1) * jnp.exp(1 / (x - a))
+    cosines = jnp.sum(vectors[:, :, None] * vectors[:, None], axis=-1) / x[:, :, None] / x[:, None]
+    angles = soft[:, :, None] * soft[:, None] * (cosines + 1 / 3) ** 2
+    different = jnp.asarray(np.triu(np.ones(angles.shape[1:]), 1))[None]
+    energies = 0.5 * jnp.sum(jnp.where(mask, pair, 0.0), axis=1)
+    energies += lam * jnp.sum(angles * different, axis=(1, 2))
+    return jnp.where(graph.atom_mask, epsilon * energies, 0.0)
