@@ -20,6 +20,9 @@ RCOND = 1e-12
 """Relative accuracy to which design rows are taken to be known, rounding included: a singular
 value of the column-equilibrated factor below RCOND times the largest counts as zero."""
 
+_SWEEPS, _MARGIN = 8, 30.0  # of the estimate of rank
+_PANEL = 64  # columns
+
 
 class Factor(NamedTuple):
     """What a least-squares problem in K unknowns keeps of its rows X (r, K) and targets y (r,).
@@ -85,7 +88,7 @@ def extend(factor: Factor, rows, targets, *, block_rows: int | None = None) -> F
     one shape is compiled for each K. Rows may be a memory map: a block at a time is read.
 
     factor: of K columns. rows: X (r, K) float64, any r >= 0. targets: y (r,) float64.
-    block_rows: rows in a block, by default max(4 (K + 1), 256); smaller wastes less on few rows.
+    block_rows: rows in a block, by default `block_size(K)`; smaller wastes less on few rows.
     Raises ValueError for wrong shapes and for NaN or infinity (naming the row), TypeError for
     other number types than float64 and integers, RuntimeError without float64.
     """
@@ -97,17 +100,27 @@ def extend(factor: Factor, rows, targets, *, block_rows: int | None = None) -> F
             f"rows have {rows.shape[1]} columns but the factor has {n}; both must come from one "
             "basis."
         )
-    size = max(4 * (n + 1), 256) if block_rows is None else int(block_rows)
+    size = block_size(n) if block_rows is None else int(block_rows)
     if size < 1:
         raise ValueError(f"block_rows is {block_rows}; it must be at least 1.")
     total = int(factor.n_rows) + rows.shape[0]
     for start in range(0, rows.shape[0], size):
         block, values = rows[start : start + size], targets[start : start + size]
         _check_finite(block, values, start)
-        padded, padded_values = np.zeros((size, n)), np.zeros(size)
-        padded[: len(block)], padded_values[: len(block)] = block, values
-        factor = _fold(factor, padded, padded_values)
+        missing = size - len(block)
+        if missing:
+            block, values = np.pad(block, ((0, missing), (0, 0))), np.pad(values, (0, missing))
+        jax.block_until_ready(factor.triangular)  # or else all blocks wait in memory at once
+        factor = _fold(factor, block, values)
     return factor._replace(n_rows=total)
+
+
+def block_size(n_features: int) -> int:
+    """How many rows to fold at a time into K = n_features columns: max(3 (K + 1), 256).
+
+    A QR of fewer spends itself on the triangle it started from; one of more leaves the cache.
+    """
+    return max(3 * (n_features + 1), 256)
 
 
 def compress(rows, targets, *, block_rows: int | None = None) -> Factor:
@@ -155,6 +168,53 @@ def equilibrate(triangular):
     squares = jnp.sum(jnp.square(triangular), axis=0)
     scale = 1.0 / jnp.sqrt(jnp.where(squares > 0.0, squares, 1.0))
     return triangular * scale[None, :], scale
+
+
+def clearly_full_rank(scaled, rcond):
+    """Whether the smallest singular value of a triangle is well above rcond times the largest.
+
+    Power iteration bounds s_1 from below and inverse iteration s_K from above, here within a
+    factor of K^(1/16) on average; the margin makes the costly and exact way (the SVD, right for
+    every rank) the one taken in doubt.
+    """
+    start = jax.random.normal(jax.random.key(0), scaled.shape[:1])
+
+    def sweep(_, state):
+        up, down, _, _ = state
+        up = scaled.T @ (scaled @ up)
+        half = jax.scipy.linalg.solve_triangular(scaled, down, trans="T")
+        down = jax.scipy.linalg.solve_triangular(scaled, half)
+        grown, shrunk = jnp.linalg.norm(up), jnp.linalg.norm(down)
+        return up / grown, down / shrunk, grown, shrunk
+
+    start = start / jnp.linalg.norm(start)
+    _, _, grown, shrunk = jax.lax.fori_loop(0, _SWEEPS, sweep, (start, start, 0.0, 0.0))
+    return 1.0 / jnp.sqrt(shrunk) > _MARGIN * rcond * jnp.sqrt(grown)
+
+
+def stacked_triangle(triangles):
+    """R of the QR of stacked upper triangles, at a third of the cost of one that ignores zeros.
+
+    Columns go in panels: the rows of a panel, of all triangles, are zero before it, and those
+    further down are zero in it. Diagonal >= 0; jit-able.
+
+    triangles: (m, K, M), upper triangular, m >= 2 and M >= K. Returns (M, M), or (m K, M) if fewer.
+    """
+    n, done = triangles.shape[-1], []
+    carried = jnp.zeros((0, n))
+    for start in range(0, n, _PANEL):
+        stop = min(start + _PANEL, n)
+        new = triangles[:, start:stop, start:].reshape(-1, n - start)
+        rows, width = jnp.concatenate([carried, new]), stop - start
+        reflectors, sizes = jnp.linalg.qr(rows[:, :width], mode="raw")
+        rest = rows[:, width:]
+        if stop < n:
+            rest = jax.lax.linalg.ormqr(reflectors.T, sizes, rest, left=True, transpose=True)
+        top = jnp.concatenate([jnp.triu(reflectors.T[:width]), rest[:width]], axis=1)
+        done.append(jnp.pad(top, ((0, 0), (start, 0))))
+        carried = rest[width:]
+    triangle = jnp.concatenate(done)
+    return positive_diagonal(triangle)[:, None] * triangle
 
 
 def positive_diagonal(triangular):
@@ -213,6 +273,9 @@ def _checked_rows(rows, targets):
 
 def _check_finite(block, values, start):
     for name, array in (("rows", block), ("targets", values[:, None])):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(np.sum(array)):  # one pass and no mask: the common case
+                continue
         finite = np.isfinite(array).all(axis=1)
         if not finite.all():
             raise ValueError(

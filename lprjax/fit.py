@@ -19,7 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from lprjax.factors import RCOND, Factor, as_float64, equilibrate, positive_diagonal
+from lprjax.factors import (
+    RCOND,
+    Factor,
+    as_float64,
+    clearly_full_rank,
+    equilibrate,
+    positive_diagonal,
+    stacked_triangle,
+)
 from lprjax.structures import require_x64
 
 
@@ -30,7 +38,6 @@ class Fit(NamedTuple):
     factor: (K, K) upper triangular R, R^T R = H = sum_k w_k^2 X_k^T X_k + ridge Gamma^2.
     rank: number of singular values of R, its columns scaled to unit norm, above rcond times the
         largest. Less than K: the data leave coefficients undetermined (see `fit`).
-    condition: largest over smallest of those singular values, inf if the smallest is zero.
     rms: for each key of the factors, in their order, the root mean square of X_k c - y_k, without
         the weight, in the units of the targets; NaN if the factor has no rows.
     """
@@ -38,8 +45,13 @@ class Fit(NamedTuple):
     coefficients: jax.Array
     factor: jax.Array
     rank: int
-    condition: float
     rms: OrderedDict  # as a pytree it keeps its order: keys of mixed type cannot be sorted
+
+    @property
+    def condition(self) -> float:
+        """Largest over smallest of those singular values, inf if the smallest is zero: an SVD."""
+        singular = np.linalg.svd(np.asarray(equilibrate(self.factor)[0]), compute_uv=False)
+        return float(singular[0] / singular[-1]) if singular[-1] > 0.0 else math.inf
 
 
 def fit(
@@ -72,19 +84,19 @@ def fit(
     _check_at_least_zero("ridge", ridge)
     _check_at_least_zero("rcond", rcond)
     gamma = _checked_prior(prior, n_features)
-    triangular, target = _triangle(
-        tuple(factors.values()), jnp.array(list(resolved.values())), float(ridge), gamma
+    triangular, target, coefficients, full_rank = _solved(
+        tuple(factors.values()), np.array(list(resolved.values())), float(ridge), gamma, rcond
     )
-    scaled, scale = (np.asarray(x) for x in equilibrate(triangular))
-    singular = np.linalg.svd(scaled, compute_uv=False)
-    rank = int(np.sum(singular > rcond * singular[0]))
-    if rank == n_features:
-        coefficients = solve_triangular(triangular, target)
-    else:
-        coefficients = _least_norm(scaled, scale, np.asarray(target), np.asarray(gamma), rank)
-    condition = float(singular[0] / singular[-1]) if singular[-1] > 0.0 else math.inf
+    rank = n_features
+    if not full_rank:
+        scaled, scale = (np.asarray(x) for x in equilibrate(triangular))
+        u, singular, vt = np.linalg.svd(scaled)
+        rank = int(np.sum(singular > rcond * singular[0]))
+        if rank < n_features:
+            parts = u[:, :rank], singular[:rank], vt
+            coefficients = _least_norm(parts, scale, np.asarray(target), np.asarray(gamma))
     rms = OrderedDict((key, _rms(factor, coefficients)) for key, factor in factors.items())
-    return Fit(coefficients, triangular, rank, condition, rms)
+    return Fit(coefficients, triangular, rank, rms)
 
 
 def solution(factors: Sequence[Factor], weights, ridge=0.0, prior=None):
@@ -144,14 +156,26 @@ def _stacked_triangle(factors, weights, ridge, gamma):
     return jnp.triu(sign[:, None] * triangular), target
 
 
-_triangle = jax.jit(_stacked_triangle)
+@jax.jit
+def _solved(factors, weights, ridge, gamma, rcond):
+    """R, Q^T b and R^-1 Q^T b, from `[A | b]` without Q, and whether the rank is clearly full."""
+    n = len(gamma)
+    stack = [
+        w * jnp.concatenate([f.triangular, f.target[:, None]], axis=1)
+        for w, f in zip(weights, factors, strict=True)
+    ]
+    prior = jnp.eye(n, n + 1) * (jnp.sqrt(ridge) * gamma)[:, None]
+    triangle = stacked_triangle(jnp.stack([*stack, prior]))[:n]
+    triangular, target = triangle[:, :n], triangle[:, n]
+    full_rank = clearly_full_rank(equilibrate(triangular)[0], rcond)
+    return triangular, target, solve_triangular(triangular, target), full_rank
 
 
-def _least_norm(scaled, scale, target, gamma, rank):
+def _least_norm(parts, scale, target, gamma):
     """Among the minimisers of |R c - q| (small singular values cut) the one of least |Gamma c|."""
-    u, singular, vt = np.linalg.svd(scaled)
-    kept = (u[:, :rank].T @ target) / singular[:rank]
-    particular = scale * (vt[:rank].T @ kept)
+    u, singular, vt = parts
+    rank = len(singular)
+    particular = scale * (vt[:rank].T @ ((u.T @ target) / singular))
     null = scale[:, None] * vt[rank:].T
     step = np.linalg.lstsq(gamma[:, None] * null, gamma * particular)[0]
     return jnp.asarray(particular - null @ step)

@@ -17,11 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lprjax.factors import RCOND, as_float64, checked_triangular, compress, equilibrate
+from lprjax.factors import (
+    RCOND,
+    as_float64,
+    checked_triangular,
+    clearly_full_rank,
+    compress,
+    equilibrate,
+)
 from lprjax.structures import require_x64
-
-_SWEEPS = 8
-_MARGIN = 30.0
 
 
 def prediction_rigidity(factor, g, *, rcond: float = RCOND, block: int = 4096):
@@ -133,7 +137,7 @@ def _rigidity(triangular, g, rcond, block):
     scaled, scale = equilibrate(triangular)
     # A decision has no derivative; without stop_gradient the iteration would be differentiated.
     return jax.lax.cond(
-        _clearly_full_rank(jax.lax.stop_gradient(scaled), rcond),
+        clearly_full_rank(jax.lax.stop_gradient(scaled), rcond),
         partial(_full_rank, block=block),
         partial(_any_rank, block=block),
         scaled,
@@ -163,28 +167,6 @@ def _any_rank(scaled, g, rcond, *, block):
         return jnp.where(outside > smallest**2 * inside, 0.0, _reciprocal(inside))
 
     return _blocked(solve, g, block)
-
-
-def _clearly_full_rank(scaled, rcond):
-    """Whether the smallest singular value is well above the cut, from a few triangular solves.
-
-    Power iteration bounds s_1 from below and inverse iteration s_K from above, here within a
-    factor of K^(1/16) on average; the margin makes the costly and exact way (the SVD, right for
-    every rank) the one taken in doubt.
-    """
-    start = jax.random.normal(jax.random.key(0), scaled.shape[:1])
-
-    def sweep(_, state):
-        up, down, _, _ = state
-        up = scaled.T @ (scaled @ up)
-        half = jax.scipy.linalg.solve_triangular(scaled, down, trans="T")
-        down = jax.scipy.linalg.solve_triangular(scaled, half)
-        grown, shrunk = jnp.linalg.norm(up), jnp.linalg.norm(down)
-        return up / grown, down / shrunk, grown, shrunk
-
-    start = start / jnp.linalg.norm(start)
-    _, _, grown, shrunk = jax.lax.fori_loop(0, _SWEEPS, sweep, (start, start, 0.0, 0.0))
-    return 1.0 / jnp.sqrt(shrunk) > _MARGIN * rcond * jnp.sqrt(grown)
 
 
 def _blocked(solve, g, block):

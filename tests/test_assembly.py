@@ -42,8 +42,8 @@ def explicit(kind, value, n):
     if kind == "virial":  # Voigt: xx, yy, zz, yz, xz, xy; one row per off-diagonal pair, their mean
         xx, yy, zz = (value[a, a] for a in range(3))
         return [xx, yy, zz, *((value[a, b] + value[b, a]) / 2 for a, b in ((1, 2), (0, 2), (0, 1)))]
-    indices = product(range(len(PAIR)), range(3), range(n), range(3))
-    return [value[index] for index in indices]
+    indices = product(range(n), range(3), range(len(PAIR)), range(3))
+    return [value[i, a, j, b] for j, a, i, b in indices]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lprjax.factors import _fold, compress, empty, equilibrate, extend, fold, merge, weighed
+from lprjax.factors import (
+    _PANEL,
+    _fold,
+    compress,
+    empty,
+    equilibrate,
+    extend,
+    fold,
+    merge,
+    stacked_triangle,
+    weighed,
+)
 
 K = 6
 RNG = np.random.default_rng(0)
@@ -104,6 +115,20 @@ def test_fold_is_pure_and_counts_the_rows_that_count():
     plain = compress(ROWS[:10], TARGETS[:10], block_rows=16)
     np.testing.assert_allclose(factor.triangular, plain.triangular, atol=EPS * 1e3)
     assert int(factor.n_rows) == 10
+
+
+@pytest.mark.parametrize("n", [1, _PANEL, _PANEL + 1, 2 * _PANEL + 3])
+def test_stacked_triangles_make_one_triangle(n):
+    """Of any number of panels, some triangles zero or of low rank: R^T R = sum_k R_k^T R_k."""
+    rng = np.random.default_rng(n)
+    triangles = np.triu(rng.normal(size=(4, n, n + 1)))
+    triangles[1], triangles[2, n // 2 :] = 0.0, 0.0
+    found = np.asarray(jax.jit(stacked_triangle)(triangles))
+    assert found.shape == (n + 1, n + 1)
+    assert not np.tril(found, -1).any() and (np.diagonal(found) >= 0).all()
+    rows = triangles.reshape(-1, n + 1)
+    assert column_error(found, rows) < EPS
+    np.testing.assert_allclose(np.abs(found), np.abs(np.linalg.qr(rows, mode="r")), atol=1e-12)
 
 
 def test_equilibrate_gives_unit_columns_and_leaves_zero_columns():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lprjax.factors import compress, empty
-from lprjax.fit import Fit, _triangle, fit, resolve_weights, solution
+from lprjax.fit import Fit, _solved, fit, resolve_weights, solution
 
 K = 7
 SIZES = {"energy": 5, ("forces", "bulk"): 40, ("forces", "core"): 31, "virial": 12}
@@ -197,10 +197,10 @@ def test_solution_equals_fit():
 
 def test_a_weight_sweep_compiles_once():
     fit(WELL_FACTORS, WEIGHTS)
-    compiled = _triangle._cache_size()
+    compiled = _solved._cache_size()
     for weight in (0.0, 1.0, 7):
         fit(WELL_FACTORS, {**WEIGHTS, "virial": weight}, ridge=weight)
-    assert _triangle._cache_size() == compiled
+    assert _solved._cache_size() == compiled
 
 
 def test_a_fit_is_a_pytree_though_keys_of_mixed_type_cannot_be_sorted():

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lprjax.factors import compress
+from lprjax.factors import clearly_full_rank, compress
 from lprjax.fit import fit, solution
 from lprjax.rigidity import (
-    _clearly_full_rank,
     component_rigidity,
     local_prediction_rigidity,
     prediction_rigidity,
@@ -194,7 +193,7 @@ def _kahan(n, angle):
     ],
 )
 def test_solves_are_used_only_where_rank_is_beyond_doubt(triangular, clear):
-    assert bool(jax.jit(_clearly_full_rank)(triangular, 1e-12)) is clear
+    assert bool(jax.jit(clearly_full_rank)(triangular, 1e-12)) is clear
 
 
 def test_no_data_and_no_dependence():

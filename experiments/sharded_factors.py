@@ -1,0 +1,152 @@
+"""A data set compressed by many devices or processes, and by one device: equal factors?
+
+    python -m experiments.sharded_factors --devices 8           # this CPU, as eight devices
+    python -m experiments.sharded_factors --processes 2         # two processes on this machine
+    python -m experiments.sharded_factors                       # all GPUs of this machine
+    srun python -m experiments.sharded_factors --distributed    # all GPUs of a SLURM job
+
+Rattled cells of Si with labels of the Stillinger-Weber potential. Each process makes the rows of
+every P-th cell on its own devices; the difference is the largest entry of R - R' in units of its
+column's norm, of q - q' in those of |q|, of all kinds.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.common import Run, finish, start
+from lprjax.assembly import compress_structures
+from lprjax.factors import Factor
+from lprjax.neighbours import Graph, build_graphs
+from lprjax.observables import observe
+from lprjax.references.stillinger_weber import stillinger_weber
+from lprjax.spec import ACESpec
+from lprjax.structures import Labels, diamond, rattled, supercell
+
+BOND = 5.431 * np.sqrt(3) / 4  # Å
+KINDS = ("energy", "forces", "virial")
+
+
+@dataclass(frozen=True)
+class Config:
+    cells: tuple[int, ...] = field(default=(1, 2), metadata={"help": "cubic cells per side"})
+    structures: int = field(default=203, metadata={"help": "how many, of all sizes in turn"})
+    degree: int = field(default=8, metadata={"help": "of the basis"})
+    order: int = field(default=3, metadata={"help": "of the basis"})
+    devices: int = field(default=0, metadata={"help": "of the CPU, per process; 0: what is there"})
+    processes: int = field(default=1, metadata={"help": "to start on this machine"})
+    distributed: bool = field(default=False, metadata={"help": "be one process of a cluster's job"})
+    coordinator: str = field(default="", metadata={"help": "host:port; of a process started here"})
+    rank: int = field(default=0, metadata={"help": "of a process started here"})
+
+    @property
+    def spec(self) -> ACESpec:
+        return ACESpec(("Si",), self.order, self.degree, r_cut=5.5, r0=BOND)
+
+
+def join(config: Config) -> None:
+    """What JAX must know before it looks for devices."""
+    if config.devices:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", config.devices)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if config.distributed:
+        jax.distributed.initialize()  # knows SLURM, Open MPI, Kubernetes and cloud TPUs
+    elif config.coordinator:
+        jax.config.update("jax_platforms", "cpu")
+        jax.distributed.initialize(config.coordinator, config.processes, config.rank)
+
+
+def started(run: Run) -> None:
+    """The processes of this machine, each with its rank, from start to end."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "experiments.sharded_factors", "--results", str(run.results)]
+    command += ["--preset", run.preset, "--coordinator", address]
+    for name in (f.name for f in fields(Config) if f.type is int and f.name != "rank"):
+        command += ["--" + name, str(getattr(run.config, name))]
+    command += ["--cells", *map(str, run.config.cells)]
+    processes = [
+        subprocess.Popen([*command, "--rank", str(r)], stdout=subprocess.DEVNULL if r else None)
+        for r in range(run.config.processes)
+    ]
+    try:
+        for rank, process in enumerate(processes):
+            if process.wait():
+                raise SystemExit(f"process {rank} ended with {process.returncode}")
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def data_set(config: Config) -> list[tuple[Graph, Labels]]:
+    crystals = [supercell(diamond("Si", 5.431), (m,) * 3) for m in config.cells]
+    keys = jax.random.split(jax.random.key(0), config.structures)
+    sizes = np.linspace(0.05, 0.35, config.structures)  # Å, so that energies differ
+    structures = [
+        rattled(crystals[k % len(crystals)], key, size)
+        for k, (key, size) in enumerate(zip(keys, sizes, strict=True))
+    ]
+    graphs = build_graphs(structures, config.spec.r_cut)
+    return [(graph, observe(stillinger_weber(), graph, KINDS)) for graph in graphs]
+
+
+def difference(found: Mapping[str, Factor], wanted: Mapping[str, Factor]) -> float:
+    """The largest of all kinds; infinite where the numbers of rows differ."""
+    worst = [0.0]
+    for kind, other in wanted.items():
+        factor = found[kind]
+        norms = np.linalg.norm(other.triangular, axis=0)
+        worst += [np.max(np.abs(factor.triangular - other.triangular) / np.where(norms, norms, 1))]
+        worst += [np.max(np.abs(factor.target - other.target)) / np.linalg.norm(other.target)]
+        worst += [0.0 if factor.n_rows == other.n_rows else np.inf]
+    return float(max(worst))
+
+
+def timed(spec: ACESpec, samples: Sequence, mesh: jax.sharding.Mesh | None):
+    """The factors, and seconds of the second time: the first compiles."""
+    for _ in range(2):
+        began = time.perf_counter()
+        factors = jax.block_until_ready(compress_structures(spec, samples, KINDS, mesh=mesh))
+    return factors, round(time.perf_counter() - began, 3)
+
+
+PRESETS = {
+    "smoke": Config(cells=(1,), structures=21, degree=5, order=2),
+    "paper": Config(),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
+    """The summary, or None from a process that leaves it to another to print."""
+    run = start("sharded_factors", PRESETS, argv, __doc__)
+    config = run.config
+    if config.processes > 1 and not config.coordinator:
+        return started(run)
+    join(config)
+    mesh = jax.make_mesh((jax.device_count(),), ("devices",))
+    rank, samples = jax.process_index(), data_set(config)
+    share = samples[rank :: jax.process_count()]
+    sharded, seconds_sharded = timed(config.spec, share, mesh)
+    if rank:
+        return None
+    alone, seconds_alone = timed(config.spec, samples, None)
+    summary = {"figure": run.figure, "preset": run.preset, "platform": jax.devices()[0].platform}
+    summary |= {"n_processes": jax.process_count(), "n_devices": jax.device_count()}
+    summary |= {"n_structures": len(samples), "n_columns": config.spec.n_columns}
+    summary |= {"n_rows": {kind: factor.n_rows for kind, factor in alone.items()}}
+    summary |= {"relative_difference": difference(sharded, alone)}
+    summary |= {"seconds_sharded": seconds_sharded, "seconds_alone": seconds_alone}
+    return finish(summary, run.results)
+
+
+if __name__ == "__main__":
+    main()
