@@ -27,6 +27,7 @@ import numpy as np
 from jax import Array
 
 from lprjax.neighbours import Graph, check_reach
+from lprjax.references.environments import Environment, over_sites
 from lprjax.references.species import check_species, poisoned, species_index
 from lprjax.structures import require_x64
 
@@ -120,12 +121,31 @@ class ZhouEAM:
         require_x64()
         self.check(graph)
         index = species_index(graph.species, tuple(p.number for p in self.parameters))
-        r = jnp.linalg.norm(graph.vectors(), axis=-1)
-        mask = graph.edge_mask & (r < self.r_cut)
-        sites = _one_element if len(self.elements) == 1 else _alloy
-        density, pair = sites(self.parameters, index, graph.neighbours, r, mask)
-        energies = embedding_energy(_columns(self.parameters, index), density) + 0.5 * pair
+        if len(self.elements) == 1:
+            energies = over_sites(self._pure, graph)
+        else:
+            species = index.at[graph.neighbours].get(mode="promise_in_bounds")
+            energies = over_sites(self._alloy, graph, index, species)
         return poisoned(jnp.where(graph.atom_mask, energies, 0.0), index)
+
+    def _pure(self, site: Environment) -> Array:
+        """E_i where all atoms are alike."""
+        (p,) = self.parameters
+        mask = site.mask & (site.lengths < self.r_cut)
+        g, h = (_total(x, mask) for x in _decays(p, site.lengths))
+        return embedding_energy(p, p.fe * g) + 0.5 * (p.A * h - p.B * g)
+
+    def _alloy(self, site: Environment, here: Array, there: Array) -> Array:
+        """E_i of an element with index `here` (), among those of indices `there` (K,)."""
+        a, b = _columns(self.parameters, here), _columns(self.parameters, there)
+        mask = site.mask & (site.lengths < self.r_cut)
+        r = jnp.where(mask, site.lengths, 1.0)  # beyond, the ratio of densities may be 0 / 0
+        (g_a, h_a), (g_b, h_b) = _decays(a, r), _decays(b, r)
+        f_a, f_b = a.fe * g_a, b.fe * g_b
+        phi_a, phi_b = a.A * h_a - a.B * g_a, b.A * h_b - b.B * g_b
+        phi = 0.5 * (f_b / f_a * phi_a + f_a / f_b * phi_b)
+        density, pair = (_total(x, mask) for x in (f_b, phi))
+        return embedding_energy(a, density) + 0.5 * pair
 
 
 def zhou_eam(*elements: str, r_cut: float | None = None) -> ZhouEAM:
@@ -164,9 +184,7 @@ def zhou_eam(*elements: str, r_cut: float | None = None) -> ZhouEAM:
 
 
 def _columns(parameters: tuple[ZhouElement, ...], index: Array) -> ZhouElement:
-    """The table's columns, looked up at `index`: scalars for one element, arrays otherwise."""
-    if len(parameters) == 1:
-        return parameters[0]
+    """The table's columns, looked up at `index`: in its shape."""
     return jax.tree.map(lambda *values: jnp.asarray(values)[index], *parameters)
 
 
@@ -179,26 +197,8 @@ def _decays(p: ZhouElement, r: Array) -> tuple[Array, Array]:
     return g, h
 
 
-def _one_element(parameters, index, neighbours, r, mask):
-    """Density and sum of pair energies at each site, (n,) each, where all atoms are alike."""
-    (p,) = parameters
-    g, h = (jnp.sum(jnp.where(mask, x, 0.0), axis=1) for x in _decays(p, r))
-    return p.fe * g, p.A * h - p.B * g
-
-
-def _alloy(parameters, index, neighbours, r, mask):
-    """Density and sum of pair energies at each site, (n,) each, for several elements."""
-    edge = ("re", "fe", "alpha", "beta", "A", "B", "kappa", "lam")
-    table = np.array([[getattr(p, name) for name in edge] for p in parameters])
-    here, there = jnp.asarray(table)[index], jnp.asarray(table)[index[neighbours]]
-    a = parameters[0]._replace(**{name: here[:, None, k] for k, name in enumerate(edge)})
-    b = parameters[0]._replace(**{name: there[:, :, k] for k, name in enumerate(edge)})
-    r = jnp.where(mask, r, 1.0)
-    (g_a, h_a), (g_b, h_b) = _decays(a, r), _decays(b, r)
-    f_a, f_b = a.fe * g_a, b.fe * g_b
-    phi_a, phi_b = a.A * h_a - a.B * g_a, b.A * h_b - b.B * g_b
-    phi = 0.5 * (f_b / f_a * phi_a + f_a / f_b * phi_b)
-    return (jnp.sum(jnp.where(mask, x, 0.0), axis=1) for x in (f_b, phi))
+def _total(x: Array, mask: Array) -> Array:
+    return jnp.sum(jnp.where(mask, x, 0.0))
 
 
 def _cubic(c, x: Array) -> Array:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lprjax.neighbours import Graph, check_reach
+from lprjax.references.environments import Environment, over_sites
 from lprjax.references.species import check_species, poisoned, species_index
 from lprjax.structures import require_x64
 
@@ -56,34 +57,33 @@ class StillingerWeber:
     def __call__(self, graph: Graph) -> Array:
         require_x64()
         self.check(graph)
-        vectors = graph.vectors()
-        r = jnp.linalg.norm(vectors, axis=-1)
-        mask = graph.edge_mask & (r < self.r_cut)
-        # the argument is guarded: at and beyond the cutoff the exponent's derivatives are infinite
-        x = jnp.where(mask, r / self.sigma, 0.5 * self.a)
-        units = vectors / r[:, :, None]
-        pair = self._pair(x, mask)
-        angles = self._angles(x, units, mask)
-        energies = self.epsilon * (0.5 * pair + self.lam * angles)
+        energies = over_sites(self._site, graph)
         index = species_index(graph.species, (SILICON,))
         return poisoned(jnp.where(graph.atom_mask, energies, 0.0), index)
 
-    def _pair(self, x: Array, mask: Array) -> Array:
-        """sum_j A (B x^-4 - 1) u(x; 1), shape (n,)."""
-        terms = self.A * (self.B / (x * x) ** 2 - 1.0) * jnp.exp(1.0 / (x - self.a))
-        return jnp.sum(jnp.where(mask, terms, 0.0), axis=1)
+    def _site(self, site: Environment) -> Array:
+        r = site.lengths
+        mask = site.mask & (r < self.r_cut)
+        # the argument is guarded: at and beyond the cutoff the exponent's derivatives are infinite
+        x = jnp.where(mask, r / self.sigma, 0.5 * self.a)
+        soft = 1.0 / (x - self.a)
+        u = jnp.where(mask, jnp.exp(self.gamma * soft), 0.0)
+        pair = jnp.where(mask, (self.B / (x * x) ** 2 - 1.0) * jnp.exp(soft), 0.0)
+        angles = self._angles(u, (site.x / r, site.y / r, site.z / r))
+        return self.epsilon * (0.5 * self.A * jnp.sum(pair) + self.lam * angles)
 
-    def _angles(self, x: Array, units: Array, mask: Array) -> Array:
-        """sum_{j<k} u_j u_k (n_j . n_k + 1/3)^2, shape (n,)."""
-        u = jnp.where(mask, jnp.exp(self.gamma / (x - self.a)), 0.0)
-        weighted = u[:, :, None] * units
-        tensor = jnp.einsum("ika,ikb->iab", weighted, units)
-        all_pairs = (
-            jnp.sum(tensor**2, axis=(1, 2))
-            + 2.0 / 3.0 * jnp.sum(jnp.sum(weighted, axis=1) ** 2, axis=1)
-            + jnp.sum(u, axis=1) ** 2 / 9.0
+    @staticmethod
+    def _angles(u: Array, n: tuple[Array, Array, Array]) -> Array:
+        """sum_{j<k} u_j u_k (n_j . n_k + 1/3)^2, shape ()."""
+        weighted = [u * n_a for n_a in n]
+        tensor = sum(
+            (1.0 if a == b else 2.0) * jnp.sum(weighted[a] * n[b]) ** 2
+            for a in range(3)
+            for b in range(a + 1)
         )
-        diagonal = 16.0 / 9.0 * jnp.sum(u**2, axis=1)
+        vector = sum(jnp.sum(w) ** 2 for w in weighted)
+        all_pairs = tensor + 2.0 / 3.0 * vector + jnp.sum(u) ** 2 / 9.0
+        diagonal = 16.0 / 9.0 * jnp.sum(u * u)
         return 0.5 * (all_pairs - diagonal)
 
 
