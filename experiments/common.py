@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import time
 import types
 import typing
@@ -35,6 +36,9 @@ from experiments.records import Record, run_points
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers tell apart."""
+
+MIN_COMPILE_SECONDS = 0.2
+"""Of functions worth a file in the persistent cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +78,27 @@ def start(
     argv: Sequence[str] | None = None,
     description: str | None = None,
 ) -> Run:
-    """Read the flags, switch JAX to float64 and set the figures' style. Arguments of `parse`."""
+    """Read the flags, switch JAX to float64 and its cache on, set the figures' style.
+
+    Arguments of `parse`.
+    """
     run = parse(figure, presets, argv, description)
     jax.config.update("jax_enable_x64", True)
+    keep_compiled()
     figure_style()
     return run
+
+
+def keep_compiled() -> None:
+    """Let the next process read what this one compiles, from ~/.cache/lprjax/jax.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps none.
+    What compiles within MIN_COMPILE_SECONDS is not kept.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "lprjax" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
 
 
 def parse(

@@ -28,6 +28,7 @@ FIGURES = (
     "amorphous_silicon",
     "alloy_composition",
     "mlearn_rigidity",
+    "benchmark",
 )
 """Modules of this package; each has `main(argv) -> summary`. Neighbours share what they compile."""
 

@@ -1,8 +1,12 @@
 """Flags override presets, figures are reproducible bytes, the last line is strict JSON."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -24,6 +28,8 @@ from experiments.common import (
     save_figure,
     start,
 )
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,35 @@ def test_start_switches_to_float64():
         assert jax.numpy.zeros(1).dtype == "float64"
     finally:
         jax.config.update("jax_enable_x64", True)
+
+
+def test_a_second_process_reads_what_the_first_compiled(tmp_path):
+    """From the folder of the cache that the environment names, or from the user's by default."""
+    code = """
+import sys, jax
+from dataclasses import dataclass
+from experiments import common
+
+@dataclass(frozen=True)
+class Config:
+    order: int = 1
+
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
+common.MIN_COMPILE_SECONDS = 0.0
+common.start("figure", {"smoke": Config()}, [])
+jax.jit(lambda x: jax.numpy.sin(x) @ x)(jax.numpy.ones(3))
+print(sum("cache_hits" in event for event in events))
+"""
+    elsewhere = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "named")}
+    for folder, where in ((tmp_path / "named", elsewhere), (tmp_path / "home/lprjax/jax", {})):
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+        environment = plain | {"XDG_CACHE_HOME": str(tmp_path / "home")} | where
+        run = partial(subprocess.run, cwd=ROOT, env=environment, text=True, check=True)
+        found = [
+            int(run([sys.executable, "-c", code], stdout=subprocess.PIPE).stdout) for _ in range(2)
+        ]
+        assert found[0] == 0 and found[1] > 0 and list(folder.iterdir())
 
 
 def test_a_run_reads_its_own_records(tmp_path):
