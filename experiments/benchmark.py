@@ -72,7 +72,8 @@ def targets(config: Config) -> Iterator[Row]:
         "force rows of the same cell", 6, False, "s",
         partial(kernels.force_constants, config.degrees[0], config.rows_atoms, config.pace,
                 there=True),
-        "three forward derivatives of the force rows, each about twice a force row's cost",
+        "three products per atom and degree where force rows take one, of how its neighbours "
+        "change",
     )  # fmt: skip
     for degree in config.degrees:
         for n in config.atoms:
@@ -81,7 +82,8 @@ def targets(config: Config) -> Iterator[Row]:
                 f"energy + forces of a linear ACE, {n} atoms, D = {degree}",
                 "ace-jax's compiled step", 1.5, True, "µs/atom",
                 partial(kernels.energy_forces, degree, n, config.pace),
-                "the products of channels and their reverse pass, streamed through memory",
+                "radial functions, harmonics and slopes of every padded edge, then the products of "
+                "channels",
                 "ace-jax",
             )  # fmt: skip
     for name, title in (("sw", "Stillinger–Weber Si"), ("eam", "Zhou's EAM of W")):
@@ -89,8 +91,8 @@ def targets(config: Config) -> Iterator[Row]:
         yield Row(
             f"{name}_{n}", f"energy + forces, {title}, {n} atoms", "LAMMPS, one core",
             3, False, "µs/atom", partial(kernels.reference, name, n, config.pace),
-            "both directions of every padded edge and their reverse pass, against LAMMPS's "
-            "one loop over half the pairs or short neighbours",
+            "exponentials and slopes of both directions of every padded edge, block by block; "
+            "LAMMPS reads splines of the EAM, and each of its pairs once",
             "lammps",
         )  # fmt: skip
     yield from linear_algebra_targets(config)
@@ -101,7 +103,7 @@ def design_targets(config: Config, degree: int) -> Iterator[Row]:
     """Rows of one basis against two codes and against the floor."""
     n = config.rows_atoms
     path = f"rows E+F+V, {n} rattled Si, D = {degree}"
-    matter = "adjoint weights of the neighbours, gathered, and one contraction per channel"
+    matter = "one product per atom and degree, and gathering the neighbours' functions for it"
     for peer, name, against, target in (
         ("ace-jax", "ace_jax", "ace-jax `linear_rows`, the same basis", 4),
         ("python-ace", "python_ace", "python-ace, rows E+F, as many functions", 15),
@@ -113,7 +115,9 @@ def design_targets(config: Config, degree: int) -> Iterator[Row]:
     measure = partial(kernels.rows_floor, degree, n, config.pace, there=True)
     yield Row(
         f"rows_floor_{degree}", path, "`X^T X` of the same rows, XLA or dsyrk", 15, False,
-        "µs/atom", measure, f"{matter}; the floor reads each row once, a row is made of hundreds",
+        "µs/atom", measure,
+        f"{matter}; these products run at {{rows_GFLOP_s:.0f}} GFLOP/s of wall time, all else "
+        "included, X^T X at {product_GFLOP_s:.0f}",
     )  # fmt: skip
 
 
@@ -130,7 +134,7 @@ def linear_algebra_targets(config: Config) -> Iterator[Row]:
         "refit", f"refit + LPR of {n} sites, one more choice of weights, 5 factors, D = {degree}",
         f"assembling {cells} cells of {atoms} atoms anew", 100, True, "s",
         partial(data.refit, degree, cells, atoms, n, config.pace),
-        "a QR of five stacked triangles and the singular values that decide the rank",
+        "a QR of stacked triangles that leaves out their zeros",
     )  # fmt: skip
     features, sites = config.lpr
     yield Row(
@@ -163,7 +167,8 @@ def cold_targets(config: Config) -> Iterator[Row]:
     yield Row(
         f"compile_sweep_{degree}", f"compilations of a kernel over {len(shapes)} cell sizes",
         "count", 3, False, "s", partial(data.sweep, degree, shapes, config.cold),
-        "one compilation for every padded shape",
+        "one compilation for every padded shape, of which `build_graphs` makes as many as asked "
+        "for",
     )  # fmt: skip
 
 

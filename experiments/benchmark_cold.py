@@ -16,21 +16,20 @@ import numpy as np
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 SEED = 7
+SHAPES = 3  # that the graphs of a sweep are padded to
 ALPHA = 1e-2  # scikit-matter's regularisation
 SITES = 10  # per training structure of its comparison
 
 
-def kernel(name: str, degree: int, shape: tuple[int, int, int]):
-    """One of the hot paths on a rattled silicon cell, as a call without arguments."""
+def kernel(name: str, degree: int, graph):
+    """One of the hot paths on a graph, as a call without arguments."""
     import jax
 
-    from experiments.benchmark_cells import ace_spec, rattled_silicon
+    from experiments.benchmark_cells import ace_spec
     from lprjax import ace, design
-    from lprjax.neighbours import build_graph
     from lprjax.observables import energy_and_forces
 
     spec = ace_spec(degree)
-    graph = build_graph(rattled_silicon(shape), spec.r_cut)
     if name == "energy_forces":
         n_columns = spec.n_columns
         coefficients = jax.random.normal(jax.random.key(1), n_columns)
@@ -45,11 +44,12 @@ def first_call(name: str, degree: int, shape: list[int]) -> dict[str, float]:
     spent in XLA; of the second call."""
     import jax
 
-    from experiments.benchmark_cells import ace_spec
+    from experiments.benchmark_cells import R_CUT, ace_spec, rattled_silicon
+    from lprjax.neighbours import build_graph
 
     made = _seconds(lambda: ace_spec(degree).n_columns)
     inside = []
-    call = kernel(name, degree, tuple(shape))
+    call = kernel(name, degree, build_graph(rattled_silicon(tuple(shape)), R_CUT))
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **_: inside.append(seconds) if event == COMPILED else None
     )
@@ -58,11 +58,15 @@ def first_call(name: str, degree: int, shape: list[int]) -> dict[str, float]:
 
 
 def sweep(name: str, degree: int, shapes: list[list[int]]) -> dict[str, float]:
-    """Over cells of many sizes: how often the kernel was compiled, and seconds in XLA.
+    """Over cells of many sizes in three shapes: how often the kernel was compiled, and seconds in
+    XLA.
 
     The kernel is the function that took the most seconds to compile.
     """
     import jax
+
+    from experiments.benchmark_cells import R_CUT, rattled_silicon
+    from lprjax.neighbours import build_graphs
 
     taken = defaultdict(list)
 
@@ -71,8 +75,9 @@ def sweep(name: str, degree: int, shapes: list[list[int]]) -> dict[str, float]:
             taken[fun_name].append(seconds)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    for shape in shapes:
-        jax.block_until_ready(kernel(name, degree, tuple(shape))())
+    cells = [rattled_silicon(tuple(shape)) for shape in shapes]
+    for graph in build_graphs(cells, R_CUT, shapes=SHAPES):
+        jax.block_until_ready(kernel(name, degree, graph)())
     kernels = max(taken.values(), key=sum)
     others = sum(len(times) for times in taken.values()) - len(kernels)
     return {"compiled": len(kernels), "seconds": sum(map(sum, taken.values())), "others": others}

@@ -22,6 +22,7 @@ from experiments.benchmark_cells import (
 )
 from experiments.benchmark_clock import Turns, faster, in_turn
 from lprjax.ace import LinearPotential, linear_potential
+from lprjax.adjoint import adjoint_tables
 from lprjax.design import design_rows
 from lprjax.neighbours import build_graph
 from lprjax.observables import energy_and_forces
@@ -78,10 +79,22 @@ def rows_floor(degree: int, n_atoms: int, turns: Turns, there: bool) -> Found:
     found = in_turn({"ours": call} | floor_calls(call()), turns)
     floors = {code: seconds for code, seconds in found.items() if code != "ours"}
     medians = {code: 1e6 / n_atoms * np.median(seconds) for code, seconds in floors.items()}
-    return {"ours": found["ours"], "theirs": faster(list(floors.values())), **medians} | {
+    spec, floor = ace_spec(degree), faster(list(floors.values()))
+    n_rows, n_columns = 3 * n_atoms + 7, spec.n_columns
+    return {"ours": found["ours"], "theirs": floor, **medians} | {
         "atoms": n_atoms,
-        "functions": ace_spec(degree).n_columns,
+        "functions": n_columns,
+        "rows_GFLOP_s": 1e-9 * row_products(spec, n_atoms) / np.median(found["ours"]),
+        "product_GFLOP_s": 1e-9 * n_rows * n_columns * (n_columns + 1) / np.median(floor),
     }
+
+
+def row_products(spec: ACESpec, n_atoms: int) -> float:
+    """Floating-point operations of the products that make force rows, padded edges included."""
+    graph = build_graph(rattled_silicon(silicon_shape(n_atoms)), spec.r_cut)
+    blocks, n_neighbours = adjoint_tables(spec).blocks, graph.neighbours.shape[1]
+    inner = sum((2 * b.l + 1) * 3 * b.n_max * b.n_q for b in blocks)
+    return 2.0 * n_atoms * n_neighbours * inner
 
 
 def force_constants(degree: int, n_atoms: int, turns: Turns, there: bool) -> Found:

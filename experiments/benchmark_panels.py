@@ -29,6 +29,7 @@ def point(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def plot(degrees: Sequence[dict[str, Any]], sizes: Sequence[dict[str, Any]]) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.0, 3.8))
     _curves(left, degrees, "functions")
+    left.xaxis.set_minor_formatter("")  # its labels would run into each other
     label_axes(left, ("basis functions", None), ("rows E+F+V", "µs per atom"))
     _curves(right, sizes, "atoms")
     label_axes(right, ("atoms", None), ("cost", "µs per atom"))

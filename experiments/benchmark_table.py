@@ -33,7 +33,7 @@ class Row:
     at_least: bool
     unit: str  # of what each code took: "µs/atom" or "s"
     measure: Callable[..., dict[str, Any]]
-    bound: str  # what the time goes into
+    bound: str  # what the time goes into, {names} of what was measured filled in
     peer: str | None = None  # without which there is nothing to compare with
 
     @property
@@ -94,7 +94,7 @@ def why(row: Row, whole: Mapping[str, Any]) -> str:
     by = f"{margin:.2g} times better" if margin >= 1 else f"{1 / margin:.2g} times worse"
     text = f"{verdict}, {by} than asked for"
     text += f", but it does not hold: {', '.join(failed)}" if failed else ""
-    return f"{text}; {row.bound}."
+    return f"{text}; {row.bound.format(**whole)}."
 
 
 def holds(whole: Mapping[str, Any], value: bool) -> list[str]:
