@@ -21,12 +21,13 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from lprjax.angular import spherical_harmonics
+from lprjax.blocks import in_blocks
 from lprjax.neighbours import Graph, check_reach
 from lprjax.radial import many_body_radial, pair_radial
 from lprjax.spec import ACESpec, Tables, tables
 from lprjax.structures import require_x64
 
-CHUNK = 128  # sites whose energies are made at a time
+BLOCK = 128  # sites whose energies are made at a time
 
 
 def species_one_hot(spec: ACESpec, species: jnp.ndarray) -> jnp.ndarray:
@@ -86,21 +87,6 @@ def atomic_base(spec: ACESpec, sites: Sites) -> tuple[jnp.ndarray, jnp.ndarray]:
     pairs = jnp.einsum("isz,nis->zni", one_hot, pair)
     unit = jnp.ones((1, base.shape[1]))
     return jnp.concatenate([base, unit]), pairs.reshape(-1, pairs.shape[-1])
-
-
-def _in_chunks(of_sites, sites: Sites) -> jnp.ndarray:
-    """of_sites(sites) (n, …), a chunk at a time where atoms are many, so that what is made for them
-    stays in the cache; made anew to be differentiated, so that memory does not grow with them."""
-    n, size = len(sites.edges), CHUNK if jax.default_backend() == "cpu" else 128 * CHUNK
-    if n <= 2 * size:
-        return of_sites(sites)
-
-    def chunks(x):  # the last site, repeated, fills the last one
-        padding = [(0, -n % size)] + [(0, 0)] * (x.ndim - 1)
-        return jnp.pad(x, padding, mode="edge").reshape(-1, size, *x.shape[1:])
-
-    found = jax.lax.map(jax.checkpoint(of_sites), jax.tree.map(chunks, sites))
-    return found.reshape(-1, *found.shape[2:])[:n]
 
 
 def half_products(spec: ACESpec, base: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
@@ -183,7 +169,7 @@ class LinearPotential(OnBasis):
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
         own = species_one_hot(self.spec, graph.species)
-        by_centre = _in_chunks(self._by_centre, sites_of(graph))
+        by_centre = in_blocks(self._by_centre, sites_of(graph), BLOCK)
         return jnp.sum(own * (by_centre + self.reference_energies[None, :]), axis=-1)
 
     def _by_centre(self, sites: Sites) -> jax.Array:

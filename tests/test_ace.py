@@ -300,8 +300,8 @@ def test_site_energies_are_the_basis_times_coefficients(any_case, site_energies)
     assert compiled[0] == compiled[1]
 
 
-def test_chunks_change_nothing(monkeypatch):
-    """Four sites at a time, the last chunk filled up: energies, and forward over reverse, the
+def test_blocks_change_nothing(monkeypatch):
+    """Four sites at a time, the last block filled up: energies, and forward over reverse, the
     gradient and its derivative."""
     case = case_of("two species")
     potential = random_potential(case.spec)
@@ -314,7 +314,7 @@ def test_chunks_change_nothing(monkeypatch):
         return energies(graph.positions), *jax.jvp(gradient, (graph.positions,), (along,))
 
     whole = derivatives()
-    monkeypatch.setattr(ace, "CHUNK", 4)
+    monkeypatch.setattr(ace, "BLOCK", 4)
     assert "scan" in str(jax.make_jaxpr(potential)(graph))
     for found, expected in zip(derivatives(), whole, strict=True):
         scale = np.max(np.abs(expected))

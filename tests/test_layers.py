@@ -13,7 +13,7 @@ import lprjax
 
 ROOT = Path(__file__).parents[1]
 ROOMS = """
-    structures extxyz neighbours radial angular coupling products spec ace adjoint references
+    structures blocks extxyz neighbours radial angular coupling products spec ace adjoint references
     observables predictions design factors sharding assembly fit rigidity posterior selection
     kernels networks dynamics krylov seminorm lattice phonons relax defects point_defects
     farfield moves response implicit bounds budget

@@ -1,10 +1,6 @@
 """One site at a time: energies of environments, mapped over the atoms of a graph block by block.
 
-A potential of short range is a function of one environment, written for K neighbours. Mapped
-over all n atoms at once its intermediate results are dozens of arrays (n, K), and on a CPU it is
-their first touch that costs, not the arithmetic: they are allocated anew in every call. Mapped
-over blocks of atoms they stay in the cache; each block is forgotten and computed again when its
-derivative is asked for, which is cheaper than to fetch it back.
+A potential of short range is a function of one environment, written for K neighbours.
 """
 
 from collections.abc import Callable
@@ -14,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lprjax.blocks import in_blocks
 from lprjax.neighbours import Graph
 
 # Edges per block: a dozen arrays of them fit into the cache of a core or two.
@@ -57,10 +54,8 @@ def over_sites(function: Callable, graph: Graph, *by_atom: Array) -> Array:
         return function(Environment(*map(component, range(3)), mask, neighbours), *values)
 
     sites = (graph.positions, graph.neighbours, graph.shifts, graph.edge_mask, *by_atom)
-    n, block = len(graph.positions), _block(*graph.neighbours.shape)
-    if n <= block:
-        return jax.vmap(site)(*sites)
-    return jax.lax.map(lambda x: jax.checkpoint(site)(*x), sites, batch_size=block)
+    block = _block(*graph.neighbours.shape)
+    return in_blocks(lambda sites: jax.vmap(site)(*sites), sites, block)
 
 
 def _block(n: int, k: int) -> int:
@@ -68,4 +63,4 @@ def _block(n: int, k: int) -> int:
     blocks = 1
     while blocks < MAX_BLOCKS and n * k > blocks * EDGES:
         blocks *= 2
-    return n if jax.default_backend() != "cpu" else -(-n // blocks)
+    return -(-n // blocks)
