@@ -331,7 +331,8 @@ def design_rows(
     model: an ACESpec, whose observables are row . c; or a trainable potential (see `predictions`),
     whose rows are the Jacobians at its present coefficients. graph: n atoms, padding included;
     kinds: as in `observables.observe`, whose shapes, units and signs the rows share; atoms: those
-    displaced for the force constants. Compiled once per shape.
+    displaced for the force constants. Compiled once per shape. Of an ACESpec's rows derivatives are
+    taken in forward mode only: the loop over atoms leaves out padding, and has no reverse.
     Raises ValueError for unknown species, kinds or atoms, TypeError for a model that is neither,
     RuntimeError without float64.
     """
