@@ -23,6 +23,7 @@ from experiments.benchmark_cells import (
 from experiments.benchmark_clock import Turns, faster, in_turn
 from lprjax.ace import LinearPotential, linear_potential
 from lprjax.adjoint import adjoint_tables
+from lprjax.assembly import stacked
 from lprjax.design import design_rows
 from lprjax.neighbours import build_graph
 from lprjax.observables import energy_and_forces
@@ -62,11 +63,9 @@ def rows_against(peer: str, degree: int, n_atoms: int, turns: Turns, there: bool
     return in_turn(calls, turns) | extra
 
 
-def floor_calls(rows) -> Calls:
-    """X^T X of all rows of a cell: by XLA with its threads, and by BLAS with one."""
-    virial = rows.virial.reshape(9, -1)[np.array([0, 4, 8, 5, 2, 1])]
-    parts = rows.energy[None], rows.forces.reshape(-1, rows.forces.shape[-1]), virial
-    matrix = jnp.concatenate(parts)
+def floor_calls(rows, n_atoms: int) -> Calls:
+    """X^T X of all rows of a cell, without padding: by XLA with its threads, by BLAS with one."""
+    matrix = jnp.concatenate([stacked(kind, getattr(rows, kind), n_atoms) for kind in KINDS])
     calls: Calls = {"xla": partial(jax.jit(lambda x: x.T @ x), matrix)}
     if jax.default_backend() == "cpu":
         calls["dsyrk"] = partial(dsyrk, 1.0, np.asarray(matrix).T)
@@ -76,7 +75,7 @@ def floor_calls(rows) -> Calls:
 def rows_floor(degree: int, n_atoms: int, turns: Turns, there: bool) -> Found:
     """Rows against the product that whoever uses them takes at least: the faster of two."""
     call = rows_call(degree, n_atoms)
-    found = in_turn({"ours": call} | floor_calls(call()), turns)
+    found = in_turn({"ours": call} | floor_calls(call(), n_atoms), turns)
     floors = {code: seconds for code, seconds in found.items() if code != "ours"}
     medians = {code: 1e6 / n_atoms * np.median(seconds) for code, seconds in floors.items()}
     spec, floor = ace_spec(degree), faster(list(floors.values()))
@@ -147,7 +146,7 @@ def at_degree(degree: int, n_atoms: int, turns: Turns, there: Sequence[str]) -> 
     if "python-ace" in there:
         calls["python-ace"] = (other := peers.python_ace(spec, cell)).rows
         assert other.n_functions == spec.n_columns
-    floors = floor_calls(call())
+    floors = floor_calls(call(), n_atoms)
     found = in_turn(calls | floors, turns, limit=20.0)
     floor = faster([found.pop(code) for code in floors])
     return found | {"X^T X": floor, "functions": spec.n_columns, "atoms": n_atoms}
@@ -166,7 +165,7 @@ def at_size(degree: int, n_atoms: int, turns: Turns, there: Sequence[str]) -> Fo
     if "python-ace" in there:
         rows["rows, python-ace"] = peers.python_ace(spec, cell).rows
         forces["forces, python-ace"] = peers.python_ace(spec, cell, recursive=True).forces
-    floors = floor_calls(call())
+    floors = floor_calls(call(), n_atoms)
     found = in_turn(rows | floors, turns, limit=20.0) | in_turn(forces, turns, limit=20.0)
     found["rows, X^T X"] = faster([found.pop(code) for code in floors])
     for name, title in (("sw", "SW"), ("eam", "EAM")):

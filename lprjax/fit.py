@@ -112,7 +112,13 @@ def solution(factors: Sequence[Factor], weights, ridge=0.0, prior=None):
     Returns coefficients (K,) and upper triangular R (K, K), R^T R = H.
     """
     gamma = jnp.ones(factors[0].triangular.shape[0]) if prior is None else prior
-    triangular, target = _stacked_triangle(factors, weights, ridge, gamma)
+    blocks = [w * f.triangular for w, f in zip(weights, factors, strict=True)]
+    targets = [w * f.target for w, f in zip(weights, factors, strict=True)]
+    # Q is formed because it, unlike a QR of [A | b] by panels, has a derivative.
+    q, triangular = jnp.linalg.qr(jnp.concatenate([*blocks, jnp.diag(jnp.sqrt(ridge) * gamma)]))
+    sign = positive_diagonal(triangular)
+    triangular = jnp.triu(sign[:, None] * triangular)
+    target = sign * (q.T @ jnp.concatenate([*targets, jnp.zeros_like(gamma)]))
     return solve_triangular(triangular, target), triangular
 
 
@@ -143,17 +149,6 @@ def resolve_weights(factors: Mapping, weights: Mapping) -> dict:
             "weight of 0 leaves data out."
         )
     return {k: float(weights[k] if k in weights else weights[_kind(k)]) for k in factors}
-
-
-def _stacked_triangle(factors, weights, ridge, gamma):
-    """R and Q^T b of the weighted stack; Q is formed because it, unlike [A|b], has a derivative."""
-    blocks = [w * f.triangular for w, f in zip(weights, factors, strict=True)]
-    targets = [w * f.target for w, f in zip(weights, factors, strict=True)]
-    stack = jnp.concatenate([*blocks, jnp.diag(jnp.sqrt(ridge) * gamma)])
-    q, triangular = jnp.linalg.qr(stack)
-    sign = positive_diagonal(triangular)
-    target = sign * (q.T @ jnp.concatenate([*targets, jnp.zeros_like(gamma)]))
-    return jnp.triu(sign[:, None] * triangular), target
 
 
 @jax.jit

@@ -12,7 +12,6 @@ import oracles
 import pytest
 from scipy.special import eval_legendre
 
-from lprjax import ace
 from lprjax.ace import (
     LinearPotential,
     _site_functions,
@@ -23,7 +22,7 @@ from lprjax.ace import (
     site_basis,
     smoothness_prior,
 )
-from lprjax.neighbours import build_graph, moved
+from lprjax.neighbours import build_graph
 from lprjax.spec import ACESpec, tables
 from lprjax.structures import bcc, make_structure, rattled, supercell
 
@@ -298,27 +297,6 @@ def test_site_energies_are_the_basis_times_coefficients(any_case, site_energies)
         assert np.all(np.abs(found[: len(expected)] - expected) < 1e-12 * (scale + 10))
         assert not np.any(found[len(expected) :])
     assert compiled[0] == compiled[1]
-
-
-def test_blocks_change_nothing(monkeypatch):
-    """Four sites at a time, the last block filled up: energies, and forward over reverse, the
-    gradient and its derivative."""
-    case = case_of("two species")
-    potential = random_potential(case.spec)
-    graph = build_graph(case.structure, R_CUT, n_atoms=11, n_neighbours=N_NEIGHBOURS)
-    along = jax.random.normal(jax.random.key(1), graph.positions.shape)
-
-    def derivatives():
-        energies = jax.jit(lambda x: potential(moved(graph, x)))
-        gradient = jax.grad(lambda x: jnp.sum(energies(x)))
-        return energies(graph.positions), *jax.jvp(gradient, (graph.positions,), (along,))
-
-    whole = derivatives()
-    monkeypatch.setattr(ace, "BLOCK", 4)
-    assert "scan" in str(jax.make_jaxpr(potential)(graph))
-    for found, expected in zip(derivatives(), whole, strict=True):
-        scale = np.max(np.abs(expected))
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * scale)
 
 
 def test_an_isolated_atom_has_its_reference_energy(case, site_energies):

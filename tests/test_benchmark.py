@@ -11,7 +11,13 @@ import pytest
 from experiments import benchmark, peers
 from experiments.benchmark_cells import near_cubic, silicon_shape
 from experiments.benchmark_clock import Turns, faster, in_fresh_process, in_turn
-from experiments.benchmark_kernels import force_constants, reference, rows_call, rows_floor
+from experiments.benchmark_kernels import (
+    floor_calls,
+    force_constants,
+    reference,
+    rows_call,
+    rows_floor,
+)
 from experiments.benchmark_table import Row, entry, markdown
 
 ONCE = Turns(1, 0.0)
@@ -116,13 +122,14 @@ def test_cells_are_as_cubic_as_their_number_of_atoms_allows():
 
 
 def test_the_floor_is_a_product_of_all_rows():
-    """One for the energy, three per atom, six for the virial; both ways give X^T X."""
-    from experiments.benchmark_kernels import floor_calls
-
-    rows = rows_call(3, 8)()
-    calls = floor_calls(rows)
+    """One for the energy, three per atom, six for the virial, none for padding; both ways give
+    X^T X."""
+    rows = rows_call(3, 40)()
+    assert len(rows.forces) > 40
+    calls = floor_calls(rows, 40)
+    assert calls["xla"].args[0].shape[0] == 1 + 3 * 40 + 6
     product = np.asarray(calls["xla"]())
-    forces = np.asarray(rows.forces).reshape(-1, product.shape[0])[:24]
+    forces = np.asarray(rows.forces).reshape(-1, product.shape[0])[:120]
     order = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
     virial = [np.asarray(rows.virial)[a, b] for a, b in order]
     matrix = np.vstack([np.asarray(rows.energy), forces, *virial])
