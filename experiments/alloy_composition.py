@@ -23,16 +23,16 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from experiments import alloys
-from experiments.alloy_designs import CURVES, DESIGNS, KINDS, OTHERS, SETS
-from experiments.alloy_panels import all_sites, caption, plot
-from experiments.alloys import N_ATOMS, TESTS, TRAINING, by_test_set, judged, weights
-from experiments.common import conclude, gather, start
-from experiments.records import Record
-from lprjax.ace import ACESpec
-from lprjax.extxyz import read_extxyz
-from lprjax.fit import fit
-from lprjax.references import ZHOU_2004, zhou_eam
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, start
+from experiments.panels.alloys import all_sites, caption, plot
+from experiments.systems import alloys
+from experiments.systems.alloy_sets import CURVES, DESIGNS, KINDS, OTHERS, SETS
+from experiments.systems.alloys import N_ATOMS, TESTS, TRAINING, by_test_set, judged, weights
+from lprjax.ace.spec import ACESpec
+from lprjax.atoms.extxyz import read_extxyz
+from lprjax.potentials import ZHOU_2004, zhou_eam
+from lprjax.regression.fitting import fit
 
 BY_DESIGN = (
     *("bound", "undetermined", "undetermined_unshared", "vanishing", "exchange_rigidity"),

@@ -18,10 +18,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.amorphous_study import CLASSES, Study, by_class, quartiles, study
-from experiments.atom_panels import colour_scale, draw_atoms
-from experiments.common import PALETTE, conclude, gather, label_axes, start
-from experiments.melt_quench import (
+from experiments.harness.records import Record
+from experiments.harness.run import PALETTE, conclude, gather, label_axes, start
+from experiments.panels.atoms import colour_scale, draw_atoms
+from experiments.studies.amorphous import CLASSES, Study, by_class, quartiles, study
+from experiments.systems.melt_quench import (
     BOND,
     Cells,
     Protocol,
@@ -31,10 +32,9 @@ from experiments.melt_quench import (
     melt_quench,
     sort_cells,
 )
-from experiments.records import Record
-from lprjax.extxyz import write_extxyz
-from lprjax.spec import ACESpec
-from lprjax.structures import Labels
+from lprjax.ace.spec import ACESpec
+from lprjax.atoms.extxyz import write_extxyz
+from lprjax.atoms.structures import Labels
 
 COLOURS = dict(zip(CLASSES, PALETTE, strict=False))
 STYLES = dict(zip(CLASSES, ("o-", "s-", "^-", "D:"), strict=True))

@@ -18,10 +18,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import linregress
 
-from experiments.common import conclude, gather, start
-from experiments.decay_panels import COLOURS, MARKERS, draw_errors, draw_local, draw_strain, told
-from experiments.decay_study import KINDS, Point, compute
-from experiments.records import Record
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, start
+from experiments.panels.decay import COLOURS, MARKERS, draw_errors, draw_local, draw_strain, told
+from experiments.studies.decay import Point, compute
+from experiments.systems.decay_kinds import KINDS
 
 
 @dataclass(frozen=True)

@@ -26,25 +26,25 @@ from jax.scipy.linalg import solve_triangular
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common import PALETTE, conclude, gather, label_axes, start
-from experiments.defect_fits import (
-    FLAGS,
-    OBSERVATION_SETS,
+from experiments.harness.records import Record
+from experiments.harness.run import PALETTE, conclude, gather, label_axes, start
+from experiments.harness.statistics import relation
+from experiments.panels.errors import COLOURS, LABELS, MARKERS, ticks_at
+from experiments.studies.defect_fits import (
     bulk,
     reference_simulation,
     simulate,
     training_factors,
     weighted_fit,
 )
-from experiments.error_panels import COLOURS, LABELS, MARKERS, ticks_at
-from experiments.foretold import FAILED, predicted, relation
-from experiments.records import Record
-from experiments.vacancy_convergence import Config, points
-from lprjax.ace import site_basis
-from lprjax.design import design_rows
-from lprjax.fit import Fit
-from lprjax.neighbours import build_graph
-from lprjax.rigidity import local_prediction_rigidity, prediction_rigidity
+from experiments.studies.first_order import predicted
+from experiments.studies.size_sweep import Config, points
+from experiments.systems.observations import FAILED, FLAGS, OBSERVATION_SETS
+from lprjax.ace.basis import site_basis
+from lprjax.atoms.graphs import build_graph
+from lprjax.regression.fitting import Fit
+from lprjax.regression.rigidity import local_prediction_rigidity, prediction_rigidity
+from lprjax.regression.rows import design_rows
 
 FORETELLERS = {
     "energy_error": {

@@ -20,28 +20,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import defect_fits
-from experiments.common import PALETTE, conclude, gather, label_axes, start
-from experiments.defect_fits import (
-    OBSERVATION_SETS,
-    reference_simulation,
-    training_factors,
-    weighted_fit,
-)
-from experiments.error_panels import (
+from experiments.harness.records import Record
+from experiments.harness.run import PALETTE, conclude, gather, label_axes, start
+from experiments.harness.statistics import extremes
+from experiments.panels.errors import (
     LABELS,
     curve_of,
     draw_errors,
     draw_flags,
     effectivity,
-    extremes,
     flag_counts,
     sizes,
     told,
 )
-from experiments.foretold import predicted_with_stability, simulated
-from experiments.materials import MATERIALS, Material, material
-from experiments.records import Record
+from experiments.studies import defect_fits
+from experiments.studies.defect_fits import reference_simulation, training_factors, weighted_fit
+from experiments.studies.first_order import predicted_with_stability, simulated
+from experiments.systems.materials import MATERIALS, Material, material
+from experiments.systems.observations import OBSERVATION_SETS
 
 FITTED = ("EF", "EFVFC")
 PAIRS = (

@@ -20,11 +20,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import defect_fits
-from experiments.accuracy_panels import ABSCISSAE, draw_bases, draw_energy, draw_geometry
-from experiments.common import conclude, gather, start
-from experiments.defect_fits import (
-    FLAGS,
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, start
+from experiments.harness.statistics import extremes, relation
+from experiments.panels.accuracy import ABSCISSAE, draw_bases, draw_energy, draw_geometry
+from experiments.panels.errors import told
+from experiments.studies import defect_fits
+from experiments.studies.defect_fits import (
     bulk,
     bulk_energy,
     defect_cells,
@@ -32,13 +34,12 @@ from experiments.defect_fits import (
     reference_simulation,
     residual_norm,
 )
-from experiments.error_panels import extremes, told
-from experiments.foretold import FAILED, predicted_with_stability, relation, simulated
-from experiments.records import Record
-from experiments.sub_bases import columns, sub_fit
-from lprjax.assembly import compress_structures
-from lprjax.factors import Factor
-from lprjax.fit import Fit
+from experiments.studies.first_order import predicted_with_stability, simulated
+from experiments.studies.nested_bases import columns, sub_fit
+from experiments.systems.observations import FAILED, FLAGS
+from lprjax.regression.assembly import compress_structures
+from lprjax.regression.factors import Factor
+from lprjax.regression.fitting import Fit
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import defect_fits
-from experiments.common import conclude, gather, start
-from experiments.defect_fits import residual_norm, simulate, training_factors
-from experiments.predicted_error import error_forms, predicted
-from experiments.quick_errors import elastic_rows, stiffness
-from experiments.recommended_weights import constants, recommended
-from experiments.records import Record
-from experiments.weight_maps import caption, plot
-from lprjax.ace import smoothness_prior
-from lprjax.factors import RCOND, equilibrate
-from lprjax.fit import solution
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, start
+from experiments.panels.weight_maps import caption, plot
+from experiments.studies import defect_fits
+from experiments.studies.defect_fits import residual_norm, simulate, training_factors
+from experiments.studies.many_fits import elastic_rows, stiffness
+from experiments.studies.predicted_error import error_forms, predicted
+from experiments.studies.recommended_weights import constants, recommended
+from lprjax.ace.spec import smoothness_prior
+from lprjax.regression.factors import RCOND, equilibrate
+from lprjax.regression.fitting import solution
 
 E, BULK = ("energy", "defect"), ("energy", "bulk")
 

@@ -21,18 +21,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common import conclude, gather, start
-from experiments.mlearn_data import (
-    GROUPS,
-    SYNTHETIC,
-    CellRows,
-    cell_rows,
-    factors_of,
-    file_of,
-    mean_errors,
-    of_groups,
-)
-from experiments.mlearn_loss import (
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, start
+from experiments.panels.mlearn import caption, plot
+from experiments.studies.mlearn_loss import (
     ADDED,
     PUBLISHED,
     TRAINED,
@@ -48,13 +40,21 @@ from experiments.mlearn_loss import (
     weighted,
     weighted_rows,
 )
-from experiments.mlearn_panels import caption, plot
-from experiments.records import Record
-from lprjax.factors import Factor, extend, merge
-from lprjax.fit import Fit
-from lprjax.rigidity import local_prediction_rigidity, prediction_rigidity
-from lprjax.selection import choose
-from lprjax.spec import ACESpec
+from experiments.systems.mlearn import (
+    GROUPS,
+    SYNTHETIC,
+    CellRows,
+    cell_rows,
+    factors_of,
+    file_of,
+    mean_errors,
+    of_groups,
+)
+from lprjax.ace.spec import ACESpec
+from lprjax.regression.factors import Factor, extend, merge
+from lprjax.regression.fitting import Fit
+from lprjax.regression.rigidity import local_prediction_rigidity, prediction_rigidity
+from lprjax.regression.selection import choose
 
 TASKS = {  # rule of `choose`, and whose rigidity it is about
     "rigidity": ("rigidity", "atoms"),

@@ -18,17 +18,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import conclude, gather, start
-from experiments.defect_fits import (
-    FLAGS,
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, start
+from experiments.harness.statistics import extremes, relation
+from experiments.panels.errors import told
+from experiments.panels.value import draw, table
+from experiments.studies.defect_fits import (
     bulk_factors,
     reference_simulation,
     residual_norm,
     weighted_fit,
 )
-from experiments.error_panels import extremes, told
-from experiments.foretold import FAILED, predicted, relation, simulated
-from experiments.labelling import (
+from experiments.studies.first_order import predicted, simulated
+from experiments.studies.labelling_costs import (
     Config,
     allocation,
     cost,
@@ -37,10 +39,9 @@ from experiments.labelling import (
     training_data,
     weights,
 )
-from experiments.quick_errors import elastic_rows
-from experiments.records import Record
-from experiments.value_panels import draw, table
-from lprjax.fit import Fit
+from experiments.studies.many_fits import elastic_rows
+from experiments.systems.observations import FAILED, FLAGS
+from lprjax.regression.fitting import Fit
 
 
 @dataclass(frozen=True)

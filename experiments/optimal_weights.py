@@ -21,15 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import defect_fits
-from experiments.common import conclude, gather, start
-from experiments.defect_fits import mismatches, simulate, training_factors
-from experiments.descent_panels import caption, plot
-from experiments.predicted_error import Errors, Forms, error_forms, predicted
-from experiments.records import Record
-from lprjax.ace import smoothness_prior
-from lprjax.factors import Factor
-from lprjax.fit import fit, solution
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, start
+from experiments.panels.descent import caption, plot
+from experiments.studies import defect_fits
+from experiments.studies.defect_fits import mismatches, simulate, training_factors
+from experiments.studies.predicted_error import Errors, Forms, error_forms, predicted
+from lprjax.ace.spec import smoothness_prior
+from lprjax.regression.factors import Factor
+from lprjax.regression.fitting import fit, solution
 
 LARGER = 1  # cubes per side by which the prediction cell exceeds the training cells
 STARTS = ("configured", "equal")

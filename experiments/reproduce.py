@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any
 
-from experiments.common import add_run_flags, finish
+from experiments.harness.run import add_run_flags, finish
 
 FIGURES = (
     "vacancy_convergence",
@@ -63,7 +63,10 @@ def _made(flags: list[str], jobs: int) -> Iterator[tuple[dict, float]]:
 
 def _make(figure: str, flags: list[str]) -> tuple[dict, float]:
     start = time.perf_counter()
-    summary = importlib.import_module(f"experiments.{figure}").main(flags)
+    module = importlib.import_module(f"experiments.{figure}")
+    if not hasattr(module, "main"):  # a package
+        module = importlib.import_module(f"experiments.{figure}.__main__")
+    summary = module.main(flags)
     return summary, time.perf_counter() - start
 
 

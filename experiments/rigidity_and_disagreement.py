@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import linregress
 
-from experiments.common import conclude, gather, start
-from experiments.disagreement_panels import COMMITTEES, caption, plot
-from experiments.foretold import relation
-from experiments.records import Record
-from experiments.silicon_models import (
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, start
+from experiments.harness.statistics import relation
+from experiments.panels.disagreement import COMMITTEES, caption, plot
+from experiments.studies.silicon_models import (
     BATCHES,
     KINDS,
     Config,
@@ -37,8 +37,8 @@ from experiments.silicon_models import (
     refits,
     site_rows,
 )
-from lprjax.posterior import coverage
-from lprjax.rigidity import local_prediction_rigidity
+from lprjax.regression.posterior import coverage
+from lprjax.regression.rigidity import local_prediction_rigidity
 
 
 def points(config: Config) -> list[Point]:

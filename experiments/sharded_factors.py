@@ -21,14 +21,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common import Run, finish, start
-from lprjax.assembly import compress_structures
-from lprjax.factors import Factor
-from lprjax.neighbours import Graph, build_graphs
-from lprjax.observables import observe
-from lprjax.references.stillinger_weber import stillinger_weber
-from lprjax.spec import ACESpec
-from lprjax.structures import Labels, diamond, rattled, supercell
+from experiments.harness.run import Run, finish, start
+from lprjax.ace.spec import ACESpec
+from lprjax.atoms.graphs import Graph, build_graphs
+from lprjax.atoms.structures import Labels, diamond, rattled, supercell
+from lprjax.potentials.observables import observe
+from lprjax.potentials.stillinger_weber import stillinger_weber
+from lprjax.regression.assembly import compress_structures
+from lprjax.regression.factors import Factor
 
 BOND = 5.431 * np.sqrt(3) / 4  # Å
 KINDS = ("energy", "forces", "virial")

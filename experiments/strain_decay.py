@@ -14,12 +14,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import linregress
 
-from experiments.common import PALETTE, conclude, gather, label_axes, reference_slope, start
-from experiments.materials import material
-from experiments.records import Record
-from lprjax.defects import decay_profile, relax_defect
-from lprjax.observables import observe
-from lprjax.point_defects import named_defect
+from experiments.harness.records import Record
+from experiments.harness.run import PALETTE, conclude, gather, label_axes, reference_slope, start
+from experiments.systems.materials import material
+from lprjax.defects.catalogue import named_defect
+from lprjax.defects.defect import decay_profile, relax_defect
+from lprjax.potentials.observables import observe
 
 DIMENSION = 3
 SITES_IN_CUBE = {"bcc": 2, "fcc": 4, "diamond": 8}

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common import conclude, gather, start
-from experiments.records import Record
-from experiments.toy_panels import caption, plot
-from lprjax.factors import RCOND, compress
-from lprjax.fit import fit
-from lprjax.rigidity import local_prediction_rigidity
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, start
+from experiments.panels.toy import caption, plot
+from lprjax.regression.factors import RCOND, compress
+from lprjax.regression.fitting import fit
+from lprjax.regression.rigidity import local_prediction_rigidity
 
 LARGEST_COUNT = 20  # environments of one group in an added structure: a generic composition
 

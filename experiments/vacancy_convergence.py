@@ -10,7 +10,6 @@ sphere inside the training cell. What the weights multiply, and failures: see `d
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,17 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import linregress
 
-from experiments import defect_fits
-from experiments.common import conclude, gather, label_axes, reference_slope, start
-from experiments.defect_fits import (
-    OBSERVATION_SETS,
-    assess,
-    mismatches,
-    reference_simulation,
-    training_factors,
-    weighted_fit,
-)
-from experiments.error_panels import (
+from experiments.harness.records import Record
+from experiments.harness.run import conclude, gather, label_axes, reference_slope, start
+from experiments.harness.statistics import extremes
+from experiments.panels.errors import (
     COLOURS,
     LABELS,
     MARKERS,
@@ -37,46 +29,27 @@ from experiments.error_panels import (
     draw_errors,
     draw_flags,
     effectivity,
-    extremes,
     flag_counts,
     sizes,
     ticks_at,
     told,
 )
-from experiments.materials import material
-from experiments.records import Record
-from lprjax.ace import site_basis
-from lprjax.neighbours import build_graph
-from lprjax.rigidity import local_prediction_rigidity
+from experiments.studies.defect_fits import (
+    assess,
+    mismatches,
+    reference_simulation,
+    training_factors,
+    weighted_fit,
+)
+from experiments.studies.size_sweep import Config, points
+from experiments.systems.materials import material
+from experiments.systems.observations import OBSERVATION_SETS
+from lprjax.ace.basis import site_basis
+from lprjax.atoms.graphs import build_graph
+from lprjax.regression.rigidity import local_prediction_rigidity
 
 VERSION = 2
 """Of the records."""
-
-
-@dataclass(frozen=True)
-class Config(defect_fits.Config):
-    target: int = field(default=8, metadata={"help": "cubic cells per side of the simulation"})
-    degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
-    copies: int = field(default=150, metadata={"help": "rattled defect cells of every size"})
-    sizes: tuple[int, ...] = field(
-        default=(2, 3, 4, 5), metadata={"help": "cubic cells per side of the training cells"}
-    )
-    fitted: tuple[str, ...] = field(
-        default=tuple(OBSERVATION_SETS), metadata={"help": "observation sets"}
-    )
-    floor_degrees: tuple[int, ...] = field(
-        default=(8,), metadata={"help": "smaller bases, fitted to E+F: the accuracy floor"}
-    )
-
-    @property
-    def name(self) -> str:
-        """Of the figure."""
-        which = "" if (self.material, self.defect) == ("W", "vacancy") else self.pair
-        return "vacancy_convergence" + which
-
-    @property
-    def pair(self) -> str:
-        return f"_{self.material}_{self.defect}"
 
 
 def compute(point: Config) -> dict[str, Any]:
@@ -105,16 +78,6 @@ def compute(point: Config) -> dict[str, Any]:
         "reference_converged": converged,
         **{name: np.array(values) for name, values in found.items()},
     }
-
-
-def points(config: Config) -> list[Config]:
-    """One point per size and degree, the basis of the figure first."""
-    bases = [(config.degree, config.fitted), *((d, ("EF",)) for d in config.floor_degrees)]
-    return [
-        replace(config, sizes=(m,), degree=degree, fitted=fitted, floor_degrees=())
-        for degree, fitted in bases
-        for m in config.sizes
-    ]
 
 
 def fitted_slope(radius: Sequence[float], error: np.ndarray) -> tuple[float, float]:

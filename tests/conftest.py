@@ -12,7 +12,7 @@ jax.config.update("jax_enable_x64", True)
 import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
 
-from experiments.records import spare_maps  # noqa: E402
+from experiments.harness.records import spare_maps  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)

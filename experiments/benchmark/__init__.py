@@ -1,0 +1,1 @@
+"""How fast, beside other codes and what bounds them."""

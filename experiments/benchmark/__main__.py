@@ -1,0 +1,267 @@
+"""How fast: every path against another code or a floor, in one run, with the ratio and a target.
+
+python -m experiments.benchmark --preset paper --only rows_ace_jax_12 sw_8000
+
+Each row is measured on its own, codes taking turns; what other codes are missing is said, with the
+line that installs them. Times of another day do not compare, so every run measures anew; the table
+of all rows measured so far is `--plot-only`. On a GPU the same command fills the GPU's column.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from experiments.benchmark import data, kernels
+from experiments.benchmark.cells import silicon_shape
+from experiments.benchmark.clock import Turns
+from experiments.benchmark.panels import plot, point
+from experiments.benchmark.peers import INSTALL, missing
+from experiments.benchmark.table import PLATFORMS, Row, entry, line, markdown
+from experiments.harness.records import load
+from experiments.harness.run import Run, finish, save_figure, start
+
+PAPER_FIGURES = Path(__file__).parents[2] / "paper_figures"
+KERNELS = ("site_basis", "energy_forces", "rows")
+
+
+@dataclass(frozen=True)
+class Config:
+    only: tuple[str, ...] = field(default=(), metadata={"help": "names of rows; none: all"})
+    peers: bool = field(default=True, metadata={"help": "compare with other codes, if installed"})
+    degrees: tuple[int, ...] = field(default=(12, 16), metadata={"help": "of the rows"})
+    rows_atoms: int = field(default=216, metadata={"help": "silicon atoms of the rows"})
+    atoms: tuple[int, ...] = field(default=(216, 2000), metadata={"help": "for ACE forces"})
+    reference_atoms: int = field(default=8000, metadata={"help": "for SW and EAM"})
+    turns: int = field(default=9, metadata={"help": "of every code"})
+    turn: float = field(default=0.2, metadata={"help": "least length of a turn (s)"})
+    factor: tuple[int, int] = field(default=(100_000, 700), metadata={"help": "rows, columns"})
+    threads: tuple[int, ...] = field(
+        default=(1, 2), metadata={"help": "of BLAS, for factor and LPR"}
+    )
+    processes: int = field(default=3, metadata={"help": "repeats in fresh processes"})
+    data: tuple[int, int] = field(default=(500, 64), metadata={"help": "cells, atoms; refitted"})
+    lpr: tuple[int, int] = field(default=(1000, 20_000), metadata={"help": "features, atoms"})
+    vacancy: tuple[int, int] = field(default=(8, 37), metadata={"help": "cubic W cells per side"})
+    cold: tuple[str, ...] = field(default=KERNELS, metadata={"help": "kernels compiled"})
+    sweep: tuple[int, ...] = field(
+        default=(64, 96, 144, 216, 288, 384, 512, 640), metadata={"help": "cell sizes, atoms"}
+    )
+    curve_degrees: tuple[int, ...] = field(default=(8, 10, 12, 14, 16), metadata={"help": "figure"})
+    curve_atoms: tuple[int, ...] = field(
+        default=(64, 216, 512, 1728, 8000), metadata={"help": "figure"}
+    )
+
+    @property
+    def pace(self) -> Turns:
+        return Turns(self.turns, self.turn)
+
+
+def targets(config: Config) -> Iterator[Row]:
+    """The rows of the table, in its order."""
+    for degree in config.degrees:
+        yield from design_targets(config, degree)
+    yield Row(
+        f"force_constant_rows_{config.degrees[0]}",
+        f"force-constant rows of a displaced atom, perfect lattice, D = {config.degrees[0]}",
+        "force rows of the same cell", 6, False, "s",
+        partial(kernels.force_constants, config.degrees[0], config.rows_atoms, config.pace,
+                there=True),
+        "three products per atom and degree where force rows take one, of how its neighbours "
+        "change",
+    )  # fmt: skip
+    for degree in config.degrees:
+        for n in config.atoms:
+            yield Row(
+                f"energy_forces_{degree}_{n}",
+                f"energy + forces of a linear ACE, {n} atoms, D = {degree}",
+                "ace-jax's compiled step", 1.5, True, "µs/atom",
+                partial(kernels.energy_forces, degree, n, config.pace),
+                "radial functions, harmonics and slopes of every padded edge, then the products of "
+                "channels",
+                "ace-jax",
+            )  # fmt: skip
+    for name, title in (("sw", "Stillinger–Weber Si"), ("eam", "Zhou's EAM of W")):
+        n = config.reference_atoms
+        yield Row(
+            f"{name}_{n}", f"energy + forces, {title}, {n} atoms", "LAMMPS, one core",
+            3, False, "µs/atom", partial(kernels.reference, name, n, config.pace),
+            "exponentials and slopes of both directions of every padded edge, block by block; "
+            "LAMMPS reads splines of the EAM, and each of its pairs once",
+            "lammps",
+        )  # fmt: skip
+    yield from linear_algebra_targets(config)
+    yield from cold_targets(config)
+
+
+def design_targets(config: Config, degree: int) -> Iterator[Row]:
+    """Rows of one basis against two codes and against the floor."""
+    n = config.rows_atoms
+    path = f"rows E+F+V, {n} rattled Si, D = {degree}"
+    matter = "one product per atom and degree, and gathering the neighbours' functions for it"
+    for peer, name, against, target in (
+        ("ace-jax", "ace_jax", "ace-jax `linear_rows`, the same basis", 4),
+        ("python-ace", "python_ace", "python-ace, rows E+F, as many functions", 15),
+    ):
+        measure = partial(kernels.rows_against, peer, degree, n, config.pace)
+        yield Row(
+            f"rows_{name}_{degree}", path, against, target, True, "µs/atom", measure, matter, peer
+        )
+    measure = partial(kernels.rows_floor, degree, n, config.pace, there=True)
+    yield Row(
+        f"rows_floor_{degree}", path, "`X^T X` of the same rows, XLA or dsyrk", 15, False,
+        "µs/atom", measure,
+        f"{matter}; these products run at {{rows_GFLOP_s:.0f}} GFLOP/s of wall time, all else "
+        "included, X^T X at {product_GFLOP_s:.0f}",
+    )  # fmt: skip
+
+
+def linear_algebra_targets(config: Config) -> Iterator[Row]:
+    """Factor, refit, rigidity."""
+    rows, columns = config.factor
+    yield Row(
+        "factor", f"factor of {rows} x {columns} rows, streamed, below 1 GB", "dense numpy QR",
+        1, False, "s", partial(data.factor, rows, columns, config.threads, config.processes),
+        "Householder QR of blocks on top of the factor, whose share is arithmetic that dense saves",
+    )  # fmt: skip
+    degree, n, (cells, atoms) = config.degrees[-1], config.rows_atoms, config.data
+    yield Row(
+        "refit", f"refit + LPR of {n} sites, one more choice of weights, 5 factors, D = {degree}",
+        f"assembling {cells} cells of {atoms} atoms anew", 100, True, "s",
+        partial(data.refit, degree, cells, atoms, n, config.pace),
+        "a QR of stacked triangles that leaves out their zeros",
+    )  # fmt: skip
+    features, sites = config.lpr
+    yield Row(
+        "lpr_skmatter", f"LPR, {features} features, {sites} atoms", "scikit-matter", 50, True, "s",
+        partial(data.lpr, features, sites, config.threads, config.processes),
+        "one QR of the training rows and one triangular solve for all atoms, against a product "
+        "with a K x K inverse for each: both are K^2 per atom, in one BLAS call or in one each",
+        "skmatter",
+    )  # fmt: skip
+
+
+def cold_targets(config: Config) -> Iterator[Row]:
+    """Relaxation and compilation: first calls."""
+    small, large = config.vacancy
+    sizes = f"{2 * small**3 - 1} to {2 * large**3 - 1} atoms"
+    yield Row(
+        "relaxation", f"W vacancy (Zhou) to 1e-6 eV/Å, {sizes}: evaluations; below 300 s",
+        "itself", 1.5, False, "s", partial(data.relaxation, small, large),
+        "evaluations of the EAM, and the FFTs of the lattice preconditioner",
+    )  # fmt: skip
+    degree, shape = config.degrees[-1], silicon_shape(config.rows_atoms)
+    for name in config.cold:
+        yield Row(
+            f"compile_{name}_{degree}", f"first call of {name.replace('_', ' ')}, D = {degree}",
+            "seconds, in a fresh process", 5, False, "s",
+            partial(data.compilation, name, degree, shape, config.processes),
+            "tables of the basis, tracing, and XLA's passes over the kernel",
+        )  # fmt: skip
+    shapes = [silicon_shape(n) for n in config.sweep]
+    yield Row(
+        f"compile_sweep_{degree}", f"compilations of a kernel over {len(shapes)} cell sizes",
+        "count", 3, False, "s", partial(data.sweep, degree, shapes, config.cold),
+        "one compilation for every padded shape, of which `build_graphs` makes as many as asked "
+        "for",
+    )  # fmt: skip
+
+
+def curves(config: Config) -> dict[str, partial]:
+    """The points of the figure; of the other codes, those that are there."""
+    there = [peer for peer in INSTALL if config.peers and not missing(peer)]
+    how = dict(turns=config.pace._replace(number=min(5, config.turns)), there=there)
+    degree, n_atoms = config.degrees[0], config.rows_atoms
+    by_degree = {
+        f"degree_{d}": partial(kernels.at_degree, d, n_atoms, **how) for d in config.curve_degrees
+    }
+    by_size = {f"atoms_{n}": partial(kernels.at_size, degree, n, **how) for n in config.curve_atoms}
+    return by_degree | by_size
+
+
+def chosen(config: Config) -> tuple[dict[str, Row], dict[str, partial]]:
+    """The rows and points of the figure that are named, or all of them.
+
+    Raises SystemExit for a name that is none, with those there are.
+    """
+    rows, points = {row.name: row for row in targets(config)}, curves(config)
+    unknown = set(config.only) - rows.keys() - points.keys()
+    if unknown:
+        raise SystemExit(f"no row {sorted(unknown)}; there are: {', '.join([*rows, *points])}")
+    named = config.only or [*rows, *points]
+    return {k: rows[k] for k in rows if k in named}, {k: points[k] for k in points if k in named}
+
+
+def identity(name: str, config: Config, platform: str) -> dict[str, Any]:
+    """What the record of a row is a record of."""
+    settings = asdict(replace(config, only=()))
+    return {"row": name, "platform": platform, "config": settings}
+
+
+def measure(run: Run, platform: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Entries of the rows, printed as they come, and points of the figure."""
+    rows, points = chosen(run.config)
+
+    def compute(who):
+        name = who["row"]
+        return rows[name].measured(run.config.peers) if name in rows else points[name]()
+
+    asked = [identity(name, run.config, platform) for name in [*rows, *points]]
+    entries, drawn = {}, {}
+    for record in run.records(asked, compute):
+        name = record.point["row"]
+        if name in points:
+            drawn[name] = point(record.arrays)
+            tqdm.write(f"{name:24} measured")
+        else:
+            entries[name] = entry(rows[name], record.arrays)
+            tqdm.write(line(name, entries[name]))
+    return entries, drawn
+
+
+def elsewhere(run: Run, platform: str) -> dict[str, Any]:
+    """Entries of the same rows, where another kind of device measured them into these results."""
+    found = {}
+    for name, row in chosen(run.config)[0].items():
+        who = identity(name, run.config, platform)
+        record = load(run.folder, who, experiment=run.figure)
+        if record is not None:
+            found[name] = entry(row, record.arrays)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    run = start("benchmark", PRESETS, argv, __doc__)
+    run = replace(run, fresh=not run.plot_only)
+    platform = jax.default_backend()
+    entries, drawn = measure(run, platform)
+    both = {p: entries if p == platform else elsewhere(run, p) for p in PLATFORMS}
+    text = markdown(chosen(run.config)[0].values(), both, run.preset)
+    complete = run.preset == "paper" and run.config == PRESETS["paper"]
+    for folder in [run.folder] + [PAPER_FIGURES] * complete:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "benchmark.md").write_text(text)
+        by_degree = [p for name, p in drawn.items() if name.startswith("degree_")]
+        by_size = [p for name, p in drawn.items() if name.startswith("atoms_")]
+        if by_degree and by_size:
+            save_figure(plot(by_degree, by_size), folder / run.figure)
+    about = {"figure": run.figure, "preset": run.preset, "platform": platform}
+    return finish(about | entries | {"curves": drawn}, run.results)
+
+
+PRESETS = {
+    "smoke": Config(
+        peers=False, degrees=(3,), rows_atoms=8, atoms=(8,), reference_atoms=8, turns=2, turn=0.0,
+        factor=(300, 8), threads=(1,), processes=1, data=(2, 8), lpr=(5, 40), vacancy=(2, 2),
+        cold=("site_basis",), sweep=(8,), curve_degrees=(3,), curve_atoms=(8,),
+    ),
+    "paper": Config(),
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""What `benchmark` measures in fresh processes: first calls, compilations, peak memory.
+
+`python -m experiments.benchmark_cold TASK JSON` prints what the task returns, one line of JSON.
+"""
+
+import json
+import re
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+SEED = 7
+SHAPES = 3  # that the graphs of a sweep are padded to
+ALPHA = 1e-2  # scikit-matter's regularisation
+SITES = 10  # per training structure of its comparison
+
+
+def kernel(name: str, degree: int, graph):
+    """One of the hot paths on a graph, as a call without arguments."""
+    import jax
+
+    from experiments.benchmark.cells import ace_spec
+    from lprjax.ace.basis import site_basis
+    from lprjax.ace.potential import linear_potential
+    from lprjax.potentials.observables import energy_and_forces
+    from lprjax.regression.rows import design_rows
+
+    spec = ace_spec(degree)
+    if name == "energy_forces":
+        n_columns = spec.n_columns
+        coefficients = jax.random.normal(jax.random.key(1), n_columns)
+        return partial(energy_and_forces, linear_potential(spec, coefficients), graph)
+    if name == "rows":
+        return partial(design_rows, spec, graph, ("energy", "forces", "virial"))
+    return partial(site_basis, spec, graph)
+
+
+def first_call(name: str, degree: int, shape: list[int]) -> dict[str, float]:
+    """Seconds of the tables and the first call together; of them, those of the tables and those
+    spent in XLA; of the second call."""
+    import jax
+
+    from experiments.benchmark.cells import R_CUT, ace_spec, rattled_silicon
+    from lprjax.atoms.graphs import build_graph
+
+    made = _seconds(lambda: ace_spec(degree).n_columns)
+    inside = []
+    call = kernel(name, degree, build_graph(rattled_silicon(tuple(shape)), R_CUT))
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: inside.append(seconds) if event == COMPILED else None
+    )
+    first, again = (_seconds(lambda: jax.block_until_ready(call())) for _ in range(2))
+    return {"first": made + first, "tables": made, "xla": sum(inside), "again": again}
+
+
+def sweep(name: str, degree: int, shapes: list[list[int]]) -> dict[str, float]:
+    """Over cells of many sizes in three shapes: how often the kernel was compiled, and seconds in
+    XLA.
+
+    The kernel is the function that took the most seconds to compile.
+    """
+    import jax
+
+    from experiments.benchmark.cells import R_CUT, rattled_silicon
+    from lprjax.atoms.graphs import build_graphs
+
+    taken = defaultdict(list)
+
+    def listen(event, seconds, fun_name="", **_):
+        if event == COMPILED:
+            taken[fun_name].append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    cells = [rattled_silicon(tuple(shape)) for shape in shapes]
+    for graph in build_graphs(cells, R_CUT, shapes=SHAPES):
+        jax.block_until_ready(kernel(name, degree, graph)())
+    kernels = max(taken.values(), key=sum)
+    others = sum(len(times) for times in taken.values()) - len(kernels)
+    return {"compiled": len(kernels), "seconds": sum(map(sum, taken.values())), "others": others}
+
+
+def blocks(n_rows: int, n_columns: int, block: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and targets, `block` at a time, the same in every process."""
+    for number, start in enumerate(range(0, n_rows, block)):
+        draw = np.random.default_rng((SEED, number))
+        drawn = draw.normal(size=(min(block, n_rows - start), n_columns + 1))
+        yield drawn[:, :-1], drawn[:, -1]
+
+
+def streamed_factor(n_rows: int, n_columns: int, block: int) -> dict:
+    """lprjax: rows come in blocks and are folded in; making them is not timed."""
+    import jax
+
+    from lprjax.regression.factors import empty, extend
+
+    def folded(factor, part):
+        return jax.block_until_ready(extend(factor, *part))
+
+    folded(empty(n_columns), next(blocks(n_rows, n_columns, block)))  # compiles
+    factor, seconds = empty(n_columns), 0.0
+    for part in blocks(n_rows, n_columns, block):
+        start = time.perf_counter()
+        factor = folded(factor, part)
+        seconds += time.perf_counter() - start
+    return {"seconds": seconds, **_outcome(np.asarray(factor.triangular))}
+
+
+def dense_factor(n_rows: int, n_columns: int, block: int) -> dict:
+    """numpy.linalg.qr of rows and targets, all at once; only the triangle is asked for."""
+    matrix, filled = np.empty((n_rows, n_columns + 1)), 0
+    for rows, targets in blocks(n_rows, n_columns, block):
+        matrix[filled : filled + len(rows), :-1] = rows
+        matrix[filled : filled + len(rows), -1] = targets
+        filled += len(rows)
+    start = time.perf_counter()
+    triangle = np.linalg.qr(matrix, mode="r")
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, **_outcome(triangle[:n_columns, :n_columns])}
+
+
+def rigidity(code: str, n_features: int, n_sites: int) -> dict:
+    """LPR in scikit-matter's sense of random features, by it or by lprjax; the first call apart."""
+    sites = np.random.default_rng(SEED).normal(size=(n_sites, n_features))
+    training = sites.reshape(-1, SITES, n_features)
+    if code == "lprjax":
+        from lprjax.regression.rigidity import skmatter_rigidity
+    else:
+        from experiments.benchmark.peers import skmatter_rigidity
+
+    def call():
+        found.append(np.asarray(skmatter_rigidity(training, sites, ALPHA)))
+
+    found: list[np.ndarray] = []
+    _, *seconds = (_seconds(call) for _ in range(3))
+    return {"seconds": min(seconds), "probe": found[-1].tolist()}
+
+
+def _outcome(triangle: np.ndarray) -> dict:
+    """Peak memory of this process (GB), and R^T R 1, which does not depend on the signs of rows."""
+    probe = triangle.T @ triangle.sum(axis=1)
+    return {"peak": peak_memory(), "probe": probe.tolist()}
+
+
+def peak_memory() -> float:
+    """GB. Of Linux's own count: that of getrusage starts with what the parent process held."""
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(peak) * 1024 / 1e9
+
+
+def _seconds(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+TASKS = {
+    task.__name__: task for task in (first_call, sweep, streamed_factor, dense_factor, rigidity)
+}
+
+if __name__ == "__main__":
+    print(json.dumps(TASKS[sys.argv[1]](**json.loads(sys.argv[2]))))

@@ -1,0 +1,1 @@
+"""What draws: reads summaries and records only."""

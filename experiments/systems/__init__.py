@@ -1,0 +1,1 @@
+"""The materials and cells of the figures."""

@@ -1,0 +1,29 @@
+"""What a surrogate may get wrong outside its training radius."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is wrong outside, and the theory's slopes in dimension d."""
+
+    label: str
+    order: int  # of the derivatives
+    keeps: bool = False  # the elastic constants of that order
+    sharp: bool = False  # outside begins at once, not over the distance L
+
+    def geometry(self, d: int) -> float:
+        return -(d + 1) / 2 if self.sharp else -(self.order - 1.5) * d - 2 * self.keeps
+
+    def energy(self, d: int) -> float:
+        return -(d + 1) if self.sharp else -(self.order - 1) * d - 2 * self.keeps
+
+
+KINDS = {
+    "elastic": Kind("elastic constants", 2),
+    "force_constants": Kind("force constants, C kept", 2, keeps=True),
+    "third": Kind("third derivatives", 3),
+    "third_kept": Kind("third derivatives, C3 kept", 3, keeps=True),
+    "fourth": Kind("fourth derivatives", 4),
+    "sharp": Kind("force constants, C kept, sharp cut", 2, keeps=True, sharp=True),
+}

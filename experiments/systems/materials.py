@@ -1,0 +1,109 @@
+"""The crystals of the experiments: a reference potential, the lattice it has, a basis that fits it.
+
+material("Cu").lattice_constant      # Å, where the reference's pressure vanishes
+material("Cu").potential             # graph -> site energies
+material("Cu").unit_cell             # the conventional cube
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import numpy as np
+
+from lprjax.atoms.structures import Structure, bcc, diamond, fcc
+from lprjax.crystals.elasticity import Equilibrium, equilibrium
+from lprjax.potentials import ZHOU_2004, stillinger_weber, tersoff, zhou_eam
+from lprjax.potentials.observables import Potential
+
+CRYSTALS = {"bcc": bcc, "fcc": fcc, "diamond": diamond}
+BONDS = {"bcc": np.sqrt(3) / 2, "fcc": np.sqrt(1 / 2), "diamond": np.sqrt(3) / 4}
+"""Nearest-neighbour distance over lattice constant."""
+REACH = {"bcc": 2.01, "fcc": 2.1, "diamond": 1.9}
+"""Cutoff of the basis over nearest-neighbour distance: five, four and two shells lie inside."""
+FCC_CUTOFF = 1.65
+"""Of the EAM over the lattice constant: between two shells of fcc, see `zhou_eam`."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """A reference potential and its crystal, at the lattice constant that the potential has.
+
+    name: as in MATERIALS.  element: chemical symbol.  crystal: bcc, fcc or diamond.
+    guess: Å, the lattice constant where the search for the true one starts.
+    build: makes the potential.
+    """
+
+    name: str
+    element: str
+    crystal: str
+    guess: float
+    build: Callable[[], Potential] = field(repr=False)
+
+    @cached_property
+    def potential(self) -> Potential:
+        return self.build()
+
+    @cached_property
+    def equilibrium(self) -> Equilibrium:
+        """The crystal at zero pressure. Raises RuntimeError where the search does not settle."""
+        start = CRYSTALS[self.crystal](self.element, self.guess, primitive=True)
+        found = equilibrium(self.potential, start)
+        if not found.converged:
+            raise RuntimeError(
+                f"{self.name} has no {self.crystal} crystal near a = {self.guess} Å: give another "
+                "guess, or another crystal"
+            )
+        return found
+
+    @property
+    def lattice_constant(self) -> float:
+        """Edge of the cube, Å."""
+        return self.guess * self.equilibrium.scale
+
+    @property
+    def nearest_neighbour(self) -> float:
+        """Distance of the nearest neighbours, Å."""
+        return BONDS[self.crystal] * self.lattice_constant
+
+    @property
+    def r_cut(self) -> float:
+        """Cutoff of the basis, Å."""
+        return REACH[self.crystal] * self.nearest_neighbour
+
+    @property
+    def unit_cell(self) -> Structure:
+        """The conventional cube: 2 atoms in bcc, 4 in fcc, 8 in diamond."""
+        return CRYSTALS[self.crystal](self.element, self.lattice_constant)
+
+    @property
+    def primitive_cell(self) -> Structure:
+        """The smallest cell: 1 atom, 2 in diamond."""
+        return CRYSTALS[self.crystal](self.element, self.lattice_constant, primitive=True)
+
+    @property
+    def basis_atoms(self) -> tuple[int, ...]:
+        """The atoms of `unit_cell` that no translation of the lattice takes into each other."""
+        return (0, 4) if self.crystal == "diamond" else (0,)
+
+
+def _zhou(element: str, crystal: str) -> Material:
+    """A metal of the table, whose r_e is the distance of nearest neighbours but for rounding."""
+    guess = ZHOU_2004[element].re / BONDS[crystal]
+    r_cut = FCC_CUTOFF * guess if crystal == "fcc" else None
+    return Material(element, element, crystal, guess, partial(zhou_eam, element, r_cut=r_cut))
+
+
+MATERIALS = {
+    **{element: _zhou(element, "bcc") for element in ("W", "Mo", "Ta", "Fe")},
+    **{element: _zhou(element, "fcc") for element in ("Cu", "Ni", "Al")},
+    "Si-SW": Material("Si-SW", "Si", "diamond", 5.43, stillinger_weber),
+    "Si-Tersoff": Material("Si-Tersoff", "Si", "diamond", 5.43, tersoff),
+}
+
+
+def material(name: str) -> Material:
+    """The material of that name; ValueError, listing those there are, for any other."""
+    if name not in MATERIALS:
+        raise ValueError(f"no material {name!r}: choose among {', '.join(MATERIALS)}")
+    return MATERIALS[name]

@@ -1,0 +1,1 @@
+"""The linear atomic cluster expansion: basis, exact rows, potential."""

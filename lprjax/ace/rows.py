@@ -1,0 +1,316 @@
+"""Design rows: the Jacobian of every observable with respect to the coefficients, exact.
+
+Any trainable potential is differentiated in its coefficients. For an ACE basis there is a faster
+way: its observables are derivatives of E = sum_i B(i) . c, so that a row is a derivative of
+sum_i B(i), and the chain rule goes through the channels A_znlm and the functions Q of `adjoint`:
+
+    d(sum_j B_k(j)) / dx = sum_(znl in k) sum_q C_(k,znl),q Y_znq ,
+    Y_znq = sum_j sum_m dA_znlm(j)/dx Q_qm(j) .
+
+For x the position of atom i, j runs over i and its neighbours: one matrix product for each atom and
+degree l, whose inner index is (m, neighbour), makes the rows of all functions. Atoms go through in
+chunks whose size does not depend on the structure. A displaced atom changes Q at its neighbours,
+and the slopes of its own edges: force-constant rows cost three such products.
+
+Signs and units are those of `observables`: forces -dE/dR (eV/Å), virial -dE/d(strain) (eV), force
+constants d2E/dR dR (eV/Å^2), each per unit coefficient (eV).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lprjax.ace.adjoint import Block, adjoint_tables, block_functions, channels_of, rows_of
+from lprjax.ace.angular import spherical_harmonics_and_gradients
+from lprjax.ace.basis import (
+    atomic_base,
+    check_graph,
+    radial_functions_and_slopes,
+    sites_of,
+    species_one_hot,
+)
+from lprjax.ace.spec import ACESpec, tables
+from lprjax.atoms.graphs import Graph, moved
+from lprjax.atoms.structures import VOIGT, VOIGT_TENSOR
+
+CACHE = 4_000_000  # bytes that a chunk of atoms may gather from its neighbours
+
+
+class Rows(NamedTuple):
+    """Rows of one structure, d(observable)/dc for C coefficients c; None if not asked for.
+
+    energy: (C,); forces: (n, 3, C); virial: (3, 3, C); force_constants: (n_a, 3, n, 3, C).
+    """
+
+    energy: jax.Array | None = None
+    forces: jax.Array | None = None
+    virial: jax.Array | None = None
+    force_constants: jax.Array | None = None
+
+
+class _Atoms(NamedTuple):
+    """What the rows of c atoms need to know of their surroundings; K edges each."""
+
+    index: jax.Array  # (c,)
+    own: jax.Array  # (c, n_elements) one-hot species
+    neighbours: jax.Array  # (c, K)
+    others: jax.Array  # (c, n_elements, K) one-hot species of the neighbours
+    edges: jax.Array  # (c, K, 3) Å
+    edge_mask: jax.Array  # (c, K)
+
+
+class _Slopes(NamedTuple):
+    """d phi / d r_ij of the one-particle functions on the edges of c atoms, in 1/Å."""
+
+    many_body: list[jax.Array]  # for each block (c, 3, n_max, 2l+1, K)
+    pair: jax.Array  # (c, 3, n_max, K)
+
+
+def _edge_slopes(spec: ACESpec, edges: jax.Array, edge_mask: jax.Array) -> _Slopes:
+    """grad(R Y) = R' u Y + R (1 - u u^T) g / r, with g the gradient of the polynomial at u."""
+    vectors = jnp.moveaxis(edges, -1, 0)
+    r = jnp.sqrt(jnp.sum(vectors**2, axis=0))
+    (radial, _), (radial_slope, pair_slope) = radial_functions_and_slopes(spec, r, edge_mask)
+    unit = vectors / r[None]
+    angular, gradients = spherical_harmonics_and_gradients(unit, tables(spec).l_max)
+    across = (gradients - unit[:, None] * jnp.sum(unit[:, None] * gradients, axis=0)[None]) / r
+    # Atoms first, in one go: transposing what is made of these would cost ten times more.
+    found = (radial, radial_slope, angular, across, unit, pair_slope)
+    found = jax.lax.optimization_barrier([jnp.moveaxis(x, -2, 0) for x in found])
+    radial, radial_slope, angular, across, unit, pair_slope = found
+    along = unit[:, :, None] * angular[:, None]
+
+    def of(block):
+        n, lm = slice(block.n_max), slice(block.l**2, (block.l + 1) ** 2)
+        return (
+            radial_slope[:, None, n, None] * along[:, :, None, lm]
+            + radial[:, None, n, None] * across[:, :, None, lm]
+        )
+
+    # A branch of its own keeps them in this shape: XLA would otherwise make them anew in that of
+    # every product they enter, where it no longer sees that one radial function serves all m.
+    make = lambda: [of(b) for b in adjoint_tables(spec).blocks]  # noqa: E731
+    none = lambda: [jnp.zeros(x.shape) for x in jax.eval_shape(make)]  # noqa: E731
+    many_body = jax.lax.cond(jnp.any(edge_mask), make, none)
+    return _Slopes(many_body, unit[:, :, None] * pair_slope[:, None])
+
+
+def _felt(block: Block, atoms: _Atoms, slopes, q_own, q_others):
+    """One block's share of the forces on c atoms, (c, x, centre, z, n_max, n_q) of any x.
+
+    Atom i feels its own site through r_ij and its neighbours' through r_ji = -r_ij, for which
+    grad phi(-r) = (-1)^(l+1) grad phi(r).
+    slopes: (c, x, n_max, m, K); q_own: Q at the atoms, (c, m, n_q); q_others: at their neighbours,
+    (c, m, K, n_q).
+    """
+    seen = (-1.0) ** block.l * q_others
+    contract = partial(jnp.einsum, "cxnms,cmsq->cxnq")
+    if atoms.own.shape[1] == 1:  # centre and neighbour are always of the same species
+        return contract(slopes, seen + q_own[:, :, None])[:, :, None, None]
+    of_species = atoms.others[:, :, None, None, None] * slopes[:, None]  # (c, species, x, n, m, K)
+    n_species = of_species.shape[1]
+    shape = (len(slopes), -1, *slopes.shape[2:])
+    split = lambda y: y.reshape(len(y), n_species, slopes.shape[1], *y.shape[2:])  # noqa: E731
+    sites = split(contract(of_species.reshape(shape), seen))
+    site = split(jnp.einsum("cxnm,cmq->cxnq", of_species.sum(-1).reshape(*shape[:-1]), q_own))
+    return jnp.einsum("ctxnq,cz->cxtznq", sites, atoms.own) + jnp.einsum(
+        "ctxnq,cz->cxztnq", site, atoms.own
+    )
+
+
+def _felt_pairs(atoms: _Atoms, slopes):
+    """The same of the pair functions: slopes (c, x, n_max, K), result (c, x, centre, z, n_max)."""
+    by_species = jnp.einsum("cxnk,ctk->cxtn", slopes, atoms.others)
+    return (
+        by_species[:, :, :, None] * atoms.own[:, None, None, :, None]
+        + by_species[:, :, None] * atoms.own[:, None, :, None, None]
+    )
+
+
+def _columns(spec: ACESpec, many_body, pair, constant) -> jnp.ndarray:
+    """Rows (…, C) of the functions' parts, each (…, centre, functions)."""
+    constant = jnp.broadcast_to(constant[..., None], (*pair.shape[:-2], int(spec.constant)))
+    pair = pair.reshape(*pair.shape[:-2], -1)
+    rows = jnp.concatenate([many_body, pair, constant], axis=-1)
+    return rows.reshape(*rows.shape[:-2], -1)
+
+
+def _force_rows(spec: ACESpec, atoms: _Atoms, slopes: _Slopes, functions) -> jnp.ndarray:
+    """Force rows of c atoms, (c, 3, C)."""
+    parts = [
+        _felt(b, atoms, s, q[atoms.index], jnp.moveaxis(q[atoms.neighbours], 1, 2))
+        for b, s, q in zip(adjoint_tables(spec).blocks, slopes.many_body, functions, strict=True)
+    ]
+    pair = _felt_pairs(atoms, slopes.pair)
+    return _columns(spec, rows_of(spec, parts), pair, jnp.zeros(pair.shape[:3]))
+
+
+def _strain_slopes(slopes, lever) -> jnp.ndarray:
+    """How sums over edges of phi change, less the sign, with a symmetric strain in Voigt order.
+
+    slopes: d phi/dr_ij (c, 3, …, K); lever: r_ij by species of the neighbour (c, z, 3, K).
+    Returns (c, 6, z, …).
+    """
+    flat = slopes.reshape(len(slopes), -1, slopes.shape[-1])
+    moments = -jnp.einsum("cpk,czbk->czbp", flat, lever)
+    moments = moments.reshape(*lever.shape[:3], 3, *slopes.shape[2:-1])
+    first, second = np.array(VOIGT).T
+    return jnp.moveaxis(0.5 * (moments[:, :, first, second] + moments[:, :, second, first]), 2, 1)
+
+
+def _sums(spec: ACESpec, own, functions, channels, pairs) -> jnp.ndarray:
+    """Rows of the virial (6, Voigt order) and of the energy, (7, C).
+
+    own: (n, n_elements) one-hot species; channels: dA/d(strain), less the sign, and A of every
+    degree, (n, 7, z, n_max, m); pairs: those of the pair functions, (n, 7, z, n_max).
+    """
+    parts = []
+    for moving, q in zip(channels, functions, strict=True):
+        of = lambda centre: jnp.einsum("ixznm,imq->xznq", moving * centre, q)  # noqa: B023, E731
+        centres = own.T[..., None, None, None, None]
+        parts.append(jnp.stack([of(centre) for centre in centres], axis=1))
+    # B of order v is homogeneous of degree v in A: sum_v A_v dB/dA_v = v B.
+    order = np.array([len(f.factors) for f in tables(spec).functions])
+    many_body = rows_of(spec, parts).at[-1].divide(order[None, :])
+    pair = jnp.einsum("ixzn,ic->xczn", pairs, own)
+    constant = jnp.zeros((7, own.shape[1])).at[-1].set(jnp.sum(own, axis=0))
+    return _columns(spec, many_body, pair, constant)
+
+
+def _chunk_size(spec: ACESpec, graph: Graph, copies: int) -> int:
+    """Atoms whose rows are made at a time: what they gather from their neighbours fits the cache.
+
+    A GPU has no use for that and wants much work at a time.
+    """
+    n, n_neighbours = graph.neighbours.shape
+    gathered = 8 * copies * n_neighbours * adjoint_tables(spec).blocks[-1].entries.stop
+    room = CACHE if jax.default_backend() == "cpu" else 128 * CACHE
+    return min(n, max(4, room // gathered))
+
+
+def _by_chunks(spec: ACESpec, graph: Graph, make, copies: int = 1):
+    """make(atoms), arrays (c, …) for c atoms, put together for all, (n, …); zero on padding atoms.
+
+    Chunks of padding atoms are not visited, so that padding costs nothing here. The last chunk
+    begins early enough to be a whole one.
+    """
+    vectors, size = graph.vectors(), _chunk_size(spec, graph, copies)
+
+    def chunk(begin):
+        of = lambda x: jax.lax.dynamic_slice_in_dim(x, begin, size)  # noqa: E731
+        index = begin + jnp.arange(size)
+        edges = of(graph.neighbours), of(vectors), of(graph.edge_mask)
+        return make(_surroundings(spec, graph, index, *edges))
+
+    def turn(number, result):
+        begin = jnp.minimum(number * size, len(vectors) - size)
+        place = lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, begin, 0)  # noqa: E731
+        return jax.tree.map(place, result, chunk(begin))
+
+    empty = lambda x: jnp.zeros((len(vectors), *x.shape[1:]), x.dtype)  # noqa: E731
+    start = jax.tree.map(empty, jax.eval_shape(chunk, 0))
+    n_chunks = (jnp.sum(graph.atom_mask) + size - 1) // size
+    return jax.lax.fori_loop(0, n_chunks, turn, start)
+
+
+def _surroundings(spec, graph, index, neighbours, edges, edge_mask) -> _Atoms:
+    own = species_one_hot(spec, graph.species[index])
+    others = jnp.swapaxes(species_one_hot(spec, graph.species[neighbours]), 1, 2)
+    return _Atoms(index, own, neighbours, others, edges, edge_mask)
+
+
+@partial(jax.jit, static_argnums=0)
+def _first_order(spec: ACESpec, graph: Graph):
+    """Rows of all first-order kinds: energy (C,), forces (n, 3, C), virial (3, 3, C)."""
+    base, pairs = atomic_base(spec, sites_of(graph))
+    functions = block_functions(spec, adjoint_tables(spec).q(base))
+
+    def make(atoms):
+        slopes = _edge_slopes(spec, atoms.edges, atoms.edge_mask)
+        lever = jnp.einsum("ckb,czk->czbk", atoms.edges, atoms.others)
+        moving = [_strain_slopes(s, lever) for s in slopes.many_body]
+        forces = _force_rows(spec, atoms, slopes, functions)
+        return forces, moving, _strain_slopes(slopes.pair, lever)
+
+    def with_values(moving, values):
+        """(n, 6, …) and (…, n): (n, 7, …)."""
+        return jnp.concatenate([moving, jnp.moveaxis(values, -1, 0)[:, None]], axis=1)
+
+    forces, moving, pair_moving = _by_chunks(spec, graph, make)
+    blocks = adjoint_tables(spec).blocks
+    channels = [
+        with_values(m, base[channels_of(spec, b)]) for m, b in zip(moving, blocks, strict=True)
+    ]
+    pairs = with_values(pair_moving, pairs.reshape(*pair_moving.shape[2:], -1))
+    sums = _sums(spec, species_one_hot(spec, graph.species), functions, channels, pairs)
+    return sums[6], forces, sums[VOIGT_TENSOR]
+
+
+@partial(jax.jit, static_argnums=0)
+def _force_constants(spec: ACESpec, graph: Graph, atoms: jax.Array) -> jnp.ndarray:
+    """(n_a, 3, n, 3, C): minus the derivative of the force rows along each displacement.
+
+    An atom that moves changes the functions Q of its neighbours, which forces further out feel,
+    and the slopes of its own edges only.
+    """
+    axes, vectors = jnp.arange(3), graph.vectors()
+
+    def functions(positions):
+        base, _ = atomic_base(spec, sites_of(moved(graph, positions)))
+        return block_functions(spec, adjoint_tables(spec).q(base))
+
+    still = functions(graph.positions)
+
+    def columns(atom):
+        directions = jnp.zeros((3, *graph.positions.shape)).at[axes, atom, axes].set(1.0)
+        turn = lambda d: jax.jvp(functions, (graph.positions,), (d,))[1]  # noqa: E731
+        turned = jax.vmap(turn)(directions)
+
+        def make(atoms):
+            slopes = _edge_slopes(spec, atoms.edges, atoms.edge_mask)
+            slopes = slopes._replace(pair=jnp.zeros_like(slopes.pair))
+            return jax.vmap(lambda q: _force_rows(spec, atoms, slopes, q), out_axes=1)(turned)
+
+        far = jnp.swapaxes(_by_chunks(spec, graph, make, copies=3), 0, 1)
+        near = _stiffness(spec, graph, vectors, still, atom)
+        change = far.at[:, graph.neighbours[atom]].add(near).at[:, atom].add(-jnp.sum(near, axis=1))
+        return -change
+
+    return jax.lax.map(columns, atoms)
+
+
+def _stiffness(spec: ACESpec, graph: Graph, vectors, functions, atom) -> jnp.ndarray:
+    """How the forces along one atom's K edges change with the edges, (3, K, 3, C): the edge moves
+    in the first direction; its atom feels the change, its neighbour the opposite."""
+    neighbours = graph.neighbours[atom]
+    index, edges, mask = jnp.full_like(neighbours, atom), vectors[atom], graph.edge_mask[atom]
+    ends = _surroundings(
+        spec, graph, index, neighbours[:, None], edges[:, None], mask[:, None]
+    )  # atoms of one edge
+
+    def change(direction):
+        direction = jnp.broadcast_to(direction, ends.edges.shape)
+        of = lambda edges: _edge_slopes(spec, edges, ends.edge_mask)  # noqa: E731
+        return _force_rows(spec, ends, jax.jvp(of, (ends.edges,), (direction,))[1], functions)
+
+    return jax.vmap(change)(jnp.eye(3)[:, None, None])
+
+
+def ace_rows(spec: ACESpec, graph: Graph, kinds: tuple[str, ...], atoms: jax.Array | None) -> Rows:
+    """The rows of an ACE basis, as `regression.rows.design_rows` returns them.
+
+    kinds: checked. atoms: those displaced for the force constants, checked; None without them.
+    """
+    check_graph(spec, graph)
+    rows = {}
+    if set(kinds) - {"force_constants"}:
+        found = zip(("energy", "forces", "virial"), _first_order(spec, graph), strict=True)
+        rows |= {kind: value for kind, value in found if kind in kinds}
+    if "force_constants" in kinds:
+        rows["force_constants"] = _force_constants(spec, graph, atoms)
+    return Rows(**rows)

@@ -1,0 +1,231 @@
+"""What a linear ACE basis consists of: its specification and its integer tables.
+
+Index convention, used by `ace`, `adjoint` and `design`:
+
+- *channel* v = (z, n, l, m), z the neighbour's species; one more channel with value 1 pads
+  products of fewer than `order` factors;
+- *function* k of one centre species: many-body functions by order, then pair functions by (z, n),
+  then the constant 1 where asked for;
+- *column* of the design: centre species (in the order of `elements`) times functions per species.
+  The site basis of an atom is zero outside its own species' block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import inf
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from lprjax.ace.coupling import symmetric_invariants
+from lprjax.ace.sums_of_products import Sums, sums
+
+L_WEIGHT = 1.5  # total degree of a function: sum over its factors of n + L_WEIGHT l
+
+
+@dataclass(frozen=True)
+class ACESpec:
+    """A linear ACE basis, by the convention of ACEpotentials: n from 1, l from 0,
+    sum (n + 1.5 l) <= degree, up to `order` factors, plus `degree` pair functions.
+
+    elements: chemical symbols, e.g. ("W",); order: 1 … 4 (neighbours per product);
+    degree: largest total degree; r_cut: cutoff in Å; r0: typical nearest-neighbour distance in Å,
+    where the distance transform is steepest; cutoff_power: order of the zero at r_cut (4: force
+    constants and third-order elastic constants are continuous; at least 3 for the former);
+    constant: one more function per centre species, identically 1 (correlation order 0): the
+    energy of the isolated atom becomes a coefficient, fitted like any other and as uncertain.
+
+    Pair functions and many-body functions of order 1 are both radial: independent, but from degree
+    10 or so not to rounding at bulk distances. Fits then want a ridge; their rank says so.
+
+    Raises ValueError for unknown or repeated elements and for numbers out of range.
+    """
+
+    elements: tuple[str, ...]
+    order: int
+    degree: int
+    r_cut: float
+    r0: float
+    cutoff_power: int = 4
+    constant: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.elements, str):
+            object.__setattr__(self, "elements", (self.elements,))
+        object.__setattr__(self, "elements", tuple(self.elements))
+        unknown = [e for e in self.elements if e not in atomic_numbers or e == "X"]
+        if unknown or not self.elements or len(set(self.elements)) < len(self.elements):
+            raise ValueError(
+                f"elements {self.elements!r} arrived; wanted distinct chemical symbols, "
+                'e.g. elements=("Nb", "Ta")'
+            )
+        # forces are continuous from cutoff_power 2 on
+        for name, least, most in (("order", 1, 4), ("degree", 1, inf), ("cutoff_power", 2, inf)):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or value % 1 or not least <= value <= most:
+                raise ValueError(
+                    f"{name} {value!r} arrived; wanted a whole number, {least} to {most}"
+                )
+            object.__setattr__(self, name, int(value))
+        if not 0 < self.r0 < self.r_cut < inf:
+            raise ValueError(
+                f"r_cut = {self.r_cut} Å and r0 = {self.r0} Å arrived; wanted 0 < r0 < r_cut: "
+                "r0 is the nearest-neighbour distance"
+            )
+        for name in ("r_cut", "r0"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Atomic numbers of `elements`."""
+        return tuple(atomic_numbers[e] for e in self.elements)
+
+    @property
+    def n_functions(self) -> int:
+        """Basis functions per centre species."""
+        return tables(self).n_functions
+
+    @property
+    def n_columns(self) -> int:
+        """Length of the coefficient vector: centre species times functions."""
+        return len(self.elements) * self.n_functions
+
+
+class Channel(NamedTuple):
+    z: int
+    n: int
+    l: int
+
+    @property
+    def degree(self) -> float:
+        return self.n + L_WEIGHT * self.l
+
+
+class Function(NamedTuple):
+    """One many-body function: its factors' (z, n, l) and its terms."""
+
+    factors: tuple[Channel, ...]
+    monomials: np.ndarray  # (n_terms, order) of m
+    coefficients: np.ndarray  # (n_terms,)
+
+
+def _factor_tuples(spec: ACESpec) -> Iterator[tuple[Channel, ...]]:
+    """All ascending tuples of one to `order` channels with total degree <= spec.degree."""
+    channels = [
+        Channel(z, n, l)
+        for l in range(int(spec.degree / L_WEIGHT) + 1)
+        for z in range(len(spec.elements))
+        for n in range(1, spec.degree + 1)
+        if n + L_WEIGHT * l <= spec.degree
+    ]
+
+    def extend(chosen: tuple[int, ...], left: float) -> Iterator[tuple[int, ...]]:
+        for c in range(chosen[-1] if chosen else 0, len(channels)):
+            if channels[c].degree <= left:
+                yield (*chosen, c)
+                if len(chosen) + 1 < spec.order:
+                    yield from extend((*chosen, c), left - channels[c].degree)
+
+    for chosen in sorted(extend((), spec.degree), key=len):
+        yield tuple(channels[c] for c in chosen)
+
+
+def _functions(spec: ACESpec) -> Iterator[Function]:
+    for factors in _factor_tuples(spec):
+        labels = tuple(factors.index(f) for f in factors)
+        monomials, coefficients = symmetric_invariants(tuple(f.l for f in factors), labels)
+        for row in coefficients:
+            used = row != 0
+            yield Function(factors, monomials[used], row[used])
+
+
+class Tables:
+    """Integer tables of a basis, made once on the host (see `tables`)."""
+
+    def __init__(self, spec: ACESpec):
+        self.functions = list(_functions(spec))
+        self.n_max = spec.degree
+        self.n_species = len(spec.elements)
+        self.l_max = max(f.l for g in self.functions for f in g.factors)
+        used = sorted({f for g in self.functions for f in g.factors})
+        channels = [(c.z, c.n, c.l, m) for c in used for m in range(-c.l, c.l + 1)]
+        self.channels = np.array(channels)  # (V, 4)
+        self.n_channels = len(channels)
+        self.n_many_body = len(self.functions)
+        self.n_pair = self.n_species * self.n_max
+        self.n_functions = self.n_many_body + self.n_pair + spec.constant
+        index = {c: v for v, c in enumerate(channels)}
+        one = self.n_channels
+        k_of, products, values = [], [], []
+        for k, g in enumerate(self.functions):
+            for m, u in zip(g.monomials, g.coefficients, strict=True):
+                vs = [index[(*f, mi)] for f, mi in zip(g.factors, m, strict=True)]
+                k_of.append(k)
+                products.append(sorted(vs) + [one] * (spec.order - len(vs)))
+                values.append(u)
+        self.term_function = np.array(k_of)  # (T,)
+        self.term_channels = np.array(products)  # (T, order), padded with the unit channel
+        self.term_value = np.array(values)  # (T,)
+
+    @cached_property
+    def sums(self) -> Sums:
+        """The many-body functions as sums of products of channels."""
+        return sums(self.n_many_body, self.term_function, self.term_channels, self.term_value)
+
+    @cached_property
+    def halves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every product split in two: left (P, 2), right (Q, 2) channel pairs; position (T,) in the
+        P-by-Q matrix. A site energy is then left^T M right with M linear in the coefficients."""
+        one = self.n_channels
+        padded = np.full((len(self.term_channels), 4), one)
+        padded[:, : self.term_channels.shape[1]] = self.term_channels
+        left, left_of = np.unique(padded[:, :2], axis=0, return_inverse=True)
+        right, right_of = np.unique(padded[:, 2:], axis=0, return_inverse=True)
+        return left, right, left_of.ravel() * len(right) + right_of.ravel()
+
+
+@lru_cache(maxsize=32)
+def tables(spec: ACESpec) -> Tables:
+    """The integer tables of a basis, cached by specification."""
+    return Tables(spec)
+
+
+def smoothness_prior(spec: ACESpec, power: float = 4.0) -> np.ndarray:
+    """Diagonal of the algebraic smoothness prior, Gamma_k = sum over factors of (n + 1.5 l)^power.
+
+    Shape (n_columns,), dimensionless. The ridge term of a fit is ridge * |Gamma c|^2: oscillating
+    functions cost more, the constant nothing. (After the prior of ACEpotentials, Witt et al. 2023,
+    n and l alike.)
+    """
+    t = tables(spec)
+    many_body = [sum(f.degree**power for f in g.factors) for g in t.functions]
+    pairs = [n**power for _ in spec.elements for n in range(1, t.n_max + 1)]
+    return np.tile(np.array(many_body + pairs + [0.0] * spec.constant), len(spec.elements))
+
+
+def components(spec: ACESpec) -> dict[str, np.ndarray]:
+    """Which columns make up each part of a basis: masks for `rigidity.component_rigidity`.
+
+    Returns name -> (n_columns,) bool: "constant" (where there is one), "pair", "many-body"; "body
+    order 2", 3, ... of both (v neighbours make body order v + 1); "centre W", by the site's own
+    species; "neighbour W", all that has W among the neighbours.
+    """
+    t, n_blocks = tables(spec), len(spec.elements)
+    pairs = [(z,) for z in range(n_blocks) for _ in range(t.n_max)]
+    seen = [tuple(f.z for f in g.factors) for g in t.functions] + pairs + [()] * spec.constant
+    order = np.array([len(neighbours) for neighbours in seen])
+    place = np.arange(t.n_functions)
+    found = {"constant": order == 0} if spec.constant else {}
+    found["pair"] = (place >= t.n_many_body) & (order > 0)
+    found["many-body"] = place < t.n_many_body
+    found |= {f"body order {v + 1}": order == v for v in range(1, max(order) + 1)}
+    for z, element in enumerate(spec.elements):
+        found[f"neighbour {element}"] = np.array([z in neighbours for neighbours in seen])
+    found = {name: np.tile(mask, n_blocks) for name, mask in found.items()}
+    block = np.repeat(np.arange(n_blocks), t.n_functions)
+    return found | {f"centre {element}": block == z for z, element in enumerate(spec.elements)}

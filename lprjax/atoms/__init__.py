@@ -1,0 +1,1 @@
+"""Structures, graphs of neighbours, files."""

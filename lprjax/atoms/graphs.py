@@ -1,0 +1,236 @@
+"""Graphs: who is within reach of whom, as one dense table per structure.
+
+Index convention: edge (i, k) leads from atom i to atom j = neighbours[i, k] in the periodic image
+shifts[i, k]; its vector is r_ij = r_j + shifts[i, k] @ cell - r_i. Every pair appears twice, in
+the row of i and in the row of j. The search runs on the host; atoms and neighbours are padded
+to a few sizes so that a sweep over structures compiles a handful of times.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import vesin
+
+from lprjax.atoms.structures import Structure, check_geometry, require_x64
+
+MAX_EXTENT = 500.0  # of a cluster, in cutoffs
+MIN_DISTANCE = 0.1  # A; closer atoms are a mistake in the input, not physics
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """A structure with its neighbours, padded to n atoms and K neighbours per atom.
+
+    positions: (n, 3) A.  cell: (3, 3) A.  species: (n,) int32, 0 on padding atoms.
+    neighbours: (n, K) int32, 0 on padded slots.  shifts: (n, K, 3) float64, integers.
+    edge_mask: (n, K) bool.  atom_mask: (n,) bool.
+    Real atoms come first, and so do the true edges of each row.
+
+    Edges may be longer than a potential's cutoff (the skin): every potential vanishes beyond its
+    own r_cut, and multiplies what it sums over edges by edge_mask.
+    """
+
+    positions: jax.Array
+    cell: jax.Array
+    species: jax.Array
+    neighbours: jax.Array
+    shifts: jax.Array
+    edge_mask: jax.Array
+    atom_mask: jax.Array
+    reach: jax.Array
+
+    def vectors(self) -> jax.Array:
+        """r_ij (n, K, 3) in A; (1, 0, 0) on padded slots, so that no root is taken of zero."""
+        ends = self.positions[self.neighbours] + self.shifts @ self.cell
+        padding = jnp.array([[[1.0, 0.0, 0.0]]], dtype=ends.dtype)
+        return jnp.where(self.edge_mask[..., None], ends - self.positions[:, None, :], padding)
+
+    def neighbour_counts(self) -> jax.Array:
+        """Number of true edges of each atom, (n,) int32; 0 on padding atoms."""
+        return self.edge_mask.sum(axis=-1, dtype=jnp.int32)
+
+
+def bucket(n: int) -> int:
+    """The smallest of 1, 2, 3, 4, 6, 8, 12, 16, ... (2^k and 3 * 2^(k-1)) that is >= n."""
+    if n <= 1:
+        return 1
+    power = 1 << (n - 1).bit_length()
+    return 3 * power // 4 if n <= 3 * power // 4 else power
+
+
+def neighbour_bucket(n: int) -> int:
+    """The smallest of 8, 16, 24, 32, 48, 64, 96, ... (8 times a `bucket`) that is >= n."""
+    return 8 * bucket(-(-n // 8))
+
+
+def moved(graph: Graph, positions: jax.Array | None = None, cell: jax.Array | None = None) -> Graph:
+    """The same edges with new positions (n, 3) and/or a new cell (3, 3), both in A.
+
+    Right as long as no pair came into reach that the graph does not hold: build it with a skin of
+    at least twice the largest displacement. May be traced.
+    """
+    changes = {"positions": positions, "cell": cell}
+    return dataclasses.replace(graph, **{k: v for k, v in changes.items() if v is not None})
+
+
+def check_reach(graph: Graph, r_cut: float, name: str) -> None:
+    """Raise ValueError where the neighbour search of a graph ended short of a potential's cutoff.
+
+    graph: passes unchecked where it is traced.  r_cut: A.  name: of the potential, for the message.
+    """
+    if not isinstance(graph.reach, jax.core.Tracer) and float(graph.reach) < r_cut * (1 - 1e-9):
+        raise ValueError(
+            f"the graph holds neighbours up to {float(graph.reach):g} A, but {name} reaches "
+            f"{r_cut:g} A: build it with build_graph(structure, {r_cut:g})."
+        )
+
+
+def _edges(
+    positions: np.ndarray, cell: np.ndarray, pbc: tuple, reach: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges (i, j, shift) shorter than reach, sorted by i."""
+    extent = float(np.ptp(positions, axis=0)[~np.array(pbc)].max(initial=0.0))
+    if extent > MAX_EXTENT * reach:  # the cells of the search would overflow
+        raise ValueError(
+            f"atoms are spread over {extent:.3g} A along a direction without periodicity, more "
+            f"than {MAX_EXTENT:g} times the cutoff of {reach:g} A. Check the units of the "
+            "positions, or treat the parts as structures of their own."
+        )
+    # One thread keeps the order of the edges, and so the rounding of every sum, reproducible.
+    search = vesin.NeighborList(cutoff=reach, full_list=True, sorted=True, n_threads=1)
+    i, j, shifts, distances = search.compute(positions, cell, np.array(pbc), "ijSd")
+    i, j = i.astype(np.int64), j.astype(np.int64)
+    if distances.size and distances.min() < MIN_DISTANCE:
+        e = int(distances.argmin())
+        raise ValueError(
+            f"overlapping atoms: {i[e]} and {j[e]} (image {shifts[e].tolist()}) are "
+            f"{distances[e]:.3g} A apart, wanted at least {MIN_DISTANCE} A. Check for duplicated "
+            "atoms, fractional coordinates passed as Cartesian ones, or units other than A."
+        )
+    return i, j, shifts
+
+
+def _padded_size(name: str, wanted: int | None, needed: int, default: int) -> int:
+    if wanted is None:
+        return default
+    if wanted < needed:
+        raise ValueError(
+            f"{name} = {wanted} is too small: this structure needs {needed}. "
+            f"Pass at least that, or leave it out for the bucket {default}."
+        )
+    return int(wanted)
+
+
+def build_graph(
+    structure: Structure,
+    r_cut: float,
+    *,
+    skin: float = 0.0,
+    n_atoms: int | None = None,
+    n_neighbours: int | None = None,
+) -> Graph:
+    """All pairs, periodic images included, closer than r_cut + skin.
+
+    Cells smaller than the cutoff, skewed cells and mixed periodicity are all right: an atom may be
+    its own neighbour in an image, and two atoms may share several edges.
+
+    structure: not traced; the search runs on the host.  r_cut: A, > 0.  skin: A, >= 0.
+    n_atoms, n_neighbours: padded sizes; by default `bucket` and `neighbour_bucket`. Give a
+    whole data set the same ones to compile once.
+    Raises RuntimeError without float64; ValueError for a cutoff that is not positive, positions or
+    cell that are not finite, a singular cell, atoms less than 0.1 A apart (names the pair), or
+    sizes too small for the structure.
+    """
+    require_x64()
+    if not (math.isfinite(r_cut) and r_cut > 0):
+        raise ValueError(f"r_cut = {r_cut!r}: wanted a positive cutoff in A, e.g. r_cut=5.0.")
+    if not (math.isfinite(skin) and skin >= 0):
+        raise ValueError(f"skin = {skin!r}: wanted a length >= 0 in A.")
+    positions, cell = check_geometry(structure.positions, structure.cell)
+    i, j, shifts = _edges(positions, cell, structure.pbc, float(r_cut + skin))
+
+    n = len(positions)
+    counts = np.bincount(i, minlength=n)
+    n_pad = _padded_size("n_atoms", n_atoms, n, bucket(n))
+    most = int(counts.max())
+    k_pad = _padded_size("n_neighbours", n_neighbours, most, neighbour_bucket(most))
+
+    slot = np.arange(len(i)) - (np.cumsum(counts) - counts)[i]
+    neighbour_table = np.zeros((n_pad, k_pad), dtype=np.int32)
+    shift_table = np.zeros((n_pad, k_pad, 3))
+    edge_mask = np.zeros((n_pad, k_pad), dtype=bool)
+    neighbour_table[i, slot] = j
+    shift_table[i, slot] = shifts
+    edge_mask[i, slot] = True
+
+    extra = n_pad - n
+    return Graph(
+        positions=jnp.asarray(np.pad(positions, ((0, extra), (0, 0)))),
+        cell=jnp.asarray(cell),
+        species=jnp.asarray(np.pad(np.asarray(structure.species, dtype=np.int32), (0, extra))),
+        neighbours=jnp.asarray(neighbour_table),
+        shifts=jnp.asarray(shift_table),
+        edge_mask=jnp.asarray(edge_mask),
+        atom_mask=jnp.asarray(np.arange(n_pad) < n),
+        reach=jnp.asarray(float(r_cut + skin)),
+    )
+
+
+def build_graphs(structures: Sequence[Structure], r_cut: float, *, shapes: int = 1) -> list[Graph]:
+    """The graphs of a data set, or of a sweep over cells, of one shape: what is compiled for one
+    serves all.
+
+    shapes: how many shapes there may be; more of them pad cells of different sizes less. Cells are
+    put together by size, so that atoms of padding are fewest. In each shape n is the largest
+    number of atoms, K the largest number of neighbours, rounded up to eights.
+    Raises ValueError for no structures or shapes, and as `build_graph`.
+    """
+    if not structures or shapes < 1:
+        what = "no structures" if not structures else f"shapes = {shapes}"
+        raise ValueError(f"{what} arrived; wanted at least one.")
+    graphs = [build_graph(structure, r_cut) for structure in structures]
+    sizes = np.array([structure.n_atoms for structure in structures])
+    most = np.array([int(graph.neighbour_counts().max()) for graph in graphs])
+    shape_of = np.searchsorted(_largest_of_each(sizes, shapes), sizes)
+    resized = {}
+    for shape in np.unique(shape_of):
+        mine = np.flatnonzero(shape_of == shape)
+        n, k = int(sizes[mine].max()), 8 * max(1, -(-int(most[mine].max()) // 8))
+        resized |= {i: _resized(graphs[i], n, k) for i in mine}
+    return [resized[i] for i in range(len(graphs))]
+
+
+def _largest_of_each(sizes: np.ndarray, shapes: int) -> np.ndarray:
+    """The largest size of each of at most `shapes` groups, ascending, with the least padding."""
+    distinct, counts = np.unique(sizes, return_counts=True)
+    upto = np.cumsum(counts)
+    cuts = combinations(range(len(distinct) - 1), min(shapes, len(distinct)) - 1)
+    last = np.array([(*cut, len(distinct) - 1) for cut in cuts])
+    padded = np.sum(distinct[last] * np.diff(upto[last], axis=1, prepend=0), axis=1)
+    return distinct[last[np.argmin(padded)]]
+
+
+def _resized(graph: Graph, n: int, k: int) -> Graph:
+    """Padding cut or added: real atoms, and the true edges of each, come first."""
+
+    def resized(x, *shape):
+        x = np.asarray(x)[tuple(slice(size) for size in shape)]
+        rest = [(0, 0)] * (x.ndim - len(shape))
+        missing = [(0, size - had) for size, had in zip(shape, x.shape, strict=False)]
+        return jnp.asarray(np.pad(x, missing + rest))
+
+    by_atom = {name: resized(getattr(graph, name), n) for name in _BY_ATOM}
+    by_edge = {name: resized(getattr(graph, name), n, k) for name in _BY_EDGE}
+    return dataclasses.replace(graph, **by_atom, **by_edge)
+
+
+_BY_ATOM = ("positions", "species", "atom_mask")
+_BY_EDGE = ("neighbours", "shifts", "edge_mask")

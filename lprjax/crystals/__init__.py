@@ -1,0 +1,1 @@
+"""The homogeneous lattice: elasticity, phonons, the norm of its strains."""

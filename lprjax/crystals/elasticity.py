@@ -1,0 +1,297 @@
+"""The homogeneous lattice: its equilibrium size and its elasticity, for any potential.
+
+Both come from derivatives of the energy E = sum_i E_i alone, so any potential will do.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import units
+
+from lprjax.atoms.graphs import build_graph, moved
+from lprjax.atoms.structures import VOIGT, Structure, require_x64
+from lprjax.potentials.observables import as_argument, cutoff_of
+
+GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/A^3 times this is in GPa
+RUNAWAY = math.log(4.0 / 3.0)  # a crystal that grows or shrinks by more has no equilibrium nearby
+
+
+class Equilibrium(NamedTuple):
+    """A crystal at zero pressure; `converged` is False where Newton's method did not settle."""
+
+    structure: Structure
+    scale: float  # of the start: lattice constant = scale * that of the start
+    energy_per_atom: float  # eV
+    curvature: float  # d2E / d(ln scale)^2, eV of the cell; negative where unstable
+    iterations: int
+    converged: bool
+
+
+def equilibrium(
+    potential,
+    structure: Structure,
+    *,
+    tolerance: float = 1e-12,
+    max_iterations: int = 50,
+    r_cut: float | None = None,
+) -> Equilibrium:
+    """The size at which a crystal is free of pressure, its shape and fractional positions kept.
+
+    Root in s of dE/ds, E(s) the energy with positions and cell times exp(s), by Newton's method
+    with at most 5 % per iteration, downhill where the curvature is negative; given up where the
+    crystal has shrunk or grown by more than a third.
+
+    Args:
+        potential: callable graph -> site energies (n,), eV.
+        structure: the start, some way from the equilibrium at most.
+        tolerance: of the last Newton step in s, dimensionless.
+        max_iterations: Newton steps allowed.
+        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+
+    Returns:
+        Equilibrium; not converged is said there and raises nothing.
+    """
+    require_x64()
+    r_cut = cutoff_of(potential, r_cut)
+    argument = as_argument(potential, "potential")
+    log_scale, step, iterations = 0.0, math.inf, 0
+    while True:
+        crystal = _scaled(structure, math.exp(log_scale))
+        values = _size_derivatives(argument, build_graph(crystal, r_cut))
+        energy, slope, curvature = (float(value) for value in values)
+        lost = not (math.isfinite(slope) and abs(log_scale) < RUNAWAY)
+        if abs(step) <= tolerance or iterations == max_iterations or lost:
+            break
+        step = -slope / curvature if curvature > 0 else math.copysign(0.05, -slope)
+        step = min(max(step, -0.05), 0.05)
+        log_scale, iterations = log_scale + step, iterations + 1
+    return Equilibrium(
+        structure=crystal,
+        scale=math.exp(log_scale),
+        energy_per_atom=energy / structure.n_atoms,
+        curvature=curvature,
+        iterations=iterations,
+        converged=abs(step) <= tolerance and curvature > 0 and not lost,
+    )
+
+
+def _scaled(structure: Structure, scale: float) -> Structure:
+    return dataclasses.replace(
+        structure, positions=structure.positions * scale, cell=structure.cell * scale
+    )
+
+
+@jax.jit
+def _size_derivatives(potential, graph):
+    def energy(s):
+        grown = moved(graph, graph.positions * jnp.exp(s), graph.cell * jnp.exp(s))
+        return potential(grown).sum()
+
+    zero = jnp.zeros(())
+    (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(energy), (zero,), (zero + 1.0,))
+    return value, slope, curvature
+
+
+class Elasticity(NamedTuple):
+    """Second-order elasticity of a crystal, Voigt order xx, yy, zz, yz, xz, xy."""
+
+    relaxed: jax.Array  # (6, 6) eV/A^3, atoms follow the strain to their new equilibrium
+    clamped: jax.Array  # (6, 6) eV/A^3, fractional positions held
+    stress: jax.Array  # (6,) eV/A^3 of the unstrained crystal, positive in tension
+    optical: jax.Array  # eigenvalues of the Hessian of the cell's atoms, eV/A^2, no translations
+
+
+def elastic_constants(potential, structure: Structure, *, r_cut: float | None = None) -> Elasticity:
+    """The elastic constants of a crystal by differentiation of its energy.
+
+    With E(eps, u) the energy of a cell under x -> (I + eps)(x + u), eps symmetric with
+    engineering shears (eps_yz = e_4 / 2, ...) and V its volume,
+
+        C_clamped = E_ee / V,    C_relaxed = (E_ee - E_eu E_uu^+ E_ue) / V ,
+
+    the Schur complement that lets the atoms of a multilattice settle (internal strain; Born and
+    Huang 1954).  The two agree where every atom is an inversion centre.  With a residual stress
+    these are the derivatives in eps as written, not those in the Lagrangian strain.
+
+    Args:
+        potential: callable graph -> site energies (n,), eV.
+        structure: a crystal cell, best a small one (the cost is 6 + 3 n gradients), with no
+            forces on its atoms.
+        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+
+    Returns:
+        Elasticity; times GPA_PER_EV_A3 in GPa; differentiable in the potential.  A crystal whose
+        `optical` has an entry <= 0 is unstable against a shift of its sublattices: `relaxed` then
+        means nothing.
+    """
+    require_x64()
+    graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=structure.n_atoms)
+    slope, hessian = _strain_derivatives(as_argument(potential, "potential"), graph)
+    volume = float(structure.volume)
+    values, settled = _internal_strain(hessian)
+    return Elasticity(
+        relaxed=(hessian[:6, :6] + settled @ hessian[6:, :6]) / volume,
+        clamped=hessian[:6, :6] / volume,
+        stress=slope[:6] / volume,
+        optical=values,
+    )
+
+
+@jax.jit
+def _internal_strain(hessian):
+    """Eigenvalues of E_uu without the translations, and du/de = -E_eu E_uu^+, (6, 3 n).
+
+    By a solve and not by the modes, which have no derivative where eigenvalues coincide.
+    """
+    n = len(hessian) // 3 - 2
+    if n == 1:
+        return jnp.zeros(0), jnp.zeros((6, 3))
+    complement = np.linalg.qr(np.concatenate([np.ones((n, 1)), np.eye(n)[:, 1:]], axis=1))[0]
+    basis = np.kron(complement[:, 1:], np.eye(3))  # orthonormal, of displacements of zero mean
+    optical = basis.T @ hessian[6:, 6:] @ basis
+    settled = jnp.linalg.solve(optical, basis.T @ hessian[6:, :6])
+    return jnp.linalg.eigvalsh(optical), -(basis @ settled).T
+
+
+@jax.jit
+def _strain_derivatives(potential, graph):
+    """Gradient and Hessian of the energy in (e_1 ... e_6, u_11 ... u_n3)."""
+
+    def energy(variables):
+        deformation = jnp.eye(3) + _symmetric(variables[:6])
+        return _deformed_energy(potential, graph, deformation, variables[6:])
+
+    origin = jnp.zeros(6 + graph.positions.size)
+    gradient = jax.grad(energy)
+    column = partial(jax.jvp, gradient, (origin,))
+    columns = jax.lax.map(lambda tangent: column((tangent,))[1], jnp.eye(origin.size))
+    return gradient(origin), columns
+
+
+def _symmetric(voigt):
+    """The symmetric tensor (3, 3) of six numbers with engineering shears."""
+    basis = np.zeros((6, 3, 3))
+    for k, (i, j) in enumerate(VOIGT):
+        basis[k, i, j] = basis[k, j, i] = 1.0 if i == j else 0.5
+    return jnp.tensordot(voigt, jnp.asarray(basis), axes=1)
+
+
+def _deformed_energy(potential, graph, deformation, displacements):
+    """Energy under x -> F (x + u), given the transpose of F (3, 3), and u (3 n,) or (3,)."""
+    positions = graph.positions + displacements.reshape(-1, 3)
+    return potential(moved(graph, positions @ deformation, graph.cell @ deformation)).sum()
+
+
+class ThirdOrderElasticity(NamedTuple):
+    """Brugger's third-order elastic constants, Voigt order xx, yy, zz, yz, xz, xy."""
+
+    relaxed: np.ndarray  # (6, 6, 6) eV/A^3, atoms follow the strain to their new equilibrium
+    clamped: np.ndarray  # (6, 6, 6) eV/A^3, fractional positions held
+
+
+def third_order_constants(
+    potential, structure: Structure, *, r_cut: float | None = None
+) -> ThirdOrderElasticity:
+    """The third-order elastic constants of a crystal by differentiation of its energy.
+
+    With E(eta, u) the energy of a cell of volume V under x -> F (x + u), F = (I + 2 eta)^(1/2),
+    eta the Lagrangian strain with engineering shears (eta_yz = eta_4 / 2, ...),
+
+        C_IJK = 1/V  d3E(eta, u*(eta)) / d eta_I d eta_J d eta_K ,   E_u(eta, u*(eta)) = 0 .
+
+    As E is stationary in u, the first-order u_I = -E_uu^+ E_uI is all that is needed (the 2n + 1
+    theorem): C_IJK is the third derivative of E along (e_I, u_I), (e_J, u_J), (e_K, u_K); clamped,
+    u = 0.
+
+    Args:
+        potential: callable graph -> site energies (n,), eV, three times differentiable.
+        structure: a crystal cell, best a small one, with no forces on its atoms; a residual
+            stress is no harm, the constants are then those about the stressed state.
+        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+
+    Returns:
+        ThirdOrderElasticity; times GPA_PER_EV_A3 in GPa.  See `elastic_constants` for a crystal
+        unstable against a shift of its sublattices.
+    Source: Brugger, Phys. Rev. 133 (1964) A1611; relaxed: derived.
+    """
+    require_x64()
+    graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=structure.n_atoms)
+    argument, volume = as_argument(potential, "potential"), float(structure.volume)
+    _, settled = _internal_strain(_strain_derivatives(argument, graph)[1])
+    relaxed, clamped = (
+        np.asarray(_third_derivatives(argument, graph, u)) / volume
+        for u in (settled, jnp.zeros_like(settled))
+    )
+    return ThirdOrderElasticity(relaxed=relaxed, clamped=clamped)
+
+
+@jax.jit
+def _third_derivatives(potential, graph, internal):
+    """(6, 6, 6) eV: along eta_I and the displacements internal[I] (6, 3 n) that go with it."""
+
+    def energy(voigt):
+        eta = _symmetric(voigt)
+        deformation = jnp.eye(3) + eta - eta @ eta / 2 + eta @ eta @ eta / 2  # + O(eta^4)
+        return _deformed_energy(potential, graph, deformation, voigt @ internal)
+
+    def row(pair):
+        """d3E / d eta_I d eta_J d eta, (6,)."""
+        first, second = pair
+
+        def slope(voigt):
+            return jax.jvp(jax.grad(energy), (voigt,), (first,))[1]
+
+        return jax.jvp(slope, (jnp.zeros(6),), (second,))[1]
+
+    pairs = jnp.repeat(jnp.eye(6), 6, axis=0), jnp.tile(jnp.eye(6), (6, 1))
+    return jax.lax.map(row, pairs).reshape(6, 6, 6)
+
+
+def acoustic_tensors(
+    potential,
+    structure: Structure,
+    directions: Sequence[Sequence[float]] = ((1, 0, 0), (1, 1, 0), (1, 1, 1)),
+    *,
+    r_cut: float | None = None,
+) -> jax.Array:
+    """The acoustic (Christoffel) tensor of a Bravais lattice along some directions.
+
+        Q(k) = 1/V d2E / db db   under   x -> (I + b k^T) x,   |k| = 1
+
+    the limit k -> 0 of the force constants, Q(k) = -1/(2V) sum_R Phi(R) (k . R)^2, and so all that
+    small displacements of the lattice feel of its elasticity. Without stress Q = C_iajb k_a k_b;
+    with a residual stress Q and C differ by it, and two potentials are better compared by Q.
+
+    structure: one atom per cell. directions: (n, 3), any length. r_cut: as above.
+    Returns (n, 3, 3) in eV/Å^3, differentiable in the potential. Raises ValueError for more than
+    one atom in the cell.
+    Source: Born and Huang 1954, section 27.
+    """
+    require_x64()
+    if structure.n_atoms != 1:
+        raise ValueError(
+            f"the cell has {structure.n_atoms} atoms; wanted one: pass a primitive cell of a "
+            "Bravais lattice (primitive=True)"
+        )
+    k = np.asarray(directions, float)
+    k = k / np.linalg.norm(k, axis=1, keepdims=True)
+    graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=1)
+    hessians = _shear_hessians(as_argument(potential, "potential"), graph, jnp.asarray(k))
+    return hessians / float(structure.volume)
+
+
+@jax.jit
+def _shear_hessians(potential, graph, directions):
+    """d2E/db db for every direction, (n, 3, 3)."""
+
+    def energy(b, k):
+        deformation = jnp.eye(3) + k[:, None] * b[None, :]  # row vectors: x -> x (I + k b^T)
+        return _deformed_energy(potential, graph, deformation, jnp.zeros(3))
+
+    return jax.lax.map(lambda k: jax.hessian(energy)(jnp.zeros(3), k), directions)

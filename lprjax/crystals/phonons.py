@@ -1,0 +1,234 @@
+"""Force constants of the homogeneous lattice, their waves, and the lattice's stability.
+
+    Phi(R; a, b) = d2E / du_{0,a} du_{R,b}          a, b atoms of one cell, R lattice vectors
+    Phi(k) = sum_R Phi(R) exp(i k . R)              so that (Phi v)(k) = Phi(k) v(k)
+                                                    for v(k) = sum_R v(R) exp(-i k . R)
+
+the sign and the phases of the blocks K(k) of `seminorm`: both are read together.  On a periodic
+supercell of m1 x m2 x m3 cells Phi is block-circulant, and one row per atom of the cell is all.
+A supercell smaller than the range of Phi (twice the cutoff of a many-body potential) folds images
+onto each other; its Phi(k) are still exact, at the wave vectors that fit into it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import units
+from ase.data import atomic_masses
+
+from lprjax.atoms.graphs import build_graph
+from lprjax.atoms.structures import Structure, require_x64, supercell
+from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice
+from lprjax.potentials.observables import cutoff_of, observe
+
+THZ = units.second * 1e-12 / (2 * math.pi)  # of an angular frequency in (eV / A^2 / amu)^(1/2)
+
+_CELLS = (0, 1, 2)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class ForceConstants:
+    """The force constants of a periodic lattice; build them with `force_constants`.
+
+    blocks: (m1, m2, m3, b, 3, b, 3) eV/A^2, Phi(R; a, alpha; b, beta) at R = (n1, n2, n3) @ cell.
+    unit_cell: the b atoms of one cell.
+    """
+
+    blocks: jax.Array
+    unit_cell: Structure
+
+    @property
+    def repeats(self) -> tuple[int, int, int]:
+        return self.blocks.shape[:3]
+
+    @property
+    def sum_rule(self) -> float:
+        """max |sum_{R,b} Phi(R; a, b)|, eV/A^2: what a shift of the whole crystal would feel."""
+        return float(jnp.max(jnp.abs(self.blocks.sum(axis=(0, 1, 2, 5)))))
+
+    @jax.jit
+    def apply(self, v):
+        """Phi v, eV/A, of v (n, 3) in A, in the site order of `supercell`: minus the forces."""
+        b3 = 3 * self.blocks.shape[3]
+        if v.shape != (math.prod(self.repeats) * b3 // 3, 3):
+            raise ValueError(
+                f"got displacements of shape {v.shape}: wanted (n, 3), one row per site of the "
+                f"{self.repeats} cells of {b3 // 3} atoms."
+            )
+        waves = jnp.fft.rfftn(v.reshape(*self.repeats, b3), axes=_CELLS)
+        waves = jnp.einsum("xyzab,xyzb->xyza", self._half(), waves)
+        return jnp.fft.irfftn(waves, s=self.repeats, axes=_CELLS).reshape(v.shape)
+
+    @jax.jit
+    def fourier(self):
+        """Phi(k): (m1, m2, m3, 3 b, 3 b) eV/A^2, Hermitian, at the k of `wave_vectors`."""
+        b3 = 3 * self.blocks.shape[3]
+        waves = jnp.fft.fftn(self.blocks, axes=_CELLS).conj()
+        return waves.reshape(*self.repeats, b3, b3)
+
+    def _half(self):
+        """Phi(k) for the wave vectors of a real transform."""
+        b3 = 3 * self.blocks.shape[3]
+        waves = jnp.fft.rfftn(self.blocks, axes=_CELLS).conj()
+        return waves.reshape(*waves.shape[:3], b3, b3)
+
+    def wave_vectors(self) -> np.ndarray:
+        """The k that fit into the supercell: (m1, m2, m3, 3) 1/A, in the first Brillouin zone."""
+        reciprocal = 2 * math.pi * np.linalg.inv(np.asarray(self.unit_cell.cell)).T
+        waves = np.moveaxis(np.indices(self.repeats), 0, -1) / np.array(self.repeats)
+        return _nearest(waves, np.ones(3), reciprocal, self.unit_cell.pbc)[0][..., 0, :]
+
+    def at(self, k) -> np.ndarray:
+        """Phi(k) at any wave vectors k (n, 3), 1/A: (n, 3 b, 3 b) eV/A^2, Hermitian.
+
+        Every pair is taken at its nearest images, in equal shares where several are as near.
+        Exact where the supercell is wider than twice the range of Phi; in a smaller one exact at
+        the wave vectors that fit, and an interpolation elsewhere.
+        """
+        k = np.asarray(k, float)
+        if k.ndim != 2 or k.shape[1] != 3:
+            raise ValueError(f"k has shape {k.shape}: wanted (n, 3), in 1/A.")
+        blocks, offsets = np.asarray(self.blocks), np.asarray(self.unit_cell.positions)
+        b, cell = len(offsets), np.asarray(self.unit_cell.cell)
+        between = (offsets[None] - offsets[:, None]) @ np.linalg.inv(cell)  # (b, b, 3), a to b
+        cells = np.moveaxis(np.indices(self.repeats), 0, -1)[..., None, None, :]
+        vectors, nearest = _nearest(
+            cells + between, np.array(self.repeats), cell, self.unit_cell.pbc
+        )
+        pair, image = np.nonzero(nearest.reshape(-1, nearest.shape[-1]))
+        share = 1.0 / nearest.sum(-1).ravel()[pair]
+        lattice_vectors = (vectors - (between @ cell)[:, :, None]).reshape(-1, nearest.shape[-1], 3)
+        lattice_vectors = lattice_vectors[pair, image]
+        blocks = blocks.reshape(-1, b, 3, b, 3)
+        waves = np.empty((len(k), b, 3, b, 3), complex)
+        for n, wave in enumerate(k):
+            phases = np.zeros(len(blocks) * b * b, complex)
+            np.add.at(phases, pair, share * np.exp(1j * (lattice_vectors @ wave)))
+            waves[n] = np.einsum("nab,naibj->aibj", phases.reshape(-1, b, b), blocks)
+        return waves.reshape(len(k), 3 * b, 3 * b)
+
+    def frequencies(self, k) -> np.ndarray:
+        """Phonon frequencies at wave vectors k (n, 3), 1/A: (n, 3 b) THz, rising.
+
+        omega^2 / (4 pi^2), omega^2 the eigenvalues of M^(-1/2) Phi(k) M^(-1/2) with the natural
+        atomic masses; an imaginary frequency is given as a negative number. `at` says where exact.
+        """
+        root = np.sqrt(np.repeat(atomic_masses[np.asarray(self.unit_cell.species)], 3))
+        squares = np.linalg.eigvalsh(self.at(k) / (root[:, None] * root))
+        return np.sign(squares) * np.sqrt(np.abs(squares)) * THZ
+
+
+def _nearest(fractions, periods, cell, pbc):
+    """The images (fractions + t periods) @ cell, t integer where periodic, nearest to the origin.
+
+    Returns vectors (..., 27, 3) with the first a nearest one, and which of them are nearest,
+    (..., 27) bool.
+    """
+    periods = periods * np.array(pbc)
+    fractions = fractions - np.round(fractions / np.maximum(periods, 1)) * periods
+    around = np.moveaxis(np.indices((3, 3, 3)) - 1, 0, -1).reshape(-1, 3)
+    vectors = (fractions[..., None, :] + around * periods) @ cell
+    lengths = np.linalg.norm(vectors, axis=-1)
+    order = np.argsort(lengths, axis=-1, kind="stable")
+    vectors = np.take_along_axis(vectors, order[..., None], axis=-2)
+    lengths = np.take_along_axis(lengths, order, axis=-1)
+    return vectors, lengths < lengths[..., :1] + SAME_LENGTH
+
+
+def force_constants(
+    potential, unit_cell: Structure, repeats: Sequence[int], *, r_cut: float | None = None
+) -> ForceConstants:
+    """The force constants of a crystal on a periodic supercell, by differentiation of its energy.
+
+    Phi(R; a, b) = d2E / du_{0,a} du_{R,b}, one row per atom of the unit cell, made symmetric:
+    Phi(R; a, b) = Phi(-R; b, a)^T, which only touches the error of a potential whose derivatives
+    are not exact.  Differentiable in the potential's arrays.
+
+    Args:
+        potential: callable graph -> site energies (n,), eV.
+        unit_cell: b atoms; any crystal, with no forces on its atoms.
+        repeats: (m1, m2, m3) cells; 1 along a direction that is not periodic.
+        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+
+    Raises:
+        ValueError: as `supercell` for the repeats.
+    """
+    require_x64()
+    crystal = supercell(unit_cell, repeats)
+    repeats, b = tuple(int(m) for m in repeats), unit_cell.n_atoms
+    graph = build_graph(crystal, cutoff_of(potential, r_cut), n_atoms=crystal.n_atoms)
+    rows = observe(potential, graph, ("force_constants",), atoms=range(b)).force_constants
+    blocks = jnp.transpose(rows.reshape(b, 3, *repeats, b, 3), (2, 3, 4, 0, 1, 5, 6))
+    opposite = jnp.roll(jnp.flip(blocks, _CELLS), 1, _CELLS).transpose(0, 1, 2, 5, 6, 3, 4)
+    return ForceConstants(0.5 * (blocks + opposite), unit_cell)
+
+
+class LatticeStability(NamedTuple):
+    """How stable a homogeneous lattice is, in the seminorm of its strains."""
+
+    constant: jax.Array  # (), eV/A^2, the smallest of all; negative where the lattice is unstable
+    wave_vector: jax.Array  # (3,) 1/A, where the smallest is
+    by_wave_vector: jax.Array  # (m1, m2, m3) eV/A^2; at k = 0 of optical modes, inf without any
+
+
+def stability(constants: ForceConstants, lattice: ReferenceLattice) -> LatticeStability:
+    """The stability constant of a homogeneous lattice: the least energy that its strains cost.
+
+        c = min_v  v^T Phi v / ||Dv||^2 = min_k lambda_min(k),   Phi(k) v = lambda(k) K(k) v
+
+    over all displacements v that are no shift of the whole; positive if and only if the lattice
+    is stable against all that fit into the supercell (k -> 0: against all strains, only in the
+    limit of many cells).  A lattice periodic in two directions is judged by displacements in its
+    plane.  Differentiable in the force constants.
+
+    Args:
+        constants: Phi of the homogeneous lattice.
+        lattice: its seminorm, on the same cells; missing or extra sites are of no account here.
+
+    Raises:
+        ValueError: a lattice of other repeats or another number of atoms in the cell.
+    Source: Ortner and Wang 2023, their assumption on the homogeneous lattice; derived.
+    """
+    here = (*constants.repeats, constants.blocks.shape[3])
+    there = (*lattice.repeats, lattice.inverse_blocks.shape[-1])
+    if here != there:
+        raise ValueError(
+            f"force constants of (m1, m2, m3, atoms per cell) = {here} on a lattice of {there}: "
+            "wanted the same cells in both."
+        )
+    half = _smallest(constants, lattice.inverse_blocks)
+    index, m = np.indices(constants.repeats), np.array(constants.repeats)[:, None, None, None]
+    beyond = index[2] >= half.shape[2]  # there lambda(k) = lambda(-k)
+    by_wave_vector = half[tuple(np.where(beyond, -index % m, index))]
+    least = jnp.argmin(by_wave_vector)
+    return LatticeStability(
+        constant=by_wave_vector.ravel()[least],
+        wave_vector=jnp.asarray(constants.wave_vectors()).reshape(-1, 3)[least],
+        by_wave_vector=by_wave_vector,
+    )
+
+
+@jax.jit
+def _smallest(constants, inverse_blocks):
+    """lambda_min for the wave vectors of a real transform, from K^(+1/2) Phi K^(+1/2)."""
+    b = inverse_blocks.shape[-1]
+    # The lattice keeps a grounded inverse; at k = 0 K^+ is what is left of it on zero mean.
+    zero_mean = jnp.eye(b) - 1.0 / b
+    inverse_blocks = inverse_blocks.at[0, 0, 0].set(zero_mean @ inverse_blocks[0, 0, 0] @ zero_mean)
+    values, modes = jnp.linalg.eigh(inverse_blocks)
+    periodic = np.array(constants.unit_cell.pbc)
+    plane = jnp.linalg.qr(constants.unit_cell.cell[periodic].T)[0]  # (3, p), orthonormal
+    roots = modes * jnp.sqrt(jnp.maximum(values, 0.0))[..., None, :]
+    frames = jnp.einsum("xyzab,cp->xyzacbp", roots, plane)
+    frames = frames.reshape(*frames.shape[:3], 3 * b, -1)
+    reduced = jnp.einsum("xyzap,xyzab,xyzbq->xyzpq", frames.conj(), constants._half(), frames)
+    smallest = jnp.linalg.eigvalsh(reduced)[..., 0]
+    shifts = plane.shape[1]  # the null space of K(0), first in order
+    optical = jnp.linalg.eigvalsh(reduced[0, 0, 0, shifts:, shifts:])
+    return smallest.at[0, 0, 0].set(jnp.min(optical, initial=jnp.inf))

@@ -1,0 +1,389 @@
+"""The seminorm that strains and force errors on a lattice are measured in.
+
+With l over the sites and rho over a stencil of bonds, a lattice function v has
+
+    ||Dv||^2 = sum_l sum_rho |v(l + rho) - v(l)|^2 = v^T K v .
+
+Every bond is counted from both of its ends.  On a periodic lattice of m1 x m2 x m3 cells K is
+block-circulant: the discrete Fourier transform over the cells leaves one b x b Hermitian block per
+wave vector (b atoms per cell; the same block for x, y and z), so that its inverse is exact at the
+price of two transforms.  Sites are ordered as in `structures.supercell`: the cell runs slowest.
+
+A defect changes K on few sites: vacancies take bonds away, interstitials are extra sites that
+bring bonds.  To make this one low-rank change of an invertible matrix, all is *grounded*.  With z
+the constant of norm 1 on the n regular sites of the complete lattice, C the change and E the unit
+vectors of the sites it touches,
+
+    G_0 = (K_complete + z z^T) (+) 1 on extra sites,      G = G_0 + E C E^T = K + z z^T + 1 on
+                                                              missing sites,
+    G^-1 = G_0^-1 - G_0^-1 E (1 + C E^T G_0^-1 E)^-1 C E^T G_0^-1      (Woodbury).
+
+G is positive definite, and where f has zero sum and nothing on missing sites G x = f gives
+z^T x = 0, x = 0 on missing sites, and so K x = f.
+Derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.sparse.linalg import cg
+
+from lprjax.atoms.graphs import build_graph
+from lprjax.atoms.structures import Structure, require_x64, supercell
+
+SAME_LENGTH = 1e-4  # A; bonds closer in length than this belong to one shell
+NULL = 1e-11  # eigenvalues below this share of the largest are zero
+DIRICHLET_TOLERANCE = 1e-11  # of the residual, relative, where sites are held
+DIRICHLET_STEPS = 500  # far more than the few dozen that the transform leaves
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReferenceLattice:
+    """The sites of a periodic lattice with their stencil, and the exact inverse of its seminorm.
+
+    Build one with `reference_lattice`; change it with `without_sites`, `with_extra_sites` and
+    `with_held_sites`.  Arrays over the sites hold the regular sites, then the extra ones.  Bonds
+    that touch a missing site are dropped from the norm and from K; at held sites lattice functions
+    vanish, and K is what is left on the others.  `solve` follows exactly, so that `negative_norm`
+    stays the dual of `strain_norm`.  As a preconditioner of `relax` for a crystal:
+    jax.tree_util.Partial(ReferenceLattice.solve, lattice).
+
+    neighbours: (n, S) int32, site at the end of each bond; the site itself on padded slots.
+    present: (n,) bool, False at missing sites.
+    held: (n,) bool, sites where v = 0; or None, for none.
+    inverse_blocks: (m1, m2, m3 // 2 + 1, b, b) complex, (K_complete + z z^T)^-1 by wave vector.
+    touched: (t,) int32, the sites on which missing and extra sites change K.
+    response: (n, t), G_0^-1 E.
+    coupling: (t, t), (1 + C E^T G_0^-1 E)^-1 C.
+    repeats: (m1, m2, m3), static.
+    """
+
+    neighbours: jax.Array
+    present: jax.Array
+    held: jax.Array | None
+    inverse_blocks: jax.Array
+    touched: jax.Array
+    response: jax.Array
+    coupling: jax.Array
+    repeats: tuple[int, int, int] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def n_sites(self) -> int:
+        """All sites: regular, missing, held and extra."""
+        return self.neighbours.shape[0]
+
+    @property
+    def n_regular(self) -> int:
+        """The sites of the periodic lattice, missing ones included: the first of all."""
+        return math.prod(self.repeats) * self.inverse_blocks.shape[-1]
+
+    @property
+    def complete(self) -> jax.Array:
+        """The bonds of the periodic lattice alone, (n_regular, S), those of missing sites included
+        and those to extra ones not; the site itself on padded slots."""
+        regular = jnp.arange(self.n_regular, dtype=self.neighbours.dtype)
+        table = self.neighbours[: self.n_regular]
+        return jnp.where(table < self.n_regular, table, regular[:, None])
+
+    def differences(self, v):
+        """Dv: (n, S, c) differences v(l + rho) - v(l) of v (n, c); zero on dropped bonds."""
+        v = self._on_sites(v)
+        if self.held is not None:
+            v = jnp.where(self.held[:, None], 0.0, v)
+        kept = self.present[:, None] & self.present[self.neighbours]
+        return jnp.where(kept[..., None], v[self.neighbours] - v[:, None, :], 0.0)
+
+    @jax.jit
+    def strain_by_site(self, v):
+        """|Dv(l)| = (sum_rho |v(l + rho) - v(l)|^2)^(1/2): (n,), in the unit of v (n, c)."""
+        return _safe_root(jnp.sum(self.differences(v) ** 2, axis=(1, 2)))
+
+    @jax.jit
+    def strain_norm(self, v):
+        """||Dv|| = (v^T K v)^(1/2) of v (n, c), in the unit of v."""
+        return _safe_root(jnp.sum(self.differences(v) ** 2))
+
+    @jax.jit
+    def apply(self, v):
+        """K v of v (n, c): zero at missing and at held sites."""
+        # The table holds every bond from both ends: half of the sum's gradient is twice one end's.
+        kv = -2.0 * jnp.sum(self.differences(v), axis=1)
+        return kv if self.held is None else jnp.where(self.held[:, None], 0.0, kv)
+
+    @jax.jit
+    def solve(self, f):
+        """K^+ f of f (n, c): zero at missing and at held sites.
+
+        Without held sites the solution has zero mean over the sites that exist.  A mean of f, and
+        what it holds at missing sites, is outside the range of K and is dropped, as a
+        pseudo-inverse does.  With held sites K has full rank on the others (Dirichlet conditions):
+        conjugate gradients, preconditioned by the inverse without them.
+        """
+        f = self._in_range(self._on_sites(f))
+        if self.held is None:
+            return self._in_range(self._grounded_inverse(f))
+        v, _ = cg(
+            self.apply,
+            f,
+            tol=DIRICHLET_TOLERANCE,
+            maxiter=DIRICHLET_STEPS,
+            M=lambda residual: self._in_range(self._grounded_inverse(residual)),
+        )
+        return self._in_range(v)  # changes nothing here, but restricts what a gradient sends back
+
+    @jax.jit
+    def negative_norm(self, f):
+        """||f||_{-1} = (f^T K^+ f)^(1/2) = max_v f^T v / ||Dv||: f (n, c) in eV/A gives eV/A.
+
+        The maximum is over all v that do not vanish in the norm, for f of zero sum, as forces
+        have, and zero at missing sites.  With held sites f may have any sum, and what it holds
+        there does not count.
+        """
+        return _safe_root(jnp.sum(f * self.solve(f)))
+
+    def _on_sites(self, v):
+        if v.ndim != 2 or v.shape[0] != self.n_sites:
+            raise ValueError(
+                f"got an array of shape {v.shape} on a lattice of {self.n_sites} sites: wanted "
+                f"({self.n_sites}, 3), one row per site, missing sites included."
+            )
+        return v
+
+    def _in_range(self, v):
+        """v without what K does not see: missing and held sites, or missing sites and the mean."""
+        here = self.present[:, None]
+        if self.held is not None:
+            return jnp.where(here & ~self.held[:, None], v, 0.0)
+        mean = jnp.sum(v, axis=0, where=here, keepdims=True) / jnp.sum(here, dtype=v.dtype)
+        return jnp.where(here, v - mean, 0.0)
+
+    def _grounded_inverse(self, f):
+        """G^-1 f."""
+        v = _inverse_of_complete(self.inverse_blocks, self.repeats, f, jnp)
+        return v - self.response @ (self.coupling @ v[self.touched])
+
+
+def _inverse_of_complete(inverse_blocks, repeats, f, xp):
+    """G_0^-1 f; xp: jax.numpy, or numpy where a compilation is not worth it."""
+    b = inverse_blocks.shape[-1]
+    n = math.prod(repeats) * b
+    waves = xp.fft.rfftn(f[:n].reshape(*repeats, b, -1), axes=(0, 1, 2))
+    waves = xp.einsum("xyzab,xyzbc->xyzac", inverse_blocks, waves)
+    regular = xp.fft.irfftn(waves, s=repeats, axes=(0, 1, 2)).reshape(n, -1)
+    return xp.concatenate([regular, f[n:]])
+
+
+def _safe_root(square):
+    """Square root with gradient zero at zero, and zero where rounding made the square negative."""
+    # Written so that NaN stays NaN.
+    lost = square <= 0
+    return jnp.where(lost, 0.0, jnp.sqrt(jnp.where(lost, 1.0, square)))
+
+
+def reference_lattice(
+    unit_cell: Structure, repeats: Sequence[int], *, radius: float | None = None
+) -> ReferenceLattice:
+    """The complete periodic lattice of `supercell(unit_cell, repeats)` with its seminorm.
+
+    Args:
+        unit_cell: b atoms; any crystal, primitive or conventional, of any periodicity.
+        repeats: (m1, m2, m3) cells; 1 along a direction that is not periodic.
+        radius: bonds of the stencil are those no longer than this, A; None: the first two shells
+            of distances (8 + 6 bonds in bcc, 12 + 6 in fcc).
+
+    Raises:
+        ValueError: as `supercell` for the repeats; a stencil that leaves the lattice in
+            unconnected parts, on which ||D.|| is no norm of the strain.
+    """
+    require_x64()
+    n_sites = supercell(unit_cell, repeats).n_atoms
+    repeats = tuple(int(m) for m in repeats)
+    bonds = _stencil(unit_cell, two_shells(unit_cell) if radius is None else radius)
+    return ReferenceLattice(
+        neighbours=jnp.asarray(_bond_table(*bonds, repeats, unit_cell.n_atoms)),
+        present=jnp.ones(n_sites, bool),
+        held=None,
+        inverse_blocks=jnp.asarray(_inverse_blocks(*bonds, repeats, unit_cell.n_atoms)),
+        touched=jnp.zeros(0, jnp.int32),
+        response=jnp.zeros((n_sites, 0)),
+        coupling=jnp.zeros((0, 0)),
+        repeats=repeats,
+    )
+
+
+def _stencil(unit_cell, radius):
+    """Bonds (start, end, cell shift) of one cell."""
+    graph = build_graph(unit_cell, radius, skin=SAME_LENGTH)
+    start, slot = np.nonzero(np.asarray(graph.edge_mask))
+    end = np.asarray(graph.neighbours)[start, slot]
+    return start, end, np.asarray(graph.shifts)[start, slot].astype(int)
+
+
+def two_shells(unit_cell: Structure) -> float:
+    """The default radius of the stencil, A: half-way between the second and the third distance.
+
+    Raises ValueError for a cell that is periodic in no direction.
+    """
+    periodic = np.asarray(unit_cell.cell)[np.array(unit_cell.pbc)]
+    reach = float(np.linalg.norm(periodic, axis=1).min(initial=np.inf))
+    if not math.isfinite(reach):
+        raise ValueError("the unit cell is periodic in no direction: wanted a crystal.")
+    while True:
+        graph = build_graph(unit_cell, reach, skin=SAME_LENGTH)
+        lengths = np.linalg.norm(np.asarray(graph.vectors()), axis=-1)
+        lengths = np.sort(lengths[np.asarray(graph.edge_mask)])
+        shells = lengths[np.diff(lengths, prepend=-1.0) > SAME_LENGTH]
+        if len(shells) > 2:
+            return 0.5 * (shells[1] + shells[2])
+        reach *= 1.25
+
+
+def _bond_table(start, end, shift, repeats, b) -> np.ndarray:
+    """The bonds of one cell, repeated over the lattice, as a table."""
+    cells = np.indices(repeats).reshape(3, -1)
+    targets = np.ravel_multi_index(
+        [(cells[k][:, None] + shift[:, k]) % repeats[k] for k in range(3)], repeats
+    )
+    starts = np.arange(cells.shape[1])[:, None] * b + start
+    return _table(starts.reshape(-1), (targets * b + end).reshape(-1), cells.shape[1] * b)
+
+
+def _table(start, end, n: int) -> np.ndarray:
+    """(n, S) int32: the site at the end of each bond, the site itself on padded slots."""
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], end[order]
+    counts = np.bincount(start, minlength=n)
+    table = np.repeat(np.arange(n, dtype=np.int32)[:, None], counts.max(initial=1), axis=1)
+    table[start, np.arange(len(start)) - (np.cumsum(counts) - counts)[start]] = end
+    return table
+
+
+def _inverse_blocks(start, end, shift, repeats, b) -> np.ndarray:
+    """(K + z z^T)^-1 by wave vectors of a real transform: K(k) = sum_R K(R) exp(2 pi i k.R)."""
+    kernel = np.zeros((*repeats, b, b))
+    home = np.zeros_like(start)
+    forth, back = (-shift % repeats).T, (shift % repeats).T
+    np.add.at(kernel, (home, home, home, start, start), 1.0)
+    np.add.at(kernel, (home, home, home, end, end), 1.0)
+    np.add.at(kernel, (*forth, start, end), -1.0)
+    np.add.at(kernel, (*back, end, start), -1.0)
+    values, modes = np.linalg.eigh(np.fft.rfftn(kernel, axes=(0, 1, 2)))
+    null = values <= NULL * values.max()
+    if null.sum() != 1:
+        raise ValueError(
+            f"the stencil of {len(start)} bonds per cell leaves the lattice in unconnected parts "
+            f"({null.sum()} functions without strain, wanted 1: the constant). Give a larger "
+            "radius."
+        )
+    values[null] = 1.0  # that of z z^T
+    return (modes / values[..., None, :]) @ np.swapaxes(modes, -1, -2).conj()
+
+
+def without_sites(lattice: ReferenceLattice, sites: Sequence[int]) -> ReferenceLattice:
+    """The lattice with sites missing (besides those missing already), regular or extra ones.
+
+    Raises:
+        ValueError: a site out of range, or named twice, or missing already; sites whose removal
+            cuts the lattice into unconnected parts.
+    """
+    sites = np.asarray(sites, dtype=int).reshape(-1)
+    present = np.array(lattice.present)
+    wrong = [s for s in sites.tolist() if not (0 <= s < len(present) and present[s])]
+    if wrong or len(set(sites.tolist())) < len(sites):
+        raise ValueError(
+            f"cannot remove sites {sites.tolist()}: wanted different sites that exist, from 0 to "
+            f"{len(present) - 1}" + (f"; {wrong} do not." if wrong else ".")
+        )
+    present[sites] = False
+    return _changed(lattice, np.asarray(lattice.neighbours), present)
+
+
+def with_extra_sites(lattice: ReferenceLattice, bonds: Sequence[Sequence[int]]) -> ReferenceLattice:
+    """The lattice with sites more, each bonded to given ones; the new sites come last.
+
+    Args:
+        lattice: as it is, with its missing and extra sites; hold sites after this, not before.
+        bonds: for each new site the existing sites that it is bonded to.  A bond has the weight of
+            any other, counted from both ends; a site named twice gets two.
+
+    Raises:
+        ValueError: a new site without bonds, or with a bond to a site that does not exist; held
+            sites.
+    """
+    if lattice.held is not None:
+        raise ValueError("sites are held already: add the extra sites first, then hold.")
+    old, present = np.asarray(lattice.neighbours), np.asarray(lattice.present)
+    bonds = [np.asarray(ends, dtype=int).reshape(-1) for ends in bonds]
+    for ends in bonds:
+        good = (ends >= 0) & (ends < len(old))
+        if not len(ends) or not good.all() or not present[ends].all():
+            raise ValueError(
+                f"an extra site is bonded to sites {ends.tolist()}: wanted at least one, each a "
+                f"site that exists, from 0 to {len(old) - 1}."
+            )
+    ends = np.concatenate([*bonds, np.zeros(0, int)])
+    new = np.repeat(len(old) + np.arange(len(bonds)), [len(ends) for ends in bonds])
+    start, slot = np.nonzero(old != np.arange(len(old))[:, None])
+    neighbours = _table(
+        np.concatenate([start, new, ends]),
+        np.concatenate([old[start, slot], ends, new]),
+        len(old) + len(bonds),
+    )
+    return _changed(lattice, neighbours, np.append(present, np.ones(len(bonds), bool)))
+
+
+def with_held_sites(lattice: ReferenceLattice, held) -> ReferenceLattice:
+    """The lattice with sites at which every lattice function vanishes: a clamped domain.
+
+    held: (n_sites,) bool, in place of what was held before.
+
+    Raises:
+        ValueError: another shape; no site held or, of those that exist, none left.
+    """
+    held = np.asarray(held)
+    if held.shape != (lattice.n_sites,) or held.dtype != bool:
+        raise ValueError(
+            f"held is {held.dtype} of shape {held.shape}: wanted bool, ({lattice.n_sites},)."
+        )
+    present = np.asarray(lattice.present)
+    if not (held & present).any() or not (~held & present).any():
+        raise ValueError(
+            f"{int((held & present).sum())} of {int(present.sum())} sites are held: wanted some, "
+            "and not all."
+        )
+    return dataclasses.replace(lattice, held=jnp.asarray(held))
+
+
+def _changed(lattice, neighbours, present) -> ReferenceLattice:
+    """The lattice with these bonds and sites instead, and the change C of its grounded matrix."""
+    n, regular = len(neighbours), lattice.n_regular
+    start, end = np.repeat(np.arange(n), neighbours.shape[1]), neighbours.reshape(-1)
+    complete = (start < regular) & (end < regular)
+    weight = (present[start] & present[end]).astype(float) - complete
+    ground = (~present).astype(float) - (np.arange(n) >= regular)
+    start, end, weight = (array[weight != 0.0] for array in (start, end, weight))
+    touched = np.union1d(np.flatnonzero(ground), start)
+    row, column = np.searchsorted(touched, start), np.searchsorted(touched, end)
+    change = np.diag(ground[touched])
+    for i, j, sign in ((row, row, 1), (column, column, 1), (row, column, -1), (column, row, -1)):
+        np.add.at(change, (i, j), sign * weight)
+    unit = np.zeros((n, len(touched)))
+    unit[touched, np.arange(len(touched))] = 1.0
+    response = _inverse_of_complete(np.asarray(lattice.inverse_blocks), lattice.repeats, unit, np)
+    mixed = np.eye(len(touched)) + change @ response[touched]
+    if np.linalg.svd(mixed, compute_uv=False).min(initial=1.0) < math.sqrt(NULL):
+        missing = np.flatnonzero(~present).tolist()
+        raise ValueError(f"without sites {missing} the lattice falls into parts.")
+    return dataclasses.replace(
+        lattice,
+        neighbours=jnp.asarray(neighbours),
+        present=jnp.asarray(present),
+        touched=jnp.asarray(touched, dtype=jnp.int32),
+        response=jnp.asarray(response),
+        coupling=jnp.asarray(np.linalg.solve(mixed, change)),
+    )

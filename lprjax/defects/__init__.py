@@ -1,0 +1,1 @@
+"""Defects on their reference lattice: response, bounds, budgets."""

@@ -1,0 +1,348 @@
+"""Point defects in periodic cells: their geometry as a displacement of the perfect lattice.
+
+A defect lives on a common reference lattice, so that the relaxed geometries of two potentials can
+be subtracted.  Every atom belongs to a site: a regular one, or an extra one of its own (an
+interstitial atom, whose home is where it starts).  A regular site without an atom is missing: zero
+in every array and without bonds in every norm.  Arrays over the sites hold the regular sites in
+the order of `supercell`, then the extra ones.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.geometry import find_mic
+
+from lprjax.atoms.structures import Structure, supercell
+from lprjax.crystals.strain_norm import (
+    ReferenceLattice,
+    reference_lattice,
+    two_shells,
+    with_extra_sites,
+    with_held_sites,
+    without_sites,
+)
+from lprjax.simulation.relaxation import Relaxed, relax
+
+SAME_DISTANCE = 1e-6  # A; sites closer in distance than this tie, the first of them is taken
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatticePreconditioner:
+    """The inverse seminorm K^+ of a lattice, for arrays over the atoms that sit on it.
+
+    lattice: n_sites sites.  site_of_atom: (n,) int32.
+    """
+
+    lattice: ReferenceLattice
+    site_of_atom: jax.Array
+
+    def __call__(self, gradient):
+        """(n, 3) -> (n, 3): K^+ of the gradient spread over the sites, read at the atoms."""
+        sites = jnp.zeros((self.lattice.n_sites, gradient.shape[1]), gradient.dtype)
+        return self.lattice.solve(sites.at[self.site_of_atom].set(gradient))[self.site_of_atom]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Defect:
+    """A defect on its reference lattice; made by `vacancy`, `point_defects` or `make_defect`.
+
+    reference: the perfect supercell, its atoms on the regular sites.
+    structure: the n atoms of the defect at their start, not relaxed.
+    site_of_atom: (n,) int32, the site that each atom belongs to.
+    homes: (n_sites, 3) A, what displacements are counted from: the lattice on regular sites, the
+        start of the atom on extra ones.
+    lattice: the seminorm on the n_sites sites; missing ones have no bonds.
+    centre: (3,) A, where distances are counted from.
+    free: (n,) bool, the atoms that may move; None: all.
+    removed: the regular sites without an atom, static.
+    """
+
+    reference: Structure
+    structure: Structure
+    site_of_atom: jax.Array
+    homes: jax.Array
+    lattice: ReferenceLattice
+    centre: jax.Array
+    free: jax.Array | None
+    removed: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def preconditioner(self) -> LatticePreconditioner:
+        """For `relax`: K^+ without missing sites, with extra ones, zero at held ones."""
+        return LatticePreconditioner(self.lattice, self.site_of_atom)
+
+    @property
+    def start(self):
+        """(n_sites, 3) A, the displacement of `structure`."""
+        return self.on_sites(self.structure.positions - self.homes[self.site_of_atom])
+
+    def distances(self) -> np.ndarray:
+        """(n_sites,) A: how far each site is from the centre, by the nearest image."""
+        return _lengths(self.homes, self.centre, self.reference)
+
+    def on_sites(self, values):
+        """(n, c) over the atoms -> (n_sites, c) over the sites, zero at missing ones."""
+        values = _rows(values, self.structure.n_atoms, "atoms of the defect")
+        sites = jnp.zeros((self.lattice.n_sites, values.shape[1]), values.dtype)
+        return sites.at[self.site_of_atom].set(values)
+
+    def on_atoms(self, values):
+        """(n_sites, c) over the sites -> (n, c) over the atoms."""
+        return _rows(values, self.lattice.n_sites, "sites of the lattice")[self.site_of_atom]
+
+    def displaced(self, displacement) -> Structure:
+        """The defect with its atoms at homes + displacement (n_sites, 3) A."""
+        positions = self.homes[self.site_of_atom] + self.on_atoms(displacement)
+        return dataclasses.replace(self.structure, positions=positions)
+
+
+def _rows(values, n: int, of: str):
+    values = jnp.asarray(values)
+    if values.ndim != 2 or values.shape[0] != n:
+        raise ValueError(f"got shape {values.shape}: wanted one row for each of the {n} {of}.")
+    return values
+
+
+def _lengths(positions, centre, crystal: Structure) -> np.ndarray:
+    offsets = np.asarray(positions) - np.asarray(centre)
+    return find_mic(offsets, np.asarray(crystal.cell), crystal.pbc)[1]
+
+
+def make_defect(
+    unit_cell: Structure,
+    repeats: int | Sequence[int],
+    structure: Structure,
+    site_of_atom: Sequence[int],
+    centre,
+    *,
+    radius: float | None = None,
+) -> Defect:
+    """Any defect whose atoms are told which sites of the perfect lattice they belong to.
+
+    Args:
+        unit_cell: the crystal, primitive or conventional.
+        repeats: m or (m1, m2, m3) cells; m along every periodic direction.
+        structure: n atoms in the cell of the supercell, where a relaxation starts.
+        site_of_atom: (n,) different sites: regular ones in the order of `supercell`, of n_regular
+            atoms, then n_regular, n_regular + 1, ... for interstitial atoms.  Regular sites that
+            are not named are missing.
+        centre: (3,) A.
+        radius: of the bonds of the seminorm, A, as in `reference_lattice`.  An extra site is
+            bonded to the regular sites (their nearest image) within it, to the nearest at least.
+
+    Raises:
+        ValueError: as `supercell`, `reference_lattice` and `without_sites`; sites named twice, or
+            extra ones not in a row.
+    """
+    repeats = cells_along(unit_cell, repeats)
+    reference = supercell(unit_cell, repeats)
+    n, sites = reference.n_atoms, np.asarray(site_of_atom, dtype=int)
+    missing = np.setdiff1d(np.arange(n), sites)
+    extra = np.flatnonzero(sites >= n)
+    n_sites = n + len(extra)
+    named = np.unique(sites)
+    if (
+        not len(named) == len(sites) == structure.n_atoms
+        or sites.min() < 0
+        or (sites.max() >= n_sites)
+    ):
+        raise ValueError(
+            f"site_of_atom {sites.tolist()} for {structure.n_atoms} atoms: wanted a different site "
+            f"for each, regular ones from 0 to {n - 1}, extra ones in a row from {n} on."
+        )
+    homes = np.zeros((n_sites, 3))
+    homes[:n] = np.asarray(reference.positions)
+    homes[sites[extra]] = np.asarray(structure.positions)[extra]
+    radius = two_shells(unit_cell) if radius is None else radius
+    lattice = without_sites(reference_lattice(unit_cell, repeats, radius=radius), missing)
+    bonds = [_bonded(home, reference, missing, radius) for home in homes[n:]]
+    return Defect(
+        reference=reference,
+        structure=structure,
+        site_of_atom=jnp.asarray(sites, dtype=jnp.int32),
+        homes=jnp.asarray(homes),
+        lattice=with_extra_sites(lattice, bonds),
+        centre=jnp.asarray(centre, dtype=float),
+        free=None,
+        removed=tuple(missing.tolist()),
+    )
+
+
+def cells_along(unit_cell: Structure, repeats: int | Sequence[int]) -> Sequence[int]:
+    """(m1, m2, m3) of m: m cells along the periodic directions, one along the others."""
+    if np.ndim(repeats) == 0:
+        return tuple(repeats if periodic else 1 for periodic in unit_cell.pbc)
+    return repeats
+
+
+def _bonded(home, reference, missing, radius) -> np.ndarray:
+    lengths = _lengths(reference.positions, home, reference)
+    lengths[missing] = np.inf
+    return np.flatnonzero(lengths < max(radius, lengths.min() + SAME_DISTANCE))
+
+
+def chosen_site(reference: Structure, site: int | None) -> int:
+    """The site named or, for None, that nearest to the middle of the supercell (the first of many).
+
+    Raises ValueError for a site that the supercell does not have.
+    """
+    if site is None:
+        middle = 0.5 * np.asarray(reference.cell)[np.array(reference.pbc)].sum(axis=0)
+        distances = np.linalg.norm(np.asarray(reference.positions) - middle, axis=1)
+        return int(np.argmax(distances < distances.min() + SAME_DISTANCE))
+    if not 0 <= site < reference.n_atoms:
+        raise ValueError(f"site is {site!r}: wanted one from 0 to {reference.n_atoms - 1}.")
+    return int(site)
+
+
+def vacancy(
+    unit_cell: Structure,
+    repeats: int | Sequence[int],
+    *,
+    site: int | None = None,
+    radius: float | None = None,
+) -> Defect:
+    """One atom taken out of a periodic supercell.
+
+    Args:
+        unit_cell: the crystal, primitive or conventional.
+        repeats: m or (m1, m2, m3) cells.
+        site: the site to empty, in the order of `supercell`; None: the one nearest to the middle
+            of the supercell (the first of several).
+        radius: of the bonds of the seminorm, A, as in `reference_lattice`.
+
+    Returns:
+        Defect, its centre on the empty site.
+
+    Raises:
+        ValueError: as `supercell`, `reference_lattice` and `without_sites`; a supercell so small
+            that the missing site was all that held it together.
+    """
+    reference = supercell(unit_cell, cells_along(unit_cell, repeats))
+    site = chosen_site(reference, site)
+    kept = np.delete(np.arange(reference.n_atoms), site)
+    structure = dataclasses.replace(
+        reference, positions=reference.positions[kept], species=reference.species[kept]
+    )
+    return make_defect(
+        unit_cell, repeats, structure, kept, reference.positions[site], radius=radius
+    )
+
+
+def clamped(defect: Defect, radius: float) -> Defect:
+    """The defect in a finite domain: atoms at least `radius` (A) from its centre are held.
+
+    They are held on their homes, the reference lattice; displacements vanish there, and the
+    preconditioner solves with that condition.  The cell stays periodic around the domain, so that
+    images do not see each other where the held shell between them is thicker than the cutoff.
+
+    Raises:
+        ValueError: a radius that leaves no atom free or none to hold.
+    """
+    held = defect.distances() >= radius
+    lattice = with_held_sites(defect.lattice, held)
+    positions = jnp.where(
+        held[defect.site_of_atom][:, None],
+        defect.homes[defect.site_of_atom],
+        defect.structure.positions,
+    )
+    return dataclasses.replace(
+        defect,
+        structure=dataclasses.replace(defect.structure, positions=positions),
+        lattice=lattice,
+        free=jnp.asarray(~held[defect.site_of_atom]),
+    )
+
+
+class RelaxedDefect(NamedTuple):
+    """A relaxed defect; look at `relaxed.converged` first."""
+
+    displacement: jax.Array  # (n_sites, 3) A from the reference lattice, zero at missing sites
+    energy: float  # eV, of the cell
+    relaxed: Relaxed
+
+
+def relax_defect(
+    potential,
+    defect: Defect,
+    *,
+    displacement=None,
+    force_tolerance: float = 1e-6,
+    max_evaluations: int = 1000,
+    skin: float = 0.5,
+    r_cut: float | None = None,
+) -> RelaxedDefect:
+    """The defect's equilibrium in the fixed cell, preconditioned by its lattice; see `relax`.
+
+    Args:
+        potential: callable graph -> site energies (n,), eV.
+        defect: where and on which lattice.
+        displacement: (n_sites, 3) A, the start; None: the defect's own, `defect.start`, which may
+            be a saddle point where it is symmetric: then give one that is not.
+        force_tolerance: eV/A.  max_evaluations: gradients.  skin: A.  r_cut: A; all as in `relax`.
+
+    Returns:
+        RelaxedDefect.  In a periodic cell the preconditioner leaves the mean displacement of the
+        atoms alone; in a clamped domain the held atoms stay where they start.
+    """
+    start = defect.structure if displacement is None else defect.displaced(displacement)
+    relaxed = relax(
+        potential,
+        start,
+        preconditioner=defect.preconditioner,
+        free=defect.free,
+        force_tolerance=force_tolerance,
+        max_evaluations=max_evaluations,
+        skin=skin,
+        r_cut=r_cut,
+    )
+    moves = relaxed.positions - defect.homes[defect.site_of_atom]
+    return RelaxedDefect(defect.on_sites(moves), relaxed.energy, relaxed)
+
+
+def formation_energy(energy, n_atoms: int, bulk_energy_per_atom):
+    """E_f = E_defect - N e_bulk in eV, N atoms in the defective cell.
+
+    energy: eV of the defective cell.  n_atoms: N, the vacancies not counted.
+    bulk_energy_per_atom: eV, in the perfect crystal of the same potential and lattice constant.
+    An error of e_bulk counts N times.
+    """
+    return energy - n_atoms * bulk_energy_per_atom
+
+
+def geometry_error(defect: Defect, u, v):
+    """||D u - D v|| over the bonds between atoms that exist, in A.
+
+    u, v: (n_sites, 3) A, displacements of the same reference lattice.
+    """
+    return defect.lattice.strain_norm(u - v)
+
+
+class DecayProfile(NamedTuple):
+    """The strain of a defect by shells of equal distance from its centre, ascending."""
+
+    distances: np.ndarray  # (shells,) A
+    strains: np.ndarray  # (shells,) A, the largest |Du(l)| in the shell
+
+
+def decay_profile(defect: Defect, displacement) -> DecayProfile:
+    """How the strain decays away from a defect: max |Du(l)| over the sites at each distance.
+
+    An equilibrium has |Du(l)| <~ (1 + |l|)^-d in d dimensions (Ehrlacher, Ortner and Shapeev,
+    Arch. Ration. Mech. Anal. 222 (2016) 1217), until images or a boundary are felt.
+
+    displacement: (n_sites, 3) A.  Missing sites are left out.
+    """
+    present = np.asarray(defect.lattice.present)
+    distances = defect.distances()[present]
+    strains = np.asarray(defect.lattice.strain_by_site(jnp.asarray(displacement)))[present]
+    order = np.argsort(distances)
+    distances, strains = distances[order], strains[order]
+    first = np.flatnonzero(np.diff(distances, prepend=-1.0) > SAME_DISTANCE)
+    return DecayProfile(distances[first], np.maximum.reduceat(strains, first))

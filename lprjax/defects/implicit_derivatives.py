@@ -1,0 +1,117 @@
+"""Relaxed quantities as functions of the potential: derivatives through their equilibrium."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from lprjax.atoms.graphs import build_graph, moved
+from lprjax.defects.defect import Defect, formation_energy
+from lprjax.defects.far_field import unit_cell
+from lprjax.defects.hessian import check_positive, point_at
+from lprjax.numerics.krylov import conjugate_gradients
+from lprjax.potentials.observables import Potential, cutoff_of, total_energy
+
+
+def minimiser(
+    potential: Potential,
+    defect: Defect,
+    displacement,
+    *,
+    tolerance: float = 1e-10,
+    max_iterations: int = 500,
+    r_cut: float | None = None,
+):
+    """The relaxed geometry as a function of the potential's own arrays.
+
+    Forces vanish at u(theta), F(theta, u(theta)) = 0, so du/dtheta = H^+ dF/dtheta, H = D2E and
+    F = -DE: the atoms follow the change of the forces.  Returns the displacement it is given,
+    which must be relaxed already, with these derivatives, forward and in reverse, of any order:
+
+        jax.grad(lambda potential: quantity(minimiser(potential, defect, u), potential))(potential)
+
+    One gradient costs one solve with H, however many arrays there are.
+
+    Args:
+        potential: a pytree, traced or not; its arrays are theta.
+        displacement: u (n_sites, 3) A, not traced. What force is left on it, as a share of the
+            forces that changes of theta bring, is the error of the derivatives.
+        defect, tolerance, max_iterations, r_cut: as in `response.hessian_solve`.
+
+    Returns:
+        (n_sites, 3) A.  Where no atom is held, the mean of the derivatives over the atoms is
+        zero.  They are NaN where a solve met a move without curvature or did not converge.
+
+    Raises as `response.hessian_solve`.
+    """
+    check_positive(tolerance=tolerance, max_iterations=max_iterations)
+    point = point_at(potential, defect, displacement, r_cut)
+    rest, still = point._replace(potential=None), jnp.zeros(point.moving.shape)
+    moves = _stationary_jit(point.potential, rest, still, float(tolerance), int(max_iterations))
+    return jnp.asarray(displacement) + defect.on_sites(moves)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _stationary(potential, point, moves, tolerance, max_iterations):
+    """The stationary point near `moves`, which is one; differentiable in the potential alone."""
+    return moves
+
+
+@_stationary.defjvp
+def _stationary_jvp(tolerance, max_iterations, primals, tangents):
+    potential, point, start = primals
+    moves = _stationary(potential, point, start, tolerance, max_iterations)
+
+    def forces(potential):
+        here = point._replace(potential=potential)
+        return -here.project(here.gradient(moves))
+
+    def solve(apply, f):
+        found = conjugate_gradients(apply, point.precondition, f, tolerance, max_iterations)
+        return jnp.where(found.converged, found.solution, jnp.nan)
+
+    _, change = jax.jvp(forces, (potential,), (tangents[0],))
+    point = point._replace(potential=potential)
+    hessian = point.derivative(point.gradient, moves)
+    return moves, jax.lax.custom_linear_solve(hessian, change, solve, symmetric=True)
+
+
+_stationary_jit = jax.jit(_stationary, static_argnums=(3, 4))
+
+
+def relaxed_formation_energy(
+    potential: Potential,
+    defect: Defect,
+    displacement,
+    *,
+    tolerance: float = 1e-10,
+    max_iterations: int = 500,
+    r_cut: float | None = None,
+):
+    """The formation energy of a relaxed defect as a function of the potential's own arrays.
+
+    E_f(theta) = E(u(theta); theta) - N e(theta), e the energy per atom of the perfect crystal on
+    the defect's reference lattice, which is kept.  To first order the geometry does not matter
+    (Hellmann and Feynman); it does to the second, -1/2 f . H^+ f with f the change of the forces.
+
+        prediction_rows(lambda p: relaxed_formation_energy(p, defect, u), potential)
+
+    Args:
+        potential: a pytree, traced or not.
+        displacement: u (n_sites, 3) A, relaxed with this potential.
+        defect, tolerance, max_iterations, r_cut: as in `minimiser`.
+
+    Returns:
+        (), eV.  For one species: no other reservoir than the perfect crystal is known here.
+
+    Raises as `response.hessian_solve`.
+    """
+    options = dict(tolerance=tolerance, max_iterations=max_iterations, r_cut=r_cut)
+    moves = minimiser(potential, defect, displacement, **options) - jnp.asarray(displacement)
+    reach, cell = cutoff_of(potential, r_cut), unit_cell(defect)
+    with jax.ensure_compile_time_eval():
+        graph, bulk = (build_graph(s, reach) for s in (defect.displaced(displacement), cell))
+    n = defect.structure.n_atoms
+    positions = graph.positions.at[:n].add(defect.on_atoms(moves))
+    per_atom = total_energy(potential, bulk) / cell.n_atoms
+    return formation_energy(total_energy(potential, moved(graph, positions)), n, per_atom)

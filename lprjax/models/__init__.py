@@ -1,0 +1,1 @@
+"""Sparse kernel models and neural networks: the same rigidities."""

@@ -1,0 +1,1 @@
+"""Site by site in blocks; conjugate gradients and Lanczos beside a known norm."""

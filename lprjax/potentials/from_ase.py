@@ -1,0 +1,195 @@
+"""Any calculator of ASE as a potential: its numbers, and their differences where it has none.
+
+A calculator gives the energy E, the forces F and the stress sigma; these are what comes out, to
+the last digit. With positions R_i and lattice vectors h_r as rows, the gradients of E(R, h) are
+
+    dE/dR = -F,    dE/dh = h^-T (V sigma - R^T dE/dR) ,
+
+the second being what x -> (I + eps) x of both, whose energy rises by V sigma : eps, leaves for the
+lattice vectors alone. All further derivatives are central differences of these two,
+
+    d(dE/dx)[v] = (dE/dx(x + t v) - dE/dx(x - t v)) / (2 t),    t = step / max |v| ,
+
+nested as often as it takes: two evaluations for a product with the Hessian, four for one with
+third derivatives. They are taken in forward mode, as `observe` and the lattice properties do
+(`jax.jvp` of `jax.grad`, `jax.hessian`); a `jax.grad` of a force has no transpose to go by.
+"""
+
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+
+from lprjax.atoms.graphs import Graph
+from lprjax.atoms.structures import Pbc, require_x64
+
+# Callbacks run in XLA's threads, and a calculator keeps what it works on in itself.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False)
+class ASEPotential:
+    """Site energies by a calculator of ASE; make it by `ase_potential`.
+
+    Hashable by identity, so a valid static argument of `jit`: make it once and keep it, as each
+    new one compiles everything anew. `__call__(graph)` returns E / n (eV) for each of the n atoms
+    of the graph, zero on padding atoms: the sum is the energy, the shares mean nothing.
+
+    Fields: calculator; pbc (three bools); step (A); r_cut (A).
+    """
+
+    calculator: Any
+    pbc: Pbc
+    step: float
+    r_cut: float
+
+    def __call__(self, graph: Graph) -> Array:
+        require_x64()
+        energy = _energy(self, graph.positions, graph.cell, graph.species)
+        real = graph.atom_mask
+        return jnp.where(real, energy / jnp.sum(real), 0.0)
+
+    def _check_stress(self) -> None:
+        if any(self.pbc) and "stress" not in self.calculator.implemented_properties:
+            raise NotImplementedError(
+                f"{type(self.calculator).__name__} has no stress, so there is no derivative with "
+                "respect to the cell (virial, equilibrium, elastic constants): keep the cell "
+                "fixed (forces, force constants, relax), or use a calculator with 'stress' among "
+                "its implemented_properties"
+            )
+
+    def _evaluate(self, asked: tuple[str, ...], positions, cell, species) -> list[np.ndarray]:
+        """The asked of "energy" (), "positions" (n, 3), "cell" (3, 3): E and its gradients.
+
+        Runs in XLA's thread, so without any call of jax: that would wait for itself.
+        """
+        positions, cell, species = np.asarray(positions), np.asarray(cell), np.asarray(species)
+        real, gradient, slope = species != 0, np.zeros(positions.shape), np.zeros((3, 3))
+        atoms = Atoms(species[real], positions[real], cell=cell, pbc=self.pbc)
+        strained = "cell" in asked and any(self.pbc)
+        with _ONE_AT_A_TIME:
+            atoms.calc = self.calculator
+            # what costs most goes first: most codes then have the rest in hand
+            if strained:
+                slope = atoms.get_volume() * atoms.get_stress(voigt=False)
+            if len(asked) > 1:
+                gradient[real] = -atoms.get_forces()
+            energy = np.float64(self.calculator.get_property(self._energy_name, atoms))
+        if strained:
+            slope = np.linalg.solve(cell.T, slope - positions.T @ gradient)
+        found = {"energy": energy, "positions": gradient, "cell": slope}
+        return [found[name] for name in asked]
+
+    @property
+    def _energy_name(self) -> str:
+        """The energy that the forces derive from, where electrons are smeared the free one."""
+        properties = self.calculator.implemented_properties
+        return "free_energy" if "free_energy" in properties else "energy"
+
+
+def ase_potential(
+    calculator, *, pbc=(True, True, True), step: float = 1e-3, r_cut: float = 1.0
+) -> ASEPotential:
+    """A calculator of ASE as a potential: observed, relaxed and compared like any other.
+
+    Energies, forces and virials are the calculator's; force constants, elastic constants and all
+    else of second or higher order are central differences of its forces and stress. It runs on
+    the host, one structure at a time, also from within `jit`, `vmap` and loops; an error that it
+    raises there comes out as JAX's, its text with it.
+
+    Args:
+        calculator: of `ase.calculators` or of that kind. It must not run JAX in this process:
+            a callback that waits for JAX can wait for ever.
+        pbc: one bool or three, the periodicity, which a graph does not carry.
+        step: largest displacement of any coordinate, of atoms or lattice vectors, in a
+            difference, A. The error of a force constant is step^2 / 6 times a fourth derivative
+            (of the constant about 1e-5 by default) plus noise / step: where forces are good to
+            1e-6 eV/A only (single precision, self-consistent fields), take 1e-2.
+        r_cut: how far the graph's edges go, A. The calculator finds its neighbours itself and
+            uses none of them: the default makes them few, and is right wherever `r_cut` sets the
+            graph and nothing else; where it is also taken for the range of the forces, give that.
+
+    Raises:
+        TypeError: no calculator with `implemented_properties` and `get_property`.
+        ValueError: a calculator without energy or forces; pbc, step or r_cut out of range.
+    """
+    name = type(calculator).__name__
+    usable = all(hasattr(calculator, part) for part in ("get_property", "implemented_properties"))
+    if isinstance(calculator, type) or not usable:
+        raise TypeError(
+            f"calculator is a {name}; wanted one of ase.calculators, e.g. EMT(), an object with "
+            "implemented_properties and get_property"
+        )
+    missing = {"energy", "forces"} - set(calculator.implemented_properties)
+    if missing:
+        raise ValueError(f"{name} has no {' and no '.join(sorted(missing))}: use one that does")
+    if np.size(pbc) not in (1, 3):
+        raise ValueError(f"pbc is {pbc!r}: wanted one bool or three, one per cell vector")
+    for option, value in (("step", step), ("r_cut", r_cut)):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{option} is {value!r}: wanted a positive length in A")
+    flags = tuple(bool(flag) for flag in np.broadcast_to(np.asarray(pbc, bool), (3,)))
+    return ASEPotential(calculator, flags, float(step), float(r_cut))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _energy(potential, positions, cell, species):
+    return _call(potential, ("energy",), positions, cell, species)[0]
+
+
+@partial(_energy.defjvp, symbolic_zeros=True)
+def _energy_jvp(potential, primals, tangents):
+    """The gradients that a tangent asks for, so that no stress is computed for a fixed cell."""
+    moved = {
+        name: tangent
+        for name, tangent in zip(("positions", "cell"), tangents[:2], strict=True)
+        if not isinstance(tangent, SymbolicZero)
+    }
+    if "cell" in moved:
+        potential._check_stress()
+    energy, *gradients = _labels(potential, ("energy", *moved), *primals)
+    slopes = [jnp.vdot(g, v) for g, v in zip(gradients, moved.values(), strict=True)]
+    return energy, sum(slopes, jnp.zeros(()))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _labels(potential, asked, positions, cell, species):
+    return _call(potential, asked, positions, cell, species)
+
+
+@partial(_labels.defjvp, symbolic_zeros=True)
+def _labels_jvp(potential, asked, primals, tangents):
+    """Central differences, of a function whose tangents are central differences again."""
+    *variables, species = primals
+    direction = [
+        jnp.zeros_like(x) if isinstance(v, SymbolicZero) else v
+        for x, v in zip(variables, tangents[:2], strict=True)
+    ]
+    size = jnp.maximum(*(jnp.max(jnp.abs(v)) for v in direction))
+    t = jax.lax.stop_gradient(potential.step / jnp.where(size > 0, size, 1.0))
+
+    def at(t):
+        there = [x + t * v for x, v in zip(variables, direction, strict=True)]
+        return _labels(potential, asked, *there, species)
+
+    differences = [(ahead - behind) / (2 * t) for ahead, behind in zip(at(t), at(-t), strict=True)]
+    return _labels(potential, asked, *primals), differences
+
+
+def _call(potential, asked, positions, cell, species):
+    shapes = {"energy": (), "positions": positions.shape, "cell": cell.shape}
+    return jax.pure_callback(
+        partial(potential._evaluate, asked),
+        [jax.ShapeDtypeStruct(shapes[name], positions.dtype) for name in asked],
+        positions,
+        cell,
+        species,
+        vmap_method="sequential",
+    )

@@ -1,0 +1,185 @@
+"""What any potential says: energy, forces, virial and force constants, by differentiation.
+
+A potential is a callable from a `Graph` to site energies, shape (n,). Its energy E is their sum
+over the real atoms, and
+
+    forces           F_i   = -dE/dR_i                                        eV/A
+    virial           W_ab  = -dE/d(strain)_ab,   x -> (1 + strain) x          eV
+    force constants  Phi   = d2E / dR_{i,a} dR_{j,b}                          eV/A^2
+
+with positions and cell strained together. Index convention of the force constants:
+[displaced atom in `atoms`, its direction, atom j, direction of j].
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lprjax.atoms.graphs import Graph, moved
+from lprjax.atoms.structures import Labels, require_x64
+
+Potential = Callable[[Graph], Array]
+
+KINDS = ("energy", "forces", "virial", "force_constants")
+
+
+def as_argument(function: Callable, name: str) -> Callable:
+    """The callable as a pytree that `jit` takes as an argument: new leaves do not recompile.
+
+    A registered pytree of arrays and numbers passes unchanged; anything else must be hashable and
+    becomes static.
+
+    Args:
+        function: a potential, or any other callable.
+        name: what it is called, for the message.
+
+    Raises:
+        TypeError: not callable, or neither a pytree of arrays nor hashable.
+    """
+    if not callable(function):
+        raise TypeError(f"{name} is a {type(function).__name__}, wanted a callable")
+    numbers = (Array, np.ndarray, np.generic, float, int)
+    if all(isinstance(leaf, numbers) for leaf in jax.tree.leaves(function)):
+        return function
+    try:
+        hash(function)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} of type {type(function).__name__} is neither a pytree of arrays nor "
+            "hashable, so jit cannot take it: make it a frozen dataclass of plain values, or "
+            "register it with jax.tree_util.register_dataclass"
+        ) from error
+    return jax.tree_util.Partial(function)
+
+
+def cutoff_of(potential: Potential, r_cut: float | None = None) -> float:
+    """r_cut (A) where given, else the potential's own; TypeError where there is neither."""
+    r_cut = getattr(potential, "r_cut", None) if r_cut is None else r_cut
+    if r_cut is None:
+        raise TypeError(
+            f"potential of type {type(potential).__name__} has no r_cut: pass r_cut=... in A"
+        )
+    return float(r_cut)
+
+
+def observe(
+    potential: Potential,
+    graph: Graph,
+    kinds: Sequence[str] = ("energy", "forces"),
+    *,
+    atoms: Sequence[int] = (0,),
+) -> Labels:
+    """Observations of one potential on one graph, exact to roundoff, compiled once per shape.
+
+    The potential may be a pytree of arrays, which are arguments of the compiled function (new
+    coefficients need no new compilation), or a hashable callable, which is part of the function.
+    Differentiable in the pytree's arrays and the graph's; may be called inside `jit`.
+
+    Args:
+        potential: graph -> site energies (eV), shape (n,). A method `check(graph)`, if it has
+            one, is called first, to refuse what it does not know.
+        graph: n atoms, padding included.
+        kinds: among "energy", "forces", "virial", "force_constants".
+        atoms: the m atoms that are displaced for the force constants; other kinds ignore it.
+
+    Returns:
+        Labels: energy () eV; forces (n, 3) eV/A; virial (3, 3) eV; force_constants (m, 3, n, 3)
+        eV/A^2; None where not asked for, zero on padding atoms.
+
+    Raises:
+        RuntimeError: float64 is off.
+        ValueError: unknown kinds, atoms out of range, site energies of the wrong shape.
+        TypeError: a potential that is neither a pytree of arrays nor hashable, or not callable.
+    """
+    require_x64()
+    kinds = checked_kinds(kinds)
+    argument = as_argument(potential, "potential")
+    if hasattr(potential, "check"):
+        potential.check(graph)
+    displaced = checked_atoms(atoms, graph) if "force_constants" in kinds else None
+    return _observe(argument, graph, displaced, kinds)
+
+
+def total_energy(potential: Potential, graph: Graph) -> Array:
+    """Energy of the real atoms (eV), shape (): the sum of the site energies; see `observe`."""
+    return observe(potential, graph, ("energy",)).energy
+
+
+def energy_and_forces(potential: Potential, graph: Graph) -> tuple[Array, Array]:
+    """Energy (eV), shape (), and forces (eV/A), shape (n, 3); see `observe`."""
+    labels = observe(potential, graph, ("energy", "forces"))
+    return labels.energy, labels.forces
+
+
+@partial(jax.jit, static_argnames=("kinds",))
+def _observe(potential, graph, displaced, kinds):
+    def energy(positions, strain):
+        if "virial" not in kinds:
+            return _energy(potential, moved(graph, positions))
+        deformation = jnp.eye(3) + strain
+        strained = moved(graph, positions @ deformation.T, graph.cell @ deformation.T)
+        return _energy(potential, strained)
+
+    found = {}
+    no_strain = jnp.zeros((3, 3))
+    slopes = tuple(k for k, kind in enumerate(("forces", "virial")) if kind in kinds)
+    if slopes:
+        found["energy"], gradients = jax.value_and_grad(energy, slopes)(graph.positions, no_strain)
+        found |= {("forces", "virial")[k]: -g for k, g in zip(slopes, gradients, strict=True)}
+    elif "energy" in kinds:
+        found["energy"] = energy(graph.positions, no_strain)
+    if "force_constants" in kinds:
+        found["force_constants"] = _force_constants(
+            lambda positions: _energy(potential, moved(graph, positions)),
+            graph.positions,
+            displaced,
+        )
+    return Labels(**{kind: found[kind] if kind in kinds else None for kind in KINDS})
+
+
+def _energy(potential: Potential, graph: Graph) -> Array:
+    sites = potential(graph)
+    if sites.shape != graph.species.shape:
+        raise ValueError(
+            f"the potential returned site energies of shape {sites.shape}, wanted one per atom, "
+            f"{graph.species.shape}, padding included"
+        )
+    return jnp.sum(jnp.where(graph.atom_mask, sites, 0.0))
+
+
+def _force_constants(energy, positions: Array, displaced: Array) -> Array:
+    """d2E/dR dR for the displaced atoms, (m, 3, n, 3): the gradient's derivative along each axis.
+
+    The gradient is linearised once; the atoms are a loop, so that memory does not grow with m.
+    """
+    _, derivative = jax.linearize(jax.grad(energy), positions)
+    axes = jnp.arange(3)
+
+    def rows(atom):
+        directions = jnp.zeros((3, *positions.shape)).at[axes, atom, axes].set(1.0)
+        return jax.vmap(derivative)(directions)
+
+    return jax.lax.map(rows, displaced)
+
+
+def checked_kinds(kinds) -> tuple[str, ...]:
+    wanted = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    unknown = [kind for kind in wanted if kind not in KINDS]
+    if unknown or not wanted:
+        raise ValueError(f"kinds is {kinds!r}, wanted one or more of {KINDS}")
+    return tuple(kind for kind in KINDS if kind in wanted)
+
+
+def checked_atoms(atoms, graph: Graph) -> Array:
+    if isinstance(atoms, jax.core.Tracer) or isinstance(graph.atom_mask, jax.core.Tracer):
+        return jnp.asarray(atoms)
+    wanted = np.asarray(atoms)
+    n_real = int(np.sum(np.asarray(graph.atom_mask)))
+    integers = np.issubdtype(wanted.dtype, np.integer)
+    if wanted.ndim != 1 or not integers or np.any((wanted < 0) | (wanted >= n_real)):
+        raise ValueError(f"atoms is {atoms!r}, wanted a sequence of indices from 0 to {n_real - 1}")
+    return jnp.asarray(wanted)

@@ -1,0 +1,97 @@
+"""Stillinger–Weber silicon (1985).
+
+With x = r / sigma and the soft step u(x; c) = exp(c / (x - a)) for x < a, 0 beyond,
+
+    E_i = 1/2 sum_j epsilon A (B x_ij^-4 - 1) u(x_ij; 1)
+        + sum_{j<k} epsilon lambda u(x_ij; gamma) u(x_ik; gamma) (cos theta_jik + 1/3)^2.
+
+The sum over pairs of neighbours is not taken pair by pair: with weights u_j and unit vectors n_j,
+
+    sum_{j,k} u_j u_k (n_j . n_k + 1/3)^2 = |sum u n n^T|^2 + 2/3 |sum u n|^2 + 1/9 (sum u)^2,
+
+an identity, so the cost is linear in the number of neighbours; the diagonal j = k is subtracted.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax import Array
+
+from lprjax.atoms.graphs import Graph, check_reach
+from lprjax.atoms.structures import require_x64
+from lprjax.potentials.environments import Environment, over_sites
+from lprjax.potentials.species import check_species, poisoned, species_index
+
+SILICON = 14
+
+
+@dataclass(frozen=True)
+class StillingerWeber:
+    """Site energies of Stillinger–Weber silicon; make it by `stillinger_weber`.
+
+    A frozen, hashable value, so a valid static argument of `jit`. `__call__(graph)` returns the
+    energies E_i (eV), shape (n,), zero on padding atoms; the three-body energy belongs to the
+    atom at the vertex. All derivatives vanish at the cutoff.
+
+    Fields: epsilon (eV), sigma (A); the rest have no unit.
+    """
+
+    epsilon: float = 2.1683
+    sigma: float = 2.0951
+    a: float = 1.80
+    lam: float = 21.0
+    gamma: float = 1.20
+    A: float = 7.049556277
+    B: float = 0.6022245584
+
+    @property
+    def r_cut(self) -> float:
+        """a sigma (A)."""
+        return self.a * self.sigma
+
+    def check(self, graph: Graph) -> None:
+        """Raise ValueError where the graph holds anything but silicon."""
+        check_species(graph.species, {"Si": SILICON}, "stillinger_weber")
+        check_reach(graph, self.r_cut, "stillinger_weber")
+
+    def __call__(self, graph: Graph) -> Array:
+        require_x64()
+        self.check(graph)
+        energies = over_sites(self._site, graph)
+        index = species_index(graph.species, (SILICON,))
+        return poisoned(jnp.where(graph.atom_mask, energies, 0.0), index)
+
+    def _site(self, site: Environment) -> Array:
+        r = site.lengths
+        mask = site.mask & (r < self.r_cut)
+        # the argument is guarded: at and beyond the cutoff the exponent's derivatives are infinite
+        x = jnp.where(mask, r / self.sigma, 0.5 * self.a)
+        soft = 1.0 / (x - self.a)
+        u = jnp.where(mask, jnp.exp(self.gamma * soft), 0.0)
+        pair = jnp.where(mask, (self.B / (x * x) ** 2 - 1.0) * jnp.exp(soft), 0.0)
+        angles = self._angles(u, (site.x / r, site.y / r, site.z / r))
+        return self.epsilon * (0.5 * self.A * jnp.sum(pair) + self.lam * angles)
+
+    @staticmethod
+    def _angles(u: Array, n: tuple[Array, Array, Array]) -> Array:
+        """sum_{j<k} u_j u_k (n_j . n_k + 1/3)^2, shape ()."""
+        weighted = [u * n_a for n_a in n]
+        tensor = sum(
+            (1.0 if a == b else 2.0) * jnp.sum(weighted[a] * n[b]) ** 2
+            for a in range(3)
+            for b in range(a + 1)
+        )
+        vector = sum(jnp.sum(w) ** 2 for w in weighted)
+        all_pairs = tensor + 2.0 / 3.0 * vector + jnp.sum(u) ** 2 / 9.0
+        diagonal = 16.0 / 9.0 * jnp.sum(u * u)
+        return 0.5 * (all_pairs - diagonal)
+
+
+def stillinger_weber() -> StillingerWeber:
+    """Stillinger–Weber silicon: diamond at a = 5.43095 A with -4.336600 eV per atom.
+
+    epsilon = 2.1683 eV and sigma = 2.0951 A, the rounding in general use (LAMMPS's table).
+
+    Source: F. H. Stillinger, T. A. Weber, Phys. Rev. B 31, 5262 (1985), eqs. 2.3-2.7.
+    """
+    return StillingerWeber()

@@ -1,0 +1,1 @@
+"""Rows, factors, fits, rigidities, posteriors, and the choice of data."""

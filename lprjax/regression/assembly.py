@@ -1,0 +1,224 @@
+"""Assembly: the rows and labels of a group of structures, compressed as they come.
+
+Rows are never held beyond a block, and weights are no part of it: one factor per kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.data import chemical_symbols
+from jax.sharding import Mesh
+
+from lprjax.ace.basis import check_graph
+from lprjax.ace.potential import isolated_energies
+from lprjax.ace.spec import ACESpec
+from lprjax.atoms.graphs import Graph
+from lprjax.atoms.structures import VOIGT, Labels
+from lprjax.potentials.observables import as_argument, checked_atoms, checked_kinds, observe
+from lprjax.regression.factors import Factor
+from lprjax.regression.rows import coefficients_of, design_rows
+from lprjax.regression.streams import (
+    Stream,
+    checked_mesh,
+    finished,
+    on_each,
+    push,
+    share_of,
+    spread,
+    stream,
+)
+
+
+def stacked(kind: str, value, n_atoms: int):
+    """One observable of a structure as a stack of scalar rows, (r,) for labels, (r, C) for rows.
+
+    energy: r = 1; forces: 3 n_atoms; virial: 6, in Voigt order xx, yy, zz, yz, xz, xy (the mean of
+    the two off-diagonal components); force_constants: 9 n_a n_atoms, by the atom that feels it.
+    Padding atoms come last and are left out. A NumPy array, or a traced one under jit.
+    """
+    value = value if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    if kind == "energy":
+        return value[None]
+    if kind == "virial":
+        a, b = np.array(VOIGT).T
+        return 0.5 * (value[a, b] + value[b, a])
+    leading = 2
+    if kind == "force_constants":
+        value, leading = value.swapaxes(0, 2), 4
+    return value[:n_atoms].reshape(-1, *value.shape[leading:])
+
+
+class PerAtom(NamedTuple):
+    """An energy per atom, of the basis and of the labels: the perfect crystal's, say."""
+
+    row: np.ndarray  # (C,)
+    energy: float  # eV
+
+
+def compress_structures(
+    model,
+    samples: Iterable[tuple[Graph, Labels]],
+    kinds: Sequence[str] = ("energy", "forces"),
+    *,
+    atoms: Sequence[int] = (0,),
+    reference_energies: Mapping[str, float] | None = None,
+    origin: PerAtom | None = None,
+    mesh: Mesh | None = None,
+) -> dict[str, Factor]:
+    """One factor per kind of a group of structures; rows never pile up beyond a block.
+
+    model: an ACESpec; or a trainable potential (see `predictions`), whose rows are the Jacobians at
+    its coefficients c0, and what it says already is subtracted from the targets: a fit is then the
+    Gauss-Newton step from c0, and its factor the generalised Gauss-Newton Hessian's.
+    samples: graphs with their labels (of the real atoms, or padded as the graph). Targets are
+    total energies less the isolated atoms' (eV), forces (eV/Å), the six virials (eV), force
+    constants (eV/Å^2) of the displaced `atoms`. Graphs that share a shape compile once.
+    origin: subtracted N times from every energy and its row (N atoms), so that the energies are
+    defect-minus-bulk differences; it replaces reference_energies.
+    mesh: of one axis, the devices that share the work, each taking every D-th structure of a
+    shape; the default device alone if None. With several processes each passes samples of its own,
+    the same kinds and the same mesh of all devices, and every one gets the factor of all samples.
+    Raises ValueError, naming the structure, for labels that are missing, of the wrong shape or not
+    finite, for no samples at all, for rows that are not finite, for an element without a reference
+    energy, for a mesh of several axes, and for reference energies beside a potential, which has
+    its own.
+    """
+    kinds = checked_kinds(kinds)
+    shift_row, shifts = _shift(model, reference_energies, origin)
+    mesh = checked_mesh(mesh)
+    streams = {kind: stream(len(shift_row), mesh) for kind in kinds}
+    waiting: dict[tuple, list[_Item]] = {}
+    for number, (graph, labels) in enumerate(samples):
+        item = _checked_item(model, graph, labels, kinds, atoms, shifts, number)
+        chunk = waiting.setdefault(graph.edge_mask.shape, [])
+        chunk.append(item)
+        if len(chunk) == share_of(mesh):
+            streams = _pushed(streams, model, chunk, atoms, shift_row, mesh)
+            chunk.clear()
+    for chunk in filter(None, waiting.values()):
+        # The last once more, of which nothing counts, for each device that has none.
+        spare = chunk[-1]._replace(counts=dict.fromkeys(kinds, 0))
+        chunk += [spare] * (share_of(mesh) - len(chunk))
+        streams = _pushed(streams, model, chunk, atoms, shift_row, mesh)
+    return {kind: _checked_factor(kind, finished(streams[kind])) for kind in kinds}
+
+
+class _Item(NamedTuple):
+    """A structure ready for its device: zero targets on padding atoms, which come last."""
+
+    graph: Graph
+    targets: dict[str, np.ndarray]  # (r,) with padding
+    counts: dict[str, int]  # without
+
+
+def _checked_item(model, graph, labels, kinds, atoms, shifts, number: int) -> _Item:
+    if isinstance(model, ACESpec):
+        check_graph(model, graph)
+    elif hasattr(model, "check"):
+        model.check(graph)
+    if "force_constants" in kinds:
+        checked_atoms(atoms, graph)
+    n, n_padded = int(np.sum(np.asarray(graph.atom_mask))), len(graph.positions)
+    targets, counts = {}, {}
+    for kind in kinds:
+        y = stacked(kind, checked_label(kind, labels, graph, len(atoms), number), n)
+        if kind == "energy":
+            y = y - np.sum(shifts[np.asarray(graph.species)])
+        counts[kind] = len(y)
+        per_atom = len(y) // n if kind in ("forces", "force_constants") else 0
+        targets[kind] = np.pad(y, (0, per_atom * (n_padded - n)))
+    return _Item(graph, targets, counts)
+
+
+def _pushed(streams, model, chunk: list[_Item], atoms, shift_row, mesh) -> dict[str, Stream]:
+    """With the rows of one structure for each device."""
+    is_spec = isinstance(model, ACESpec)
+    spec, potential = (model, None) if is_spec else (None, as_argument(model, "model"))
+    common = (potential, np.asarray(atoms), shift_row)
+    own = spread(mesh, [(item.graph, item.targets) for item in chunk])
+    blocks = _blocks(mesh, spec, tuple(streams), common, own)
+    counts = {kind: np.array([item.counts[kind] for item in chunk]) for kind in streams}
+    return {kind: push(streams[kind], *blocks[kind], counts[kind]) for kind in streams}
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _blocks(mesh: Mesh, spec: ACESpec | None, kinds, common, own) -> dict[str, tuple]:
+    """Rows and targets by kind, each device's own: (d, r, C) and (d, r)."""
+
+    def of_one(common, graph, targets):
+        potential, atoms, shift_row = common
+        n_padded = len(graph.positions)
+        rows = design_rows(spec if potential is None else potential, graph, kinds, atoms=atoms)
+        said = None if potential is None else observe(potential, graph, kinds, atoms=atoms)
+        found = {}
+        for kind in kinds:
+            x, y = stacked(kind, getattr(rows, kind), n_padded), targets[kind]
+            if said is not None:
+                y = y - stacked(kind, getattr(said, kind), n_padded)
+            if kind == "energy":
+                x = x - jnp.sum(graph.atom_mask) * shift_row[None, :]
+            found[kind] = (x, y)
+        return found
+
+    return on_each(mesh, of_one)(common, *own)
+
+
+def _shift(model, reference_energies, origin: PerAtom | None) -> tuple[np.ndarray, np.ndarray]:
+    """What each atom takes from its structure's row (C,) and energy (eV, by atomic number)."""
+    energies = np.zeros(len(chemical_symbols))
+    if isinstance(model, ACESpec):
+        n_columns = model.n_columns
+        energies[list(model.numbers)] = isolated_energies(model, reference_energies)
+    else:
+        n_columns = coefficients_of(model).size
+        if reference_energies is not None:
+            raise ValueError("reference_energies arrived beside a potential, which has its own")
+    if origin is None:
+        return np.zeros(n_columns), energies
+    energies[1:] = origin.energy
+    return origin.row, energies
+
+
+def _checked_factor(kind: str, factor: Factor) -> Factor:
+    if factor.n_rows == 0:
+        raise ValueError("no structures arrived; wanted at least one (graph, labels) pair")
+    if not np.isfinite(np.asarray(factor.triangular)).all():
+        raise ValueError(
+            f"rows of kind {kind!r} hold NaN or infinity; look for atoms on top of each other"
+        )
+    return factor
+
+
+def checked_label(
+    kind: str, labels: Labels, graph: Graph, n_displaced: int, number: int
+) -> np.ndarray:
+    """The label of one kind of structure `number`, of its real atoms or padded as the graph.
+
+    Raises ValueError, naming the structure, where it is missing, of the wrong shape or not finite.
+    """
+    value = getattr(labels, kind)
+    if value is None:
+        raise ValueError(
+            f"structure {number} has no label {kind!r}; leave the kind out or label the structure"
+        )
+    value = np.asarray(value, float)
+    sizes = {len(graph.positions), int(np.sum(np.asarray(graph.atom_mask)))}
+    shapes = {
+        "energy": {()},
+        "forces": {(n, 3) for n in sizes},
+        "virial": {(3, 3)},
+        "force_constants": {(n_displaced, 3, n, 3) for n in sizes},
+    }[kind]
+    if value.shape not in shapes:
+        raise ValueError(
+            f"{kind} of structure {number} have shape {value.shape}; wanted {min(shapes)}"
+        )
+    if not np.all(np.isfinite(value)):
+        raise ValueError(f"{kind} of structure {number} hold NaN or infinity; leave it out")
+    return value

@@ -1,0 +1,284 @@
+"""One triangular factor and one projected target per kind of observation and group of structures.
+
+A linear model meets its data only through `|X c - y|^2`, and that is kept without loss by the
+factor of `[X | y] = Q [R q; 0 rho]`:
+
+    |X c - y|^2 = |R c - q|^2 + rho^2      for every c and whatever the rank of X.
+
+`X^T X` is never formed, so a condition number is never squared.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lprjax.atoms.structures import require_x64
+
+RCOND = 1e-12
+"""Relative accuracy to which design rows are taken to be known, rounding included: a singular
+value of the column-equilibrated factor below RCOND times the largest counts as zero."""
+
+_SWEEPS, _MARGIN = 8, 30.0  # of the estimate of rank
+_PANEL = 64  # columns
+
+
+class Factor(NamedTuple):
+    """What a least-squares problem in K unknowns keeps of its rows X (r, K) and targets y (r,).
+
+    triangular: (K, K) upper R with R^T R = X^T X and a diagonal >= 0; its lower rows are zero if
+        there are fewer than K rows. Units of the rows.
+    target: (K,) q = Q^T y, units of the targets.
+    residual: scalar rho^2 with |X c - y|^2 = |R c - q|^2 + rho^2; at full rank the sum of squares
+        of the part of y outside range(X).
+    n_rows: how many rows went in.
+    """
+
+    triangular: jax.Array
+    target: jax.Array
+    residual: jax.Array
+    n_rows: int
+
+
+def empty(n_features: int) -> Factor:
+    """The factor of no rows at all in K = n_features unknowns, the unit of `merge`.
+
+    Raises ValueError for n_features < 1 and RuntimeError without float64.
+    """
+    require_x64()
+    if n_features < 1:
+        raise ValueError(f"n_features is {n_features}; a factor needs at least one column.")
+    return Factor(jnp.zeros((n_features, n_features)), jnp.zeros(n_features), jnp.zeros(()), 0)
+
+
+def fold(factor: Factor, rows, targets, n_rows=None) -> Factor:
+    """Add rows to a factor by one QR, pure and jit-able: the kernel without checks.
+
+    `[R' q'; 0 rho'] = triangle of QR([R q; 0 rho; X y])`, backward stable.
+
+    factor: of K columns. rows: X (r, K). targets: y (r,). n_rows: how many of the rows count (all
+    of them if None; fewer where zero rows pad a block). A NaN goes through to the result.
+    Source: sequential TSQR (Demmel, Grigori, Hoemmen, Langou, SIAM J. Sci. Comput. 34 (2012) A206).
+    """
+    n = factor.triangular.shape[0]
+    last = jnp.zeros(n + 1).at[n].set(jnp.sqrt(factor.residual))
+    stack = jnp.concatenate(
+        [
+            jnp.concatenate([factor.triangular, factor.target[:, None]], axis=1),
+            last[None],
+            jnp.concatenate([rows, targets[:, None]], axis=1),
+        ]
+    )
+    triangle = jnp.linalg.qr(stack, mode="r")
+    triangle = jnp.triu(positive_diagonal(triangle)[:, None] * triangle)
+    added = rows.shape[0] if n_rows is None else n_rows
+    return Factor(
+        triangle[:n, :n], triangle[:n, n], jnp.square(triangle[n, n]), factor.n_rows + added
+    )
+
+
+_fold = jax.jit(fold)
+
+
+def extend(factor: Factor, rows, targets, *, block_rows: int | None = None) -> Factor:
+    """Add any number of rows to a factor, block by block, so that memory stays bounded.
+
+    Each block of `block_rows` rows is folded in by one QR; the last is padded with zero rows, so
+    one shape is compiled for each K. Rows may be a memory map: a block at a time is read.
+
+    factor: of K columns. rows: X (r, K) float64, any r >= 0. targets: y (r,) float64.
+    block_rows: rows in a block, by default `block_size(K)`; smaller wastes less on few rows.
+    Raises ValueError for wrong shapes and for NaN or infinity (naming the row), TypeError for
+    other number types than float64 and integers, RuntimeError without float64.
+    """
+    require_x64()
+    rows, targets = _checked_rows(rows, targets)
+    n = factor.triangular.shape[0]
+    if rows.shape[1] != n:
+        raise ValueError(
+            f"rows have {rows.shape[1]} columns but the factor has {n}; both must come from one "
+            "basis."
+        )
+    size = block_size(n) if block_rows is None else int(block_rows)
+    if size < 1:
+        raise ValueError(f"block_rows is {block_rows}; it must be at least 1.")
+    total = int(factor.n_rows) + rows.shape[0]
+    for start in range(0, rows.shape[0], size):
+        block, values = rows[start : start + size], targets[start : start + size]
+        _check_finite(block, values, start)
+        missing = size - len(block)
+        if missing:
+            block, values = np.pad(block, ((0, missing), (0, 0))), np.pad(values, (0, missing))
+        jax.block_until_ready(factor.triangular)  # or else all blocks wait in memory at once
+        factor = _fold(factor, block, values)
+    return factor._replace(n_rows=total)
+
+
+def block_size(n_features: int) -> int:
+    """How many rows to fold at a time into K = n_features columns: max(3 (K + 1), 256).
+
+    A QR of fewer spends itself on the triangle it started from; one of more leaves the cache.
+    """
+    return max(3 * (n_features + 1), 256)
+
+
+def compress(rows, targets, *, block_rows: int | None = None) -> Factor:
+    """Compress rows X and targets y into one triangular factor.
+
+    `[X | y] = Q [R q; 0 rho]`. Fewer rows than columns are allowed (R is padded with zero rows).
+
+    rows: X (r, K) float64, one row per scalar observation. targets: y (r,) float64.
+    block_rows: see `extend`. Raises as `extend` does, and ValueError for rows without columns.
+    """
+    require_x64()
+    rows, targets = _checked_rows(rows, targets)
+    return extend(empty(rows.shape[1]), rows, targets, block_rows=block_rows)
+
+
+def merge(a: Factor, b: Factor) -> Factor:
+    """The factor of the rows of a and of b together.
+
+    `R^T R = Ra^T Ra + Rb^T Rb`, by one QR of the stacked triangles; commutative and associative
+    up to rounding. Raises ValueError if the numbers of columns differ.
+    """
+    require_x64()
+    if a.triangular.shape != b.triangular.shape:
+        raise ValueError(
+            f"factors of {a.triangular.shape[0]} and {b.triangular.shape[0]} columns cannot be "
+            "merged; both must come from one basis."
+        )
+    both = _fold(a, b.triangular, b.target)
+    return both._replace(residual=both.residual + b.residual, n_rows=a.n_rows + b.n_rows)
+
+
+def weighed(factor: Factor, weight: float) -> Factor:
+    """The factor of the same rows and targets, each times a weight >= 0 of the residual."""
+    triangular, target = weight * factor.triangular, weight * factor.target
+    return Factor(triangular, target, weight**2 * factor.residual, factor.n_rows)
+
+
+def equilibrate(triangular):
+    """Scale each column to unit norm, so that what follows does not depend on units of features.
+
+    `scaled = R D`, `D = diag(1 / |R e_k|)`, and D_kk = 1 for a zero column. Jit-able.
+
+    triangular: (K, K). Returns scaled (K, K) and the diagonal of D (K,).
+    """
+    squares = jnp.sum(jnp.square(triangular), axis=0)
+    scale = 1.0 / jnp.sqrt(jnp.where(squares > 0.0, squares, 1.0))
+    return triangular * scale[None, :], scale
+
+
+def clearly_full_rank(scaled, rcond):
+    """Whether the smallest singular value of a triangle is well above rcond times the largest.
+
+    Power iteration bounds s_1 from below and inverse iteration s_K from above, here within a
+    factor of K^(1/16) on average; the margin makes the costly and exact way (the SVD, right for
+    every rank) the one taken in doubt.
+    """
+    start = jax.random.normal(jax.random.key(0), scaled.shape[:1])
+
+    def sweep(_, state):
+        up, down, _, _ = state
+        up = scaled.T @ (scaled @ up)
+        half = jax.scipy.linalg.solve_triangular(scaled, down, trans="T")
+        down = jax.scipy.linalg.solve_triangular(scaled, half)
+        grown, shrunk = jnp.linalg.norm(up), jnp.linalg.norm(down)
+        return up / grown, down / shrunk, grown, shrunk
+
+    start = start / jnp.linalg.norm(start)
+    _, _, grown, shrunk = jax.lax.fori_loop(0, _SWEEPS, sweep, (start, start, 0.0, 0.0))
+    return 1.0 / jnp.sqrt(shrunk) > _MARGIN * rcond * jnp.sqrt(grown)
+
+
+def stacked_triangle(triangles):
+    """R of the QR of stacked upper triangles, at a third of the cost of one that ignores zeros.
+
+    Columns go in panels: the rows of a panel, of all triangles, are zero before it, and those
+    further down are zero in it. Diagonal >= 0; jit-able.
+
+    triangles: (m, K, M), upper triangular, m >= 2 and M >= K. Returns (M, M), or (m K, M) if fewer.
+    """
+    n, done = triangles.shape[-1], []
+    carried = jnp.zeros((0, n))
+    for start in range(0, n, _PANEL):
+        stop = min(start + _PANEL, n)
+        new = triangles[:, start:stop, start:].reshape(-1, n - start)
+        rows, width = jnp.concatenate([carried, new]), stop - start
+        reflectors, sizes = jnp.linalg.qr(rows[:, :width], mode="raw")
+        rest = rows[:, width:]
+        if stop < n:
+            rest = jax.lax.linalg.ormqr(reflectors.T, sizes, rest, left=True, transpose=True)
+        top = jnp.concatenate([jnp.triu(reflectors.T[:width]), rest[:width]], axis=1)
+        done.append(jnp.pad(top, ((0, 0), (start, 0))))
+        carried = rest[width:]
+    triangle = jnp.concatenate(done)
+    return positive_diagonal(triangle)[:, None] * triangle
+
+
+def positive_diagonal(triangular):
+    """The row signs (+1 or -1) that make the diagonal of a triangle non-negative."""
+    return jnp.where(jnp.diagonal(triangular) < 0.0, -1.0, 1.0)
+
+
+def as_float64(name: str, array):
+    """The array as float64: integers are converted, any other number type is a TypeError.
+
+    Single precision is refused and not widened: its rounding (1e-7) would be taken for data.
+    """
+    if not hasattr(array, "dtype"):
+        array = np.asarray(array)
+    if np.dtype(array.dtype).kind in "iu":
+        return array.astype(np.float64)
+    if array.dtype != np.float64:
+        raise TypeError(
+            f"{name} have dtype {array.dtype}, float64 is wanted; compute them in float64 or, if "
+            "the loss of digits is intended, convert them with .astype(float64)."
+        )
+    return array
+
+
+def checked_triangular(factor):
+    """R (K, K) as a JAX array, after checking that it is what `Fit.factor` is.
+
+    Raises ValueError for another shape and (where its values are known, not under jit) for entries
+    below the diagonal; TypeError for other than float64.
+    """
+    factor = jnp.asarray(as_float64("factor entries", factor))
+    if factor.ndim != 2 or factor.shape[0] != factor.shape[1]:
+        raise ValueError(
+            f"factor has shape {factor.shape}, the square triangular (K, K) of a Fit is wanted."
+        )
+    if not isinstance(factor, jax.core.Tracer) and bool(jnp.tril(factor, -1).any()):
+        raise ValueError(
+            "factor is not upper triangular; pass the R of R^T R = H (Fit.factor), not H."
+        )
+    return factor
+
+
+def _checked_rows(rows, targets):
+    rows, targets = as_float64("rows", rows), as_float64("targets", targets)
+    if len(rows.shape) != 2 or rows.shape[1] < 1:
+        raise ValueError(
+            f"rows have shape {tuple(rows.shape)}, (r, K) with K >= 1 is wanted; reshape force or "
+            "virial rows to one row per scalar component."
+        )
+    if tuple(targets.shape) != (rows.shape[0],):
+        raise ValueError(
+            f"targets have shape {tuple(targets.shape)}, one per row is wanted: ({rows.shape[0]},)."
+        )
+    return np.asarray(rows), np.asarray(targets)
+
+
+def _check_finite(block, values, start):
+    for name, array in (("rows", block), ("targets", values[:, None])):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(np.sum(array)):  # one pass and no mask: the common case
+                continue
+        finite = np.isfinite(array).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"{name} hold NaN or infinity, first at row {start + int(np.argmin(finite))}; "
+                "leave out missing observations instead of marking them."
+            )

@@ -1,0 +1,230 @@
+"""Weighted ridge least squares from one triangular factor per kind and group.
+
+The loss is, up to the factor 1/2 of the prediction rigidity,
+
+    L(c) = sum_k w_k^2 |X_k c - y_k|^2 + ridge |Gamma c|^2
+
+**A weight multiplies the residual, so its square multiplies the loss.** All observations of one
+factor share one weight. A change of weights costs a QR of the stacked K-by-K triangles and nothing
+that grows with the data.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
+
+from lprjax.atoms.structures import require_x64
+from lprjax.regression.factors import (
+    RCOND,
+    Factor,
+    as_float64,
+    clearly_full_rank,
+    equilibrate,
+    positive_diagonal,
+    stacked_triangle,
+)
+
+
+class Fit(NamedTuple):
+    """The minimiser of the loss, and the factor that every rigidity and bound is computed from.
+
+    coefficients: (K,) c.
+    factor: (K, K) upper triangular R, R^T R = H = sum_k w_k^2 X_k^T X_k + ridge Gamma^2.
+    rank: number of singular values of R, its columns scaled to unit norm, above rcond times the
+        largest. Less than K: the data leave coefficients undetermined (see `fit`).
+    rms: for each key of the factors, in their order, the root mean square of X_k c - y_k, without
+        the weight, in the units of the targets; NaN if the factor has no rows.
+    """
+
+    coefficients: jax.Array
+    factor: jax.Array
+    rank: int
+    rms: OrderedDict  # as a pytree it keeps its order: keys of mixed type cannot be sorted
+
+    @property
+    def condition(self) -> float:
+        """Largest over smallest of those singular values, inf if the smallest is zero: an SVD."""
+        singular = np.linalg.svd(np.asarray(equilibrate(self.factor)[0]), compute_uv=False)
+        return float(singular[0] / singular[-1]) if singular[-1] > 0.0 else math.inf
+
+
+def fit(
+    factors: Mapping, weights: Mapping, *, ridge: float = 0.0, prior=None, rcond: float = RCOND
+) -> Fit:
+    """Fit a linear model to all kinds of observations at once.
+
+    `c = argmin sum_k w_k^2 |X_k c - y_k|^2 + ridge |Gamma c|^2`
+
+    If the rank is less than K (which needs ridge zero or tiny), c is, among the minimisers, the
+    one of least |Gamma c|: the minimum-norm solution for Gamma = 1, and the limit ridge -> 0 in
+    general. Rank is decided after scaling the columns to unit norm, so units of features do not
+    matter.
+
+    factors: key -> Factor of K columns; a key is a kind, or a tuple (kind, group).
+    weights: kind or key -> w >= 0, in 1 / (unit of the targets). Weights multiply the residual,
+        so their square multiplies the loss. A key's own weight goes before that of its kind; a
+        weight of zero leaves the data out.
+    ridge: >= 0, multiplies the squared norm. prior: (K,) diagonal of Gamma, >= 0, default ones.
+    rcond: relative size below which a singular value counts as zero.
+
+    Raises ValueError for no factors, different K, a weight for a kind the data lack, a key without
+    a weight, a negative or non-finite weight, ridge, prior or rcond; TypeError for anything but
+    mappings and for factors that are not float64; RuntimeError without float64. Rank deficiency
+    is no error: look at `rank`.
+    """
+    require_x64()
+    n_features = _check_factors(factors)
+    resolved = resolve_weights(factors, weights)
+    _check_at_least_zero("ridge", ridge)
+    _check_at_least_zero("rcond", rcond)
+    gamma = _checked_prior(prior, n_features)
+    triangular, target, coefficients, full_rank = _solved(
+        tuple(factors.values()), np.array(list(resolved.values())), float(ridge), gamma, rcond
+    )
+    rank = n_features
+    if not full_rank:
+        scaled, scale = (np.asarray(x) for x in equilibrate(triangular))
+        u, singular, vt = np.linalg.svd(scaled)
+        rank = int(np.sum(singular > rcond * singular[0]))
+        if rank < n_features:
+            parts = u[:, :rank], singular[:rank], vt
+            coefficients = _least_norm(parts, scale, np.asarray(target), np.asarray(gamma))
+    rms = OrderedDict((key, _rms(factor, coefficients)) for key, factor in factors.items())
+    return Fit(coefficients, triangular, rank, rms)
+
+
+def solution(factors: Sequence[Factor], weights, ridge=0.0, prior=None):
+    """Coefficients and factor of a full-rank fit, pure: to be jitted, and differentiated.
+
+    `c = R^-1 Q^T b` with `Q R = [w_1 R_1; w_2 R_2; ...; sqrt(ridge) Gamma]`
+
+    Differentiable in weights, in a ridge > 0 and in the factors themselves. Nothing is checked;
+    if H is singular, the result and its derivatives are infinite or NaN (use `fit`).
+
+    factors: m factors of K columns. weights: (m,), multiply the residual, so their square
+    multiplies the loss. ridge: scalar >= 0. prior: (K,) diagonal of Gamma, default ones.
+    Returns coefficients (K,) and upper triangular R (K, K), R^T R = H.
+    """
+    gamma = jnp.ones(factors[0].triangular.shape[0]) if prior is None else prior
+    blocks = [w * f.triangular for w, f in zip(weights, factors, strict=True)]
+    targets = [w * f.target for w, f in zip(weights, factors, strict=True)]
+    # Q is formed because it, unlike a QR of [A | b] by panels, has a derivative.
+    q, triangular = jnp.linalg.qr(jnp.concatenate([*blocks, jnp.diag(jnp.sqrt(ridge) * gamma)]))
+    sign = positive_diagonal(triangular)
+    triangular = jnp.triu(sign[:, None] * triangular)
+    target = sign * (q.T @ jnp.concatenate([*targets, jnp.zeros_like(gamma)]))
+    return solve_triangular(triangular, target), triangular
+
+
+def resolve_weights(factors: Mapping, weights: Mapping) -> dict:
+    """The weight of each factor, in the order of the factors, from weights of kinds or of keys.
+
+    A weight for the key itself goes before one for its kind, key[0] of a tuple (kind, group).
+    Raises as `fit` does.
+    """
+    for name, mapping in (("factors", factors), ("weights", weights)):
+        if not isinstance(mapping, Mapping):
+            raise TypeError(
+                f"{name} are a {type(mapping).__name__}, a mapping from kinds is wanted, such as "
+                "{'energy': ..., 'forces': ...}."
+            )
+    known = set(factors) | {_kind(key) for key in factors}
+    for key, weight in weights.items():
+        if key not in known:
+            raise ValueError(
+                f"there is a weight for {key!r}, but no such data; the data hold "
+                f"{_listed(factors)}. Leave the weight out or add the observations."
+            )
+        _check_at_least_zero(f"weight of {key!r}", weight)
+    missing = [key for key in factors if key not in weights and _kind(key) not in weights]
+    if missing:
+        raise ValueError(
+            f"no weight for {_listed(missing)}; weights were given for {_listed(weights)}. A "
+            "weight of 0 leaves data out."
+        )
+    return {k: float(weights[k] if k in weights else weights[_kind(k)]) for k in factors}
+
+
+@jax.jit
+def _solved(factors, weights, ridge, gamma, rcond):
+    """R, Q^T b and R^-1 Q^T b, from `[A | b]` without Q, and whether the rank is clearly full."""
+    n = len(gamma)
+    stack = [
+        w * jnp.concatenate([f.triangular, f.target[:, None]], axis=1)
+        for w, f in zip(weights, factors, strict=True)
+    ]
+    prior = jnp.eye(n, n + 1) * (jnp.sqrt(ridge) * gamma)[:, None]
+    triangle = stacked_triangle(jnp.stack([*stack, prior]))[:n]
+    triangular, target = triangle[:, :n], triangle[:, n]
+    full_rank = clearly_full_rank(equilibrate(triangular)[0], rcond)
+    return triangular, target, solve_triangular(triangular, target), full_rank
+
+
+def _least_norm(parts, scale, target, gamma):
+    """Among the minimisers of |R c - q| (small singular values cut) the one of least |Gamma c|."""
+    u, singular, vt = parts
+    rank = len(singular)
+    particular = scale * (vt[:rank].T @ ((u.T @ target) / singular))
+    null = scale[:, None] * vt[rank:].T
+    step = np.linalg.lstsq(gamma[:, None] * null, gamma * particular)[0]
+    return jnp.asarray(particular - null @ step)
+
+
+def _rms(factor, coefficients):
+    misfit = factor.triangular @ coefficients - factor.target
+    n_rows = int(factor.n_rows)
+    return math.sqrt((float(misfit @ misfit + factor.residual)) / n_rows) if n_rows else math.nan
+
+
+def _kind(key):
+    return key[0] if isinstance(key, tuple) else key
+
+
+def _listed(keys):
+    return ", ".join(repr(key) for key in keys) or "nothing"
+
+
+def _check_factors(factors):
+    if not isinstance(factors, Mapping):
+        raise TypeError(
+            f"factors are a {type(factors).__name__}, a mapping from kind or (kind, group) to "
+            "Factor is wanted."
+        )
+    if not factors:
+        raise ValueError("no factors were given; a fit needs at least one.")
+    for key, factor in factors.items():
+        if not isinstance(factor, Factor):
+            raise TypeError(
+                f"factors[{key!r}] is a {type(factor).__name__}, a Factor is wanted: use "
+                "lprjax.factors.compress(rows, targets)."
+            )
+        if not np.isfinite(as_float64(f"factors[{key!r}]", factor.triangular)).all():
+            raise ValueError(f"factors[{key!r}] hold NaN or infinity; check the rows behind them.")
+    sizes = {key: factor.triangular.shape[0] for key, factor in factors.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"factors have different numbers of columns {sizes}; use one basis.")
+    return next(iter(sizes.values()))
+
+
+def _check_at_least_zero(name, value):
+    if not (np.ndim(value) == 0 and math.isfinite(value) and value >= 0.0):
+        raise ValueError(f"{name} is {value}; a finite number >= 0 is wanted.")
+
+
+def _checked_prior(prior, n_features):
+    if prior is None:
+        return jnp.ones(n_features)
+    gamma = np.asarray(as_float64("prior", prior))
+    if gamma.shape != (n_features,):
+        raise ValueError(
+            f"prior has shape {gamma.shape}, the diagonal of Gamma is wanted: ({n_features},)."
+        )
+    if not (np.isfinite(gamma).all() and (gamma >= 0.0).all()):
+        raise ValueError("prior holds a negative or non-finite entry; Gamma must be >= 0.")
+    return jnp.asarray(gamma)

@@ -1,0 +1,277 @@
+"""What a factor says of uncertainty: samples of the posterior, and a variance that is calibrated.
+
+In Bayesian linear regression with weighted residuals of variance one the coefficients are
+distributed as `c ~ N(c0, H^-1)`, H = R^T R, so a prediction with derivatives g has variance
+`g^T H^-1 g = 1/PR`: see `rigidity`. Real residuals are neither of variance one nor white, hence
+
+    variance = alpha^2 g^T (R^T R + s^2 Gamma^2)^-1 g
+
+with alpha and s from residuals on structures that the fit has not seen.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
+from scipy.stats import norm
+
+from lprjax.atoms.structures import require_x64
+from lprjax.regression.factors import (
+    RCOND,
+    as_float64,
+    checked_triangular,
+    equilibrate,
+    positive_diagonal,
+)
+from lprjax.regression.rigidity import prediction_rigidity
+
+NOMINAL = (0.5, 0.683, 0.9, 0.95)
+"""Fractions of a Gaussian population at which coverage is reported."""
+_QUANTILES = norm.ppf(0.5 * (1.0 + np.array(NOMINAL)))
+
+_GRID = 29  # two values of s in a decade, at first
+_ROUNDS = 3  # each looks 14 times closer: s to half a percent in the end
+_CLEARLY = 1e-9  # gain in log likelihood per observation that is not rounding
+_ABOVE = 1e2  # times |R Gamma^-1|: there R is 1e-4 of the sum, and s only multiplies alpha
+
+
+def committee(coefficients, factor, key, n: int):
+    """Models drawn from the posterior: their spread is the uncertainty of any prediction.
+
+    `c = c0 + R^-1 z`, z white: over many c the variance of a prediction is 1/PR.
+
+    A singular H has no such samples: the directions it leaves undetermined have infinite
+    variance, which no finite committee can show (`prediction_rigidity` is exact there, PR = 0).
+
+    coefficients: (K,) c0, eV.  factor: (K, K) upper triangular R, R^T R = H (`Fit.factor`).
+    key: jax PRNG key.  n: number of models, static under `jit`.
+    Returns (n, K). For dE_i of a linear model multiply by its rows: `committee @ rows.T`.
+    Raises ValueError for shapes that do not match, n < 1 and (where its values are known, not
+    under jit) a factor that is not upper triangular or is singular; TypeError for other than
+    float64; RuntimeError without float64. Under jit a singular factor gives infinity or NaN.
+    """
+    require_x64()
+    factor = _checked_factor(factor)
+    coefficients = jnp.asarray(as_float64("coefficients", coefficients))
+    if coefficients.shape != factor.shape[:1]:
+        raise ValueError(
+            f"coefficients have shape {coefficients.shape}, ({factor.shape[0]},) is wanted: one "
+            "per column of the factor."
+        )
+    if n < 1:
+        raise ValueError(f"n is {n}; a committee has at least one member.")
+    _refuse_singular(factor)
+    return _committee(coefficients, factor, key, int(n))
+
+
+@partial(jax.jit, static_argnames="n")
+def _committee(coefficients, factor, key, n):
+    white = jax.random.normal(key, (n, len(coefficients)))
+    return coefficients[None, :] + solve_triangular(factor, white.T).T
+
+
+class Calibration(NamedTuple):
+    """The variance model that explains a set of residuals best, and how well it covers them.
+
+    alpha: what standard deviations are multiplied by; unit of the residuals over that of 1/w.
+    s: >= 0, what is added to the factor as s Gamma. As s grows beyond |R Gamma^-1| only
+        alpha / s matters, and s ends at about a hundred times that.
+    log_likelihood: per observation, natural logarithm, of densities per unit of the residuals.
+    expected, covered: (4,) the fractions NOMINAL and the observed fractions of residuals within
+        the interval that should hold them. A Gaussian sample of N has a standard error of
+        sqrt(p (1 - p) / N), more where residuals are correlated.
+    factor: (K, K) R_s / alpha: `prediction_rigidity(factor, g)` is one over the variance, now in
+        the unit of the residuals squared.
+    """
+
+    alpha: float
+    s: float
+    log_likelihood: float
+    expected: np.ndarray
+    covered: np.ndarray
+    factor: jax.Array
+
+
+def calibrate(factor, rows, residuals, *, prior=None) -> Calibration:
+    """Fit the scale and the floor of predicted variances to residuals of validation structures.
+
+    `maximise sum_i log N(r_i; 0, alpha^2 v_i(s)),  v_i(s) = g_i^T (R^T R + s^2 Gamma^2)^-1 g_i`
+
+    alpha is closed, `alpha^2 = mean(r_i^2 / v_i)`. s is searched for: 0, and a grid of logarithms
+    from RCOND |R Gamma^-1| (less is lost in rounding) to 100 |R Gamma^-1|, made finer twice
+    about the best; each s is one QR of [R; s Gamma]. s = 0 stays where no s > 0 is likelier by
+    more than rounding. Residuals count as independent.
+
+    Calibrate one kind of observation at a time, in its own unit: alpha repairs the scale that
+    weights and misfit left wrong, and energies and forces are not wrong alike. With energies per
+    atom, rows and residuals are per atom.
+
+    factor: (K, K) upper triangular R of the fit (`Fit.factor`), which may be singular: s = 0 is
+    then left out, unless the data determine every row.
+    rows: (N, K) g_i, derivatives of the predictions.  residuals: (N,) predicted minus true.
+    prior: (K,) diagonal of Gamma, >= 0, default ones.
+    Raises ValueError for wrong shapes, fewer than two residuals, NaN or infinity, residuals that
+    are all zero, a row of zeros (its residual has no explanation in the coefficients), a prior
+    without a positive entry; TypeError for other than float64; RuntimeError without float64.
+    Source: the variance model is that of last-layer rigidities (Bigi, Chong, Ceriotti, Grasselli,
+    Mach. Learn.: Sci. Technol. 5 (2024) 045018), the maximum of its likelihood derived.
+    """
+    require_x64()
+    factor = _checked_factor(factor)
+    rows, residuals = _checked_data(rows, residuals, factor.shape[0])
+    gamma = _checked_prior(prior, factor)
+    best, floored = _search(factor, gamma, rows, residuals)
+    return Calibration(
+        float(best.alpha),
+        float(best.s),
+        float(best.log_likelihood),
+        np.array(NOMINAL),
+        np.asarray(best.covered),
+        floored / best.alpha,
+    )
+
+
+def coverage(residuals, deviations) -> np.ndarray:
+    """The fraction of residuals inside the intervals that should hold 50, 68.3, 90 and 95 %.
+
+    `fraction of |r_i| <= z sigma_i`, z the Gaussian quantile of each of NOMINAL.
+
+    residuals: (N,).  deviations: (N,) predicted standard deviations > 0, same unit (inf where
+    nothing is known: such a residual is covered).
+    Returns (4,). Raises ValueError for different shapes, no residuals, NaN, or a deviation < 0.
+    """
+    residuals, deviations = np.asarray(residuals), np.asarray(deviations)
+    if residuals.shape != deviations.shape or residuals.ndim != 1 or residuals.size == 0:
+        raise ValueError(
+            f"residuals have shape {residuals.shape} and deviations {deviations.shape}; (N,) with "
+            "N >= 1 is wanted for both."
+        )
+    if np.isnan(residuals).any() or not (deviations >= 0.0).all():
+        raise ValueError("residuals hold NaN, or deviations one that is NaN or negative.")
+    return np.mean(_inside(residuals, deviations), axis=0)
+
+
+def _inside(residuals, deviations):
+    """Which residuals are in which interval, (N, 4), of NumPy or JAX."""
+    return abs(residuals)[:, None] <= _QUANTILES[None, :] * deviations[:, None]
+
+
+class _Model(NamedTuple):
+    """The best variance model for one s; of many s, an axis more."""
+
+    s: jax.Array
+    alpha: jax.Array
+    log_likelihood: jax.Array
+    covered: jax.Array
+
+    @property
+    def score(self):
+        return self.log_likelihood + jnp.where(self.s == 0.0, _CLEARLY, 0.0)
+
+    def at(self, k):
+        return jax.tree.map(lambda x: x[k], self)
+
+
+@jax.jit
+def _search(factor, gamma, rows, residuals):
+    """The likeliest of all s and its factor R_s."""
+    penalised = gamma > 0.0
+    relative = factor / jnp.where(penalised, gamma, 1.0)[None, :]
+    size = jnp.linalg.norm(jnp.where(penalised[None, :], relative, 0.0))
+    size = jnp.where(size > 0.0, size, 1.0)  # without data any s > 0 says the same
+
+    def closer(_, state):
+        best, low, high = state
+        grid = jnp.linspace(low, high, _GRID)
+        candidates = jnp.concatenate([jnp.zeros(1), jnp.exp(grid)])
+        found = jax.lax.map(lambda s: _profile(s, factor, gamma, rows, residuals), candidates)
+        top = found.at(jnp.argmax(found.score))
+        best = jax.tree.map(lambda a, b: jnp.where(top.score > best.score, a, b), top, best)
+        peak = jnp.argmax(found.score[1:])
+        return best, grid[jnp.maximum(peak - 1, 0)], grid[jnp.minimum(peak + 1, _GRID - 1)]
+
+    zero = jnp.zeros(())
+    nothing = _Model(zero, zero, zero - jnp.inf, jnp.zeros(len(NOMINAL)))
+    state = nothing, jnp.log(RCOND * size), jnp.log(_ABOVE * size)
+    best, _, _ = jax.lax.fori_loop(0, _ROUNDS, closer, state)
+    return best, _floored(factor, best.s, gamma)
+
+
+def _profile(s, factor, gamma, rows, residuals):
+    """The best alpha for one s."""
+    rigidity = prediction_rigidity(_floored(factor, s, gamma), rows)
+    alpha = jnp.sqrt(jnp.mean(jnp.square(residuals) * rigidity))
+    determined = jnp.all(rigidity > 0.0)  # else a variance is infinite, and its density nil
+    logarithms = jnp.log(jnp.where(determined, rigidity, 1.0))
+    likelihood = 0.5 * jnp.mean(logarithms) - jnp.log(alpha) - 0.5 * jnp.log(2 * jnp.pi) - 0.5
+    covered = jnp.mean(_inside(residuals, alpha / jnp.sqrt(rigidity)), axis=0, dtype=float)
+    return _Model(s, alpha, jnp.where(determined, likelihood, -jnp.inf), covered)
+
+
+def _floored(factor, s, gamma):
+    """Triangular R_s, R_s^T R_s = R^T R + s^2 Gamma^2."""
+    triangle = jnp.linalg.qr(jnp.concatenate([factor, jnp.diag(s * gamma)]), mode="r")
+    return jnp.triu(positive_diagonal(triangle)[:, None] * triangle)
+
+
+def _checked_factor(factor):
+    if not isinstance(factor, jax.core.Tracer) and not np.isfinite(np.asarray(factor)).all():
+        raise ValueError("factor holds NaN or infinity; check the rows behind it.")
+    return checked_triangular(factor)
+
+
+def _refuse_singular(factor):
+    if isinstance(factor, jax.core.Tracer):
+        return
+    singular = np.linalg.svd(np.asarray(equilibrate(factor)[0]), compute_uv=False)
+    rank = int(np.sum(singular > RCOND * singular[0]))
+    if rank < len(singular):
+        raise ValueError(
+            f"H has rank {rank} in {len(singular)} coefficients: what the data leave undetermined "
+            "has infinite variance and no samples. Fit with a ridge > 0 (a prior with no zero "
+            "entry among the undetermined), or add data."
+        )
+
+
+def _checked_data(rows, residuals, n_features):
+    rows = np.asarray(as_float64("rows", rows))
+    residuals = np.asarray(as_float64("residuals", residuals))
+    if rows.ndim != 2 or rows.shape[1] != n_features or residuals.shape != rows.shape[:1]:
+        raise ValueError(
+            f"rows have shape {rows.shape} and residuals {residuals.shape}, (N, {n_features}) and "
+            "(N,) are wanted: one row per scalar observation, as in the fit."
+        )
+    if len(residuals) < 2:
+        raise ValueError(f"{len(residuals)} residuals cannot settle alpha and s; give many.")
+    if not (np.isfinite(rows).all() and np.isfinite(residuals).all()):
+        raise ValueError("rows or residuals hold NaN or infinity; leave those observations out.")
+    if not residuals.any():
+        raise ValueError(
+            "all residuals are zero, so no variance is the likeliest; calibrate on structures "
+            "that were not fitted exactly."
+        )
+    blind = ~rows.any(axis=1)
+    if blind.any():
+        raise ValueError(
+            f"rows hold zeros only, first row {int(np.argmax(blind))}: such an observation does "
+            "not depend on the coefficients; leave it out."
+        )
+    return rows, residuals
+
+
+def _checked_prior(prior, factor):
+    if prior is None:
+        return np.ones(len(factor))
+    gamma = np.asarray(as_float64("prior", prior))
+    if gamma.shape != factor.shape[:1]:
+        raise ValueError(
+            f"prior has shape {gamma.shape}, the diagonal of Gamma is wanted: ({len(factor)},)."
+        )
+    if not (np.isfinite(gamma).all() and (gamma >= 0.0).all() and gamma.any()):
+        raise ValueError(
+            "prior wants finite entries >= 0 and at least one > 0, the diagonal of Gamma."
+        )
+    return gamma

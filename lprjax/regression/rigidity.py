@@ -1,0 +1,196 @@
+"""How firmly the training data hold a prediction: PR, LPR and CPR from one triangular factor.
+
+Constrain a prediction p to move by d. The least loss, 1/2 |W (X c - y)|^2 + ..., then rises by
+`d^2/2 * PR`, with
+
+    PR = 1 / (g^T H^-1 g),   g = dp/dc,   H = R^T R
+
+in units of 1 / (unit of p)^2: 1/PR is the posterior variance of p where the weighted residuals
+have variance one. Everything is computed from R, the `factor` of a Fit: no inverse and no H.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lprjax.atoms.structures import require_x64
+from lprjax.regression.factors import (
+    RCOND,
+    as_float64,
+    checked_triangular,
+    clearly_full_rank,
+    compress,
+    equilibrate,
+)
+
+
+def prediction_rigidity(factor, g, *, rcond: float = RCOND, block: int = 4096):
+    """The rigidity of any predictions under the data in the factor; jit-able.
+
+    `PR = 1 / |R^-T g|^2`; for singular H the exact limit of ridge -> 0: 0 if g has a part outside
+    range(H), else `1 / (g^T H^+ g)`. A prediction with g = 0 does not depend on the coefficients,
+    cannot be moved, and has PR = inf.
+
+    Columns of R are scaled to unit norm first (g with them, which leaves PR as it is), so rank
+    does not depend on units of features. Singular values s below rcond times the largest, s_1,
+    count as zero. g counts as inside range(H) if a change of R by at most rcond s_1 can put it
+    there: `|g_null| <= rcond s_1 |R^-T g_range|` (sufficient, to first order; derived).
+    Differentiable where R has full rank.
+
+    factor: (K, K) upper triangular R, R^T R = H (`Fit.factor`).
+    g: (..., K), derivatives of the predictions with respect to the coefficients.
+    rcond: relative accuracy of the rows behind R. block: predictions solved for at a time.
+    Returns (...,) PR >= 0. NaN in g or R gives NaN.
+    Raises ValueError for shapes that do not match and (where its values are known, not under jit)
+    a factor that is not upper triangular; TypeError for other than float64; RuntimeError without
+    float64.
+    Source: Chong et al., J. Chem. Theory Comput. 19 (2023) 8020; the singular limit is derived.
+    """
+    require_x64()
+    factor, g = _checked(factor, g)
+    if block < 1:
+        raise ValueError(f"block is {block}; it must be at least 1.")
+    shape = g.shape[:-1]
+    return _rigidity(factor, g.reshape(-1, g.shape[-1]), rcond, block).reshape(shape)
+
+
+def local_prediction_rigidity(factor, site_rows, *, rcond: float = RCOND, block: int = 4096):
+    """The rigidity LPR_i of each site energy: how well the data determine this atom's share.
+
+    `LPR_i = 1 / (B_i^T H^-1 B_i)`, B_i the basis functions of site i (dE_i/dc).
+
+    site_rows: (..., K). The rest, and what is raised, as `prediction_rigidity`. Adding one
+    structure made of copies of site i alone, with its energy per atom at weight 1, raises LPR_i
+    by exactly 1.
+    """
+    return prediction_rigidity(factor, site_rows, rcond=rcond, block=block)
+
+
+def component_rigidity(factor, g, mask, *, rcond: float = RCOND, block: int = 4096):
+    """The rigidity of one part of a prediction, such as a body order or a species channel.
+
+    `CPR_c = 1 / (g_c^T H^-1 g_c)`, g_c equal to g on the features of the component, 0 elsewhere.
+
+    mask: (K,) bool, True on the features of the component (`ace.components` has those of a basis);
+    or (C, K) for C components at once.
+    g: (..., K). Returns (...,) for one mask and (..., C) for C of them; inf where a component has
+    no features with g != 0. The rest as `prediction_rigidity`; also raises TypeError for a mask
+    that is not bool and ValueError for its shape.
+    Source: Chong et al., Faraday Discuss. (2024), arXiv:2408.14311.
+    """
+    require_x64()
+    factor, g = _checked(factor, g)
+    mask = jnp.asarray(mask)
+    if mask.dtype != jnp.bool_:
+        raise TypeError(f"mask has dtype {mask.dtype}, bool is wanted: True on the component.")
+    if mask.ndim not in (1, 2) or mask.shape[-1] != g.shape[-1]:
+        raise ValueError(
+            f"mask has shape {mask.shape}, ({g.shape[-1]},) or (C, {g.shape[-1]}) is wanted."
+        )
+    g = g.reshape(g.shape[:-1] + (1,) * (mask.ndim - 1) + g.shape[-1:])
+    mask = mask.reshape((1,) * (g.ndim - mask.ndim) + mask.shape)
+    return prediction_rigidity(factor, jnp.where(mask, g, 0.0), rcond=rcond, block=block)
+
+
+def skmatter_rigidity(training_rows: Sequence, site_rows, alpha: float):
+    """The LPR that scikit-matter's `local_prediction_rigidity` means, for comparison with it only.
+
+    `LPR_i = 1 / (x_i^T (X^T X + alpha I)^-1 x_i)`, x_i = B_i / s; row A of X is the mean of B / s
+    over the atoms of structure A, s^2 = <|B|^2> over all training atoms.
+
+    As s belongs to the training set, so does the unit: it is our LPR for energies per atom at
+    weight 1 and a ridge of alpha s^2, another one for every training set. Do not compare such
+    numbers between training sets: more data can lower them (`local_prediction_rigidity` with a
+    fixed ridge never falls). Through the factor, hence exact where X^T X + alpha I is singular to
+    rounding, which the pseudo-inverse over there is not.
+
+    training_rows: per structure, (n_A, K) site rows.  site_rows: (..., K).  alpha: >= 0.
+    Returns (...,).
+    Raises ValueError for no structures, one without atoms, different K and alpha < 0 or not
+    finite; TypeError and RuntimeError without float64.
+    Source: scikit-matter, metrics._prediction_rigidities, after Chong et al. (2023).
+    """
+    require_x64()
+    training_rows = [np.asarray(as_float64("training rows", rows)) for rows in training_rows]
+    shapes = [rows.shape for rows in training_rows]
+    if len({shape[1:] for shape in shapes}) != 1 or any(len(s) != 2 or s[0] < 1 for s in shapes):
+        raise ValueError(
+            f"training rows have shapes {shapes}; (n_A, K) with n_A >= 1 and one K is wanted for "
+            "each of one or more structures."
+        )
+    if not (math.isfinite(alpha) and alpha >= 0.0):
+        raise ValueError(f"alpha is {alpha}; a finite number >= 0 is wanted.")
+    ridge = alpha * np.mean(np.sum(np.concatenate(training_rows) ** 2, axis=1))
+    n_features = shapes[0][1]
+    means = [np.mean(rows, axis=0) for rows in training_rows]
+    stack = np.concatenate([means, math.sqrt(ridge) * np.eye(n_features)])
+    factor = compress(stack, np.zeros(len(stack))).triangular
+    return local_prediction_rigidity(factor, site_rows)
+
+
+@partial(jax.jit, static_argnames="block")
+def _rigidity(triangular, g, rcond, block):
+    scaled, scale = equilibrate(triangular)
+    # A decision has no derivative; without stop_gradient the iteration would be differentiated.
+    return jax.lax.cond(
+        clearly_full_rank(jax.lax.stop_gradient(scaled), rcond),
+        partial(_full_rank, block=block),
+        partial(_any_rank, block=block),
+        scaled,
+        g * scale[None, :],
+        rcond,
+    )
+
+
+def _full_rank(scaled, g, rcond, *, block):
+    def solve(rows):
+        compliance = jax.lax.linalg.triangular_solve(scaled, rows, left_side=False, lower=False)
+        return _reciprocal(jnp.sum(jnp.square(compliance), axis=1))
+
+    return _blocked(solve, g, block)
+
+
+def _any_rank(scaled, g, rcond, *, block):
+    _, singular, vt = jnp.linalg.svd(scaled)
+    smallest = rcond * singular[0]
+    kept = singular > smallest
+    inverse = jnp.where(kept, 1.0 / jnp.where(kept, singular, 1.0), 0.0)
+
+    def solve(rows):
+        along = rows @ vt.T
+        inside = jnp.sum(jnp.square(along * inverse[None, :]), axis=1)
+        outside = jnp.sum(jnp.square(jnp.where(kept[None, :], 0.0, along)), axis=1)
+        return jnp.where(outside > smallest**2 * inside, 0.0, _reciprocal(inside))
+
+    return _blocked(solve, g, block)
+
+
+def _blocked(solve, g, block):
+    """solve over (N, K) rows, at most `block` of them at once."""
+    n = g.shape[0]
+    if n <= block:
+        return solve(g)
+    n_blocks = -(-n // block)
+    padded = jnp.pad(g, ((0, n_blocks * block - n), (0, 0)))
+    return jax.lax.map(solve, padded.reshape(n_blocks, block, -1)).reshape(-1)[:n]
+
+
+def _reciprocal(compliance):
+    """1 / compliance, inf at zero, NaN for NaN, with finite derivatives elsewhere."""
+    zero = compliance == 0.0
+    return jnp.where(zero, jnp.inf, 1.0 / jnp.where(zero, 1.0, compliance))
+
+
+def _checked(factor, g):
+    factor = checked_triangular(factor)
+    g = jnp.asarray(as_float64("g entries", g))
+    if g.ndim < 1 or g.shape[-1] != factor.shape[0]:
+        raise ValueError(
+            f"g has shape {g.shape}, (..., {factor.shape[0]}) is wanted: one entry per column of "
+            "the factor."
+        )
+    return factor, g

@@ -1,0 +1,319 @@
+"""Choosing data by rigidity: rank updates of a factor, and the next structure that holds most.
+
+Adding or taking away weighted rows X (r, K) changes H = R^T R by +-X^T X; R follows by orthogonal
+transformations, O(K^2) a row, and H is never formed. Choosing is done in whitened coordinates,
+
+    V = X R^-1   (a candidate),     w = R^-T g   (a prediction),     1/PR = |w|^2,
+
+where a candidate that is taken turns 1/PR into w^T (I + V^T V)^-1 w, and ln det H rises by
+ln det(I + V V^T). Everything here is derived from these two lines.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.lax.linalg import triangular_solve
+from tqdm import tqdm
+
+from lprjax.atoms.structures import require_x64
+from lprjax.regression.factors import (
+    RCOND,
+    as_float64,
+    checked_triangular,
+    equilibrate,
+    positive_diagonal,
+)
+
+BLOCK = 256  # candidate rows that are judged at a time: bounds the memory
+_EPS = float(np.finfo(np.float64).eps)
+_MARGIN = 10.0  # of the estimate of rounding
+_VAGUE = 1e-3  # rounding of a sine from which on the solution says nothing
+_OUTSIDE = 1e-10  # how far a row may be from the range of R, columns at unit norm
+
+RULES = {
+    "rigidity": lambda variance, log_det: jnp.mean(1.0 / variance, axis=1),
+    "variance": lambda variance, log_det: -jnp.mean(variance, axis=1),
+    "d_optimal": lambda variance, log_det: log_det,
+}
+"""What each rule makes largest, from the targets' variances 1/PR (N, T) and the rise of ln det H
+(N,) that N candidates would bring. The fourth, "random", asks nothing."""
+
+
+class Selection(NamedTuple):
+    """The candidates in order of choice, and what each pick bought.
+
+    order: (count,) indices of the candidates.
+    rigidity: (count + 1, T) PR of every target before the first pick and after each, in
+        1 / (unit of the target)^2.
+    log_det: (count + 1,) ln(det H / det H before the first pick): from 0 upward.
+    factor: (K, K) R with all rows that were chosen.
+    """
+
+    order: np.ndarray
+    rigidity: np.ndarray
+    log_det: np.ndarray
+    factor: jax.Array
+
+
+def add_rows(factor, rows):
+    """The triangular factor once more data have been taken in; pure and jit-able.
+
+    `R'^T R' = R^T R + X^T X`, by one Householder reflection of the rows with each row of R:
+    O(K^2) for each row of X, whatever the rank of R.
+
+    factor: (K, K) upper triangular R (`Fit.factor`). rows: X (r, K), weighted as in the fit: a
+    row times its weight. Zero rows change nothing, so stacks may be padded to one shape.
+    Returns (K, K), diagonal >= 0. NaN goes through.
+    Raises ValueError for shapes that do not match and (where values are known, not under jit) for
+    a factor that is not upper triangular; TypeError for other than float64; RuntimeError without
+    float64.
+    """
+    require_x64()
+    return _add(*_checked(factor, rows))
+
+
+def remove_rows(factor, rows):
+    """The triangular factor once data have been taken out again; pure and jit-able.
+
+    `R'^T R' = R^T R - X^T X`. With `R^T A = X^T = R^T (U s V^T)` the singular value s_j is the
+    sine, and `sqrt(1 - s_j^2)` the cosine, of rotations that take R to R' and the row V_j . X; for
+    one row they are LINPACK's (Stewart, J. Inst. Maths Applics 24 (1979) 203). O(K^2) for each row
+    at full rank; a singular R is decomposed first.
+
+    Where `1 - s_j^2` is below what the rounding of R can tell, the other rows are taken to hold
+    nothing of that direction, and R' loses a rank. A factorisation of the rows that stay, where
+    they are at hand, knows more: a downdate cannot tell a ridge of 1e-16 from none.
+
+    factor: (K, K) upper triangular R. rows: X (r, K), weighted as when they went in.
+    Returns (K, K), diagonal >= 0; all NaN if the rows are not in the data (R^T R - X^T X is not
+    positive semidefinite).
+    Raises ValueError for that where values are known (not under jit), and as `add_rows`.
+    """
+    factor, rows = _checked(factor, rows)
+    removed = _remove(factor, rows) if len(rows) else factor
+    known = not isinstance(removed, jax.core.Tracer)
+    if known and bool(jnp.isnan(removed).any()):
+        raise ValueError(
+            "these rows cannot be removed, because they are not in the factor: R^T R - X^T X is "
+            "not positive semidefinite (or something is NaN). Pass the rows times the weights "
+            "that they had in the fit, each row once."
+        )
+    return removed
+
+
+@jax.jit
+def _add(factor, rows):
+    n = factor.shape[0]
+    if rows.shape[0] > n:
+        rows = jnp.linalg.qr(rows, mode="r")
+
+    def reflect(k, state):
+        """Make column k of the rows zero: the pivot takes the norm of both."""
+        factor, rows = state
+        pivot, column = factor[k, k], rows[:, k]
+        below = column @ column
+        first = pivot + jnp.sqrt(pivot**2 + below)
+        double = 2.0 / jnp.where(below > 0.0, first**2 + below, jnp.inf)
+        shift = double * (first * factor[k] + column @ rows)
+        # The reflection turns the pivot's sign: turn the row back.
+        row = jnp.where(below > 0.0, first * shift - factor[k], factor[k])
+        return factor.at[k].set(row), rows - column[:, None] * shift[None, :]
+
+    factor = positive_diagonal(factor)[:, None] * factor
+    return jnp.triu(jax.lax.fori_loop(0, n, reflect, (factor, rows))[0])
+
+
+@jax.jit
+def _remove(factor, rows):
+    scaled, scale = equilibrate(factor)
+    rows = rows * scale[None, :]
+    solve = partial(triangular_solve, scaled, left_side=False, lower=False)
+    solved = _directions(scaled, rows, solve)
+    directions, sines, cosines = jax.lax.cond(
+        jnp.isfinite(solved[2]).all(),
+        lambda: solved,
+        lambda: _directions(scaled, rows, _least_norm(scaled)),
+    )
+    table = jnp.concatenate([directions * sines[None, :], factor], axis=1)
+    which = jnp.arange(len(sines))
+    left, _ = jax.lax.scan(_rotate_out, table, (which, cosines))
+    left = left[:, len(sines) :]
+    return jnp.triu(positive_diagonal(left)[:, None] * left)
+
+
+def _directions(scaled, rows, solve):
+    """The left singular vectors of A (K, m), with R^T A = X^T, its singular values and the
+    cosines that belong to them: NaN where there is no such A, or none below one."""
+    a = solve(rows)
+    signs = jax.random.normal(jax.random.key(0), a.shape)
+    rounding = _EPS * solve(signs * (jnp.abs(a) @ jnp.abs(scaled)))
+    slack = _MARGIN * (jnp.linalg.norm(rounding) + _EPS * len(scaled) ** 0.5)
+    _, sines, vt = jnp.linalg.svd(a, full_matrices=False)
+    left = (1.0 - sines) * (1.0 + sines)
+    nothing_left = jnp.abs(left) <= slack
+    cosines = jnp.where(nothing_left, 0.0, jnp.sqrt(jnp.where(left >= 0.0, left, jnp.nan)))
+    found = (jnp.abs(a @ scaled - rows) < _OUTSIDE).all() & (slack < _VAGUE)
+    sines = jnp.where(nothing_left, 1.0, sines)
+    return vt.T, sines, jnp.where(found, cosines, jnp.nan)
+
+
+def _least_norm(scaled):
+    """A solver of a R = x for singular R: the shortest a, exact where x is in the range."""
+    u, singular, vt = jnp.linalg.svd(scaled)
+    kept = singular > RCOND * singular[0]
+    inverse = jnp.where(kept, 1.0 / jnp.where(kept, singular, 1.0), 0.0)
+    return lambda rows: ((rows @ vt.T) * inverse[None, :]) @ u.T
+
+
+def _rotate_out(table, j_and_cosine):
+    """Rotate one row, at first empty, against the rows of the table from the last up, until
+    column j is in it alone."""
+    j, cosine = j_and_cosine
+
+    def rotate(carry, row):
+        extra, length = carry
+        longer = jnp.hypot(row[j], length)
+        none = longer == 0.0
+        guarded = jnp.where(none, 1.0, longer)
+        c, s = jnp.where(none, 1.0, length / guarded), row[j] / guarded
+        return (c * extra + s * row, longer), c * row - s * extra
+
+    start = (jnp.zeros(table.shape[1]), cosine)
+    return jax.lax.scan(rotate, start, table, reverse=True)[1], None
+
+
+def choose(
+    factor,
+    candidates: Sequence,
+    targets,
+    count: int,
+    *,
+    rule: str = "rigidity",
+    key: jax.Array | None = None,
+) -> Selection:
+    """Choose, one after the other, the data that raise the rigidity of the targets most.
+
+    Greedily: each pick is the candidate that makes largest, together with those chosen before,
+
+    - "rigidity": the mean PR = 1 / (g^T H^-1 g) of the targets (for site energies: the mean LPR);
+    - "variance": minus the mean of 1/PR, which looks to the least rigid targets;
+    - "d_optimal": ln det H, whatever the targets;
+    - "random": nothing: a draw without replacement.
+
+    Ties go to the earlier candidate. No labels are needed. In whitened coordinates a pick costs
+    O(r^2 K + r T K) for each candidate, and they are entered at O(K^2) a row, once; the
+    variance is a sum of squares, not a difference, so that it keeps its digits where it falls by
+    many orders of magnitude.
+
+    factor: (K, K) R of the data so far, of full rank. candidates: N stacks of weighted rows
+    (r_i, K), such as a structure's energy and force rows, an atom's, or one observation; rows as
+    in `add_rows`, stacks of different r_i are padded to one. targets: (T, K) g, derivatives of
+    the predictions with respect to the coefficients, each not zero; for one formation energy T = 1.
+    count: how many to choose, 1 to N. key: of the draw, for "random" only.
+    Raises ValueError for a singular factor, a target that is zero, shapes that do not match,
+    values that are not finite, an unknown rule, a count out of range, and "random" without a key;
+    TypeError for other than float64; RuntimeError without float64.
+    """
+    require_x64()
+    if (rule not in RULES and rule != "random") or (rule == "random") != (key is not None):
+        raise ValueError(
+            f"rule {rule!r} with key {key}: wanted 'random' with a key, or one of "
+            f"{', '.join(map(repr, RULES))} without."
+        )
+    stacks, targets = _checked_choice(factor, candidates, targets, count)
+    draw = jnp.zeros(len(stacks)) if key is None else jax.random.uniform(key, (len(stacks),))
+    whiten = partial(triangular_solve, jnp.asarray(factor), left_side=False, lower=False)
+    state = (whiten(stacks.reshape(-1, stacks.shape[2])).reshape(stacks.shape), whiten(targets))
+    free = jnp.ones(len(stacks), bool)
+    order, rigidity, log_det = [], [_rigidity(state[1])], [0.0]
+    for _ in tqdm(range(count), desc="choosing data", delay=5):
+        best, gain = _best(*state, free, draw, rule)
+        free, state = free.at[best].set(False), _taken(*state, best)
+        order.append(int(best))
+        rigidity.append(_rigidity(state[1]))
+        log_det.append(log_det[-1] + float(gain))
+        factor = _add(factor, stacks[best])
+    return Selection(np.array(order), np.stack(rigidity), np.array(log_det), factor)
+
+
+@partial(jax.jit, static_argnames="rule")
+def _best(v, w, free, draw, rule):
+    """The free candidate of the highest score, and how much it adds to ln det H."""
+    if rule == "random":
+        best = jnp.argmax(jnp.where(free, draw, -1.0))
+        return best, _judged(v[best], w)[1]
+    judge = partial(_judged, w=w)
+    variance, log_det = jax.lax.map(judge, v, batch_size=max(1, BLOCK // v.shape[1]))
+    best = jnp.argmax(jnp.where(free, RULES[rule](variance, log_det), -jnp.inf))
+    return best, log_det[best]
+
+
+def _judged(v, w):
+    """What a candidate V (r, K) makes of the targets' variances |w|^2, and its rise of ln det H.
+
+    w^T (I + V^T V)^-1 w is the squared distance of (w, 0) from the range of (V^T; I).
+    """
+    r = v.shape[0]
+    q, triangle = jnp.linalg.qr(jnp.concatenate([v.T, jnp.eye(r)]))
+    along = w @ q[:-r]
+    apart = jnp.sum(jnp.square(w - along @ q[:-r].T), axis=1)
+    variance = apart + jnp.sum(jnp.square(along @ q[-r:].T), axis=1)
+    return variance, 2.0 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(triangle))))
+
+
+@jax.jit
+def _taken(v, w, best):
+    """Candidates and targets in the coordinates that whiten H + X^T X: x -> x (I + V^T V)^-1/2."""
+    _, singular, vt = jnp.linalg.svd(v[best], full_matrices=False)
+    root = jnp.hypot(1.0, singular)
+    shrink = singular**2 / (root * (1.0 + root))  # 1 - 1 / root, without its cancellation
+    contract = lambda x: x - ((x @ vt.T) * shrink) @ vt  # noqa: E731
+    return contract(v), contract(w)
+
+
+def _rigidity(w):
+    return np.asarray(1.0 / jnp.sum(jnp.square(w), axis=1))
+
+
+def _checked(factor, rows):
+    factor = checked_triangular(factor)
+    rows = jnp.asarray(as_float64("rows", rows))
+    if rows.ndim != 2 or rows.shape[1] != factor.shape[0]:
+        raise ValueError(
+            f"rows have shape {rows.shape}, (r, {factor.shape[0]}) is wanted: one entry per "
+            "column of the factor; a single row is rows[None]."
+        )
+    return factor, rows
+
+
+def _checked_choice(factor, candidates, targets, count):
+    """Candidates as one array (N, r, K), zero rows padding it, and the targets (T, K)."""
+    factor, targets = _checked(factor, targets)
+    stacks = [np.asarray(_checked(factor, rows)[1]) for rows in candidates]
+    if not isinstance(count, int | np.integer) or not 1 <= count <= len(stacks):
+        raise ValueError(f"count is {count!r}; of {len(stacks)} candidates, choose 1 to all.")
+    for name, array in (("factor", factor), ("targets", targets), *enumerate(stacks)):
+        if not np.isfinite(array).all():
+            name = name if isinstance(name, str) else f"candidate {name}"
+            raise ValueError(f"NaN or infinity in {name}; leave it out.")
+    if not (len(targets) and np.asarray(targets).any(axis=1).all()):
+        raise ValueError(
+            "there is no target, or one that is zero: it depends on no coefficient, and no data "
+            "make it more rigid. Leave such out (padding atoms are), and give one at least."
+        )
+    singular = np.linalg.svd(np.asarray(equilibrate(factor)[0]), compute_uv=False)
+    if not singular[-1] > RCOND * singular[0]:
+        raise ValueError(
+            "the factor is singular, so that some rigidities are zero and cannot be compared: "
+            "fit the data so far with a small ridge, fit(..., ridge=...)."
+        )
+    size = factor.shape[0]
+    stacks = [np.linalg.qr(rows, mode="r") if len(rows) > size else rows for rows in stacks]
+    padded = np.zeros((len(stacks), max(1, *map(len, stacks)), size))
+    for stack, rows in zip(padded, stacks, strict=True):
+        stack[: len(rows)] = rows
+    return jnp.asarray(padded), targets

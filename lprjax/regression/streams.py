@@ -1,0 +1,178 @@
+"""Factors on many devices: each folds its own rows, and their triangles are merged at the end.
+
+A mesh of one axis names the D devices; None stands for one. Rows arrive in chunks, a share for each
+device, and collect in a buffer there; a full buffer is folded into the device's own factor. Nothing
+is exchanged before `finished`, where the triangles are gathered and one more QR merges them:
+
+    R^T R = sum_d R_d^T R_d,      whoever folded which row, in whatever order.
+
+With several processes (`jax.distributed`) each feeds the devices of its own, with as many rows as
+it has, and all of them get the merged factor.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lprjax.regression.factors import Factor, block_size, empty, fold, merge
+
+
+class Stream(NamedTuple):
+    """Rows on their way into a factor of K columns, on the d devices of this process.
+
+    factor: of each device, every array with a leading axis d.
+    rows: (d, S, K) and targets: (d, S), the buffers; None before the first rows.
+    filled: (d,) on the host, how many rows of each buffer count; what follows them is arbitrary.
+    mesh: of all processes.
+    """
+
+    factor: Factor
+    rows: jax.Array | None
+    targets: jax.Array | None
+    filled: np.ndarray
+    mesh: Mesh
+
+
+def checked_mesh(mesh: Mesh | None) -> Mesh:
+    """The mesh, or one of the default device alone; ValueError for more than one axis."""
+    if mesh is None:
+        return Mesh(np.array(list(jnp.zeros(()).devices())), ("devices",))
+    if len(mesh.axis_names) != 1:
+        raise ValueError(
+            f"the mesh has axes {mesh.axis_names}, one is wanted: "
+            "jax.make_mesh((jax.device_count(),), ('devices',))."
+        )
+    return mesh
+
+
+def share_of(mesh: Mesh) -> int:
+    """How many of the devices belong to this process."""
+    return mesh.local_mesh.size
+
+
+def spread(mesh: Mesh, items: Sequence) -> Any:
+    """Pytrees of one shape, one for each device of this process, stacked and put in place."""
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *items)
+    return jax.device_put(stacked, _in_shares(mesh.local_mesh))
+
+
+def on_each(mesh: Mesh, function: Callable) -> Callable:
+    """function(common, *own) run by each device of this process on what is its own.
+
+    common: a pytree every device gets whole. own: pytrees with a leading axis d, of which the
+    function sees its own entry. Returned arrays have the axis again. For use inside `jit`.
+    """
+    own = PartitionSpec(mesh.axis_names[0])
+
+    @partial(
+        jax.shard_map,
+        mesh=mesh.local_mesh,
+        in_specs=(PartitionSpec(), own),
+        out_specs=own,
+        check_vma=False,
+    )
+    def run(common, shares):
+        found = function(common, *jax.tree.map(lambda x: x[0], shares))
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], found)
+
+    return lambda common, *shares: run(common, shares)
+
+
+def stream(n_features: int, mesh: Mesh | None = None) -> Stream:
+    """A stream of no rows yet; raises as `factors.empty` and `checked_mesh` do."""
+    mesh = checked_mesh(mesh)
+    factor = spread(mesh, [empty(n_features)] * share_of(mesh))
+    return Stream(factor, None, None, np.zeros(share_of(mesh), int), mesh)
+
+
+def push(stream: Stream, rows: jax.Array, targets: jax.Array, counts: np.ndarray) -> Stream:
+    """Add a chunk of rows, r for each device, of which the first few count.
+
+    The host runs ahead of the devices by no more than one buffer. The stream passed in is used up.
+
+    rows: (d, r, K) and targets: (d, r), as `on_each` makes them. counts: (d,), each from 0 to r;
+    rows beyond them are padding of any value.
+    """
+    r = rows.shape[1]
+    if stream.rows is None or stream.filled.max() + r > stream.rows.shape[1]:
+        stream = _with_room(_folded(stream), r)
+    buffers = (stream.rows, stream.targets)
+    new_rows, new_targets = _write(stream.mesh, buffers, (rows, targets), stream.filled)
+    return stream._replace(rows=new_rows, targets=new_targets, filled=stream.filled + counts)
+
+
+def finished(stream: Stream) -> Factor:
+    """The factor of all rows of all devices: the same on every process, on its default device.
+
+    With several processes all must call it, and in one order where there are several streams.
+    """
+    parts = jax.tree.map(partial(_gathered, stream.mesh), _folded(stream).factor)
+    parts = [jax.tree.map(lambda x, d=d: x[d], parts) for d in range(stream.mesh.size)]
+    return reduce(merge, [Factor(*map(jnp.asarray, part[:3]), int(part.n_rows)) for part in parts])
+
+
+def _with_room(stream: Stream, r: int) -> Stream:
+    """With empty buffers that hold chunks of r rows, several where they are small."""
+    d, n = stream.factor.target.shape
+    size = -(-block_size(n) // r) * r
+    if stream.rows is not None and stream.rows.shape[1] >= size:
+        return stream
+    own = _in_shares(stream.mesh.local_mesh)
+    rows, targets = (jnp.zeros((d, size, *rest), device=own) for rest in ((n,), ()))
+    return stream._replace(rows=rows, targets=targets)
+
+
+def _folded(stream: Stream) -> Stream:
+    """With empty buffers, what they held being in the factor."""
+    if not stream.filled.any():
+        return stream
+    jax.block_until_ready(stream.factor)
+    factor = _fold(stream.mesh, stream.factor, stream.rows, stream.targets, stream.filled)
+    return stream._replace(factor=factor, filled=np.zeros_like(stream.filled))
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _write(mesh: Mesh, buffers, chunk, starts):
+    def write(_, buffers, chunk, start):
+        return jax.tree.map(
+            lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, start, 0), buffers, chunk
+        )
+
+    return on_each(mesh, write)(None, buffers, chunk, starts)
+
+
+@partial(jax.jit, static_argnums=0)
+def _fold(mesh: Mesh, factor, rows, targets, filled):
+    def fold_own(_, factor, rows, targets, filled):
+        counts = jnp.arange(len(targets)) < filled
+        rows, targets = jnp.where(counts[:, None], rows, 0.0), jnp.where(counts, targets, 0.0)
+        return fold(factor, rows, targets, filled)
+
+    return on_each(mesh, fold_own)(None, factor, rows, targets, filled)
+
+
+def _gathered(mesh: Mesh, own: jax.Array) -> np.ndarray:
+    """Of all processes' devices, (D, ...), from this process's (d, ...)."""
+    shares = [shard.data for shard in own.addressable_shards]
+    whole = jax.make_array_from_single_device_arrays(
+        (mesh.size, *own.shape[1:]), _in_shares(mesh), shares
+    )
+    return np.asarray(_copied(mesh, whole).addressable_data(0))
+
+
+@partial(jax.jit, static_argnums=0)
+def _copied(mesh: Mesh, whole: jax.Array) -> jax.Array:
+    """The same array, whole on every device."""
+    axis = mesh.axis_names[0]
+    gather = partial(jax.lax.all_gather, axis_name=axis, tiled=True)
+    specs = dict(in_specs=PartitionSpec(axis), out_specs=PartitionSpec())
+    return jax.shard_map(gather, mesh=mesh, **specs, check_vma=False)(whole)
+
+
+def _in_shares(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))

@@ -1,0 +1,327 @@
+"""Structures: crystals against their textbook numbers, deformations, ASE, and the errors."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import ase
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase.calculators.lj import LennardJones
+from ase.io import write
+
+from lprjax.atoms.extxyz import read_extxyz
+from lprjax.atoms.structures import (
+    Labels,
+    Structure,
+    bcc,
+    check_labels,
+    diamond,
+    fcc,
+    from_ase,
+    make_structure,
+    rattled,
+    require_x64,
+    simple_cubic,
+    square,
+    strained,
+    supercell,
+    to_ase,
+)
+
+ROUNDING = 1e-13  # relative: a dozen float64 operations on numbers of order one
+SKEWED = np.array([[3.1, 0.2, -0.4], [0.7, 2.8, 0.3], [-0.5, 0.9, 3.4]])
+
+
+def skewed_pair() -> Structure:
+    return make_structure([[0.1, 0.2, 0.3], [1.4, 1.5, 1.9]], SKEWED, ["Si", "C"])
+
+
+def data_file(name: str) -> Path:
+    """A file of the data sets, wherever the user keeps them; skips where absent."""
+    default = Path(__file__).parents[3] / "shared" / "data"
+    path = Path(os.environ.get("LPRJAX_DATA", default)) / name
+    if not path.exists():
+        pytest.skip(f"no {name}: set LPRJAX_DATA to the folder that holds it")
+    return path
+
+
+@pytest.mark.parametrize(
+    "crystal, conventional, primitive",
+    [(bcc, 2, 1), (fcc, 4, 1), (diamond, 8, 2), (simple_cubic, 1, 1)],
+)
+def test_cubic_cells_hold_their_atoms_at_one_density(crystal, conventional, primitive):
+    a = 3.3
+    cube, small = crystal("W", a), crystal("W", a, primitive=True)
+    assert (cube.n_atoms, small.n_atoms) == (conventional, primitive)
+    assert float(cube.volume) == pytest.approx(a**3, rel=ROUNDING)
+    assert float(small.volume) / primitive == pytest.approx(a**3 / conventional, rel=ROUNDING)
+    assert cube.species.tolist() == [74] * conventional
+    assert cube.pbc == (True, True, True)
+
+
+def test_square_lattice_is_flat_and_periodic_in_its_plane():
+    lattice = supercell(square("Cu", 2.5), (3, 2, 1))
+    assert lattice.pbc == (True, True, False)
+    assert lattice.n_atoms == 6
+    assert not np.asarray(lattice.positions)[:, 2].any()
+
+
+def test_supercell_order_is_cell_major_then_basis():
+    unit = skewed_pair()
+    m = (2, 3, 4)
+    big = supercell(unit, m)
+    grid = np.asarray(big.positions).reshape(*m, 2, 3)
+    for cell in np.ndindex(m):
+        expected = np.asarray(unit.positions) + np.array(cell) @ SKEWED
+        np.testing.assert_allclose(grid[cell], expected, atol=20 * ROUNDING)
+    np.testing.assert_allclose(big.cell, np.array(m)[:, None] * SKEWED, rtol=ROUNDING)
+    assert big.species.tolist() == [14, 6] * 24
+
+
+def test_strain_acts_on_cartesian_vectors_and_composes():
+    rng = np.random.default_rng(0)
+    first, second = 0.1 * rng.normal(size=(2, 3, 3))
+    unit = skewed_pair()
+    once = strained(unit, first)
+    deformation = np.eye(3) + first
+    for before, after in zip(unit.positions, once.positions, strict=True):
+        np.testing.assert_allclose(after, deformation @ np.asarray(before), atol=10 * ROUNDING)
+    fractional = [np.asarray(s.positions) @ np.linalg.inv(s.cell) for s in (unit, once)]
+    np.testing.assert_allclose(*fractional, atol=100 * ROUNDING)
+    product = (np.eye(3) + second) @ deformation - np.eye(3)
+    np.testing.assert_allclose(
+        strained(once, second).cell, strained(unit, product).cell, atol=100 * ROUNDING
+    )
+
+
+def test_structure_passes_through_transformations():
+    """d(volume)/d(strain) at zero strain is V times the identity (derived: d det = tr)."""
+    unit = skewed_pair()
+    slope = jax.jit(jax.grad(lambda strain: strained(unit, strain).volume))(jnp.zeros((3, 3)))
+    np.testing.assert_allclose(slope, float(unit.volume) * np.eye(3), atol=1e-12 * unit.volume)
+    mirrored = dataclasses.replace(unit, cell=unit.cell[::-1])  # left-handed
+    assert float(mirrored.volume) == pytest.approx(float(unit.volume), rel=ROUNDING)
+    leaves, treedef = jax.tree.flatten(unit)
+    assert len(leaves) == 3
+    assert jax.tree.unflatten(treedef, leaves).pbc == unit.pbc
+    assert treedef != jax.tree.structure(dataclasses.replace(unit, pbc=(True, True, False)))
+
+
+def test_rattle_has_the_width_asked_for_and_repeats_with_its_key():
+    start = supercell(bcc("W", 3.2), (12, 12, 12))
+    sigma = 0.07
+    noise = np.asarray(rattled(start, jax.random.key(3), sigma).positions - start.positions)
+    # The standard error of a sample deviation is sigma / sqrt(2 N); five of them.
+    assert abs(noise.std() - sigma) < 5 * sigma / np.sqrt(2 * noise.size)
+    assert abs(noise.mean()) < 5 * sigma / np.sqrt(noise.size)
+    again = rattled(start, jax.random.key(3), sigma).positions - start.positions
+    np.testing.assert_array_equal(noise, again)
+    assert not np.array_equal(noise, rattled(start, jax.random.key(4), sigma).positions)
+    flat = rattled(start, jax.random.key(3), (sigma, sigma, 0.0)).positions - start.positions
+    np.testing.assert_array_equal(flat[:, 2], 0.0)
+    np.testing.assert_array_equal(flat[:, :2], noise[:, :2])
+
+
+def test_ase_round_trip_and_molecules_without_a_cell():
+    unit = dataclasses.replace(skewed_pair(), pbc=(True, False, True))
+    back = from_ase(to_ase(unit))
+    for name in ("positions", "cell", "species"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(unit, name))
+    assert back.pbc == unit.pbc
+    molecule = from_ase(ase.Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.1]]))
+    assert molecule.pbc == (False, False, False)
+    assert float(molecule.volume) > 0
+
+
+def _with_lj(structure: Structure) -> ase.Atoms:
+    """Under ASE's Lennard-Jones, smooth at its cutoff so that the energy can be differenced."""
+    atoms = to_ase(structure)
+    atoms.calc = LennardJones(sigma=2.0, epsilon=0.3, rc=5.0, ro=4.0, smooth=True)
+    return atoms
+
+
+def _central_virial(structure: Structure, step: float) -> np.ndarray:
+    """-dE/d(strain) by central differences, all nine components."""
+    virial = np.zeros((3, 3))
+    for a, b in np.ndindex(3, 3):
+        strain = np.zeros((3, 3))
+        strain[a, b] = step
+        up, down = (_with_lj(strained(structure, s * strain)) for s in (1, -1))
+        virial[a, b] = -(up.get_potential_energy() - down.get_potential_energy()) / (2 * step)
+    return virial
+
+
+def test_extxyz_virial_is_minus_the_energy_slope_in_strain(tmp_path):
+    """Sign, unit and Voigt order at once, against an energy that knows none of them."""
+    unit = rattled(skewed_pair(), jax.random.key(0), 0.1)
+    atoms = _with_lj(unit)
+    atoms.get_stress()
+    atoms.info["config_type"] = "sheared"
+    write(tmp_path / "lj.xyz", [atoms], format="extxyz")
+    ((structure, labels, info),) = read_extxyz(tmp_path / "lj.xyz")
+    assert info["config_type"] == "sheared"
+    # positions are written with eight decimals
+    np.testing.assert_allclose(structure.positions, unit.positions, atol=1e-8)
+    np.testing.assert_allclose(labels.forces, atoms.get_forces(), atol=1e-8)
+    coarse, fine = (_central_virial(unit, step) for step in (2e-3, 1e-3))
+    # Richardson: the error of the fine differences is a third of the change, to leading order.
+    assert np.abs(coarse - fine).max() < 1e-3 * np.abs(fine).max()
+    np.testing.assert_allclose(labels.virial, fine, atol=2 * np.abs(coarse - fine).max() + 1e-6)
+    assert np.unique(np.round(np.abs(fine), 2)).size == 6  # no component could stand for another
+
+
+def test_labels_written_through_ase_are_the_labels_read(tmp_path):
+    unit = skewed_pair()
+    virial = np.array([[1.0, 0.2, -0.3], [0.2, 2.0, 0.5], [-0.3, 0.5, -1.5]])
+    labels = Labels(-3.25, np.array([[0.5, -1.0, 2.0], [-0.5, 1.0, -2.0]]), virial)
+    write(tmp_path / "a.xyz", to_ase(unit, labels), format="extxyz")
+    bare = to_ase(unit)
+    bare.info["virial"] = virial
+    write(tmp_path / "b.xyz", bare, format="extxyz")
+    ((_, read_back, _),) = read_extxyz(tmp_path / "a.xyz")
+    assert read_back.energy == labels.energy
+    np.testing.assert_allclose(read_back.forces, labels.forces, atol=1e-8)
+    np.testing.assert_allclose(read_back.virial, virial, rtol=10 * ROUNDING)
+    ((_, quippy, _),) = read_extxyz(tmp_path / "b.xyz")
+    assert quippy.energy is None and quippy.forces is None
+    np.testing.assert_allclose(quippy.virial, virial, rtol=10 * ROUNDING)
+
+
+@pytest.mark.parametrize(
+    "name, frames, species", [("mlearn_Si_test.xyz", 25, {14}), ("NbTa_test.xyz", 40, {41, 73})]
+)
+def test_public_data_sets_are_read_whole(name, frames, species):
+    loaded = read_extxyz(data_file(name))
+    assert len(loaded) == frames
+    assert set().union(*(s.species.tolist() for s, _, _ in loaded)) == species
+    for structure, labels, info in loaded:
+        assert info["config_type"]
+        assert isinstance(labels.energy, float)
+        # No net force, but for the eighth decimal at which each is written.
+        assert np.abs(labels.forces.sum(axis=0)).max() < 0.5e-8 * structure.n_atoms
+
+
+def test_virial_of_strained_niobium_has_the_sign_of_compression():
+    """Of cells at one shear, the larger has the more negative (tensile) virial trace."""
+    loaded = read_extxyz(data_file("Nb_elastic.xyz"))
+    volume = np.array([float(structure.volume) for structure, _, _ in loaded])
+    trace = np.array([np.trace(labels.virial) for _, labels, _ in loaded])
+    assert np.corrcoef(volume, trace)[0, 1] < -0.9
+
+
+def test_float32_is_refused():
+    with jax.enable_x64(False), pytest.raises(RuntimeError, match="jax_enable_x64"):
+        require_x64()
+    with jax.enable_x64(False), pytest.raises(RuntimeError, match="needs float64"):
+        bcc("W", 3.2)
+
+
+@pytest.mark.parametrize(
+    "species, named",
+    [
+        ("Xx", "'Xx'"),
+        (0, "0"),
+        (119, "119"),
+        (["W", "Q"], "'Q'"),
+        ([6, 2.5], "2.5"),
+        ([[1], [2]], r"\[1\]"),
+        (None, "None"),
+        (True, "True"),
+    ],
+)
+def test_unknown_species_is_named(species, named):
+    with pytest.raises(ValueError, match=f"unknown species {named}: wanted a chemical symbol"):
+        make_structure(np.eye(3)[:2], SKEWED, species)
+
+
+GOOD = {"positions": [[0.0, 0.0, 0.0]], "cell": SKEWED, "species": "W", "pbc": True}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"positions": [0.0, 0.0, 0.0]}, r"positions has shape \(3,\): wanted \(n, 3\), in A"),
+        ({"positions": np.zeros((0, 3))}, "no atoms"),
+        ({"positions": [[0.0, np.nan, 0.0]]}, r"positions is not finite: entry \(0, 1\) is nan"),
+        ({"cell": [3.0, 3.0, 3.0]}, r"cell has shape \(3,\): wanted \(3, 3\)"),
+        ({"cell": [[1, 0, 0], [0, 1, 0], [1, 1, 0]]}, "singular cell .*linearly independent"),
+        ({"cell": np.diag([3.0, 3.0, 0.0])}, "singular cell .*pbc to False"),
+        ({"cell": np.diag([3.0, 3.0, np.inf])}, r"cell is not finite: entry \(2, 2\) is inf"),
+        ({"species": ["W", "W"]}, "got 2 species for 1 atoms"),
+        ({"pbc": (True, False)}, "pbc is .*wanted one bool or three"),
+    ],
+)
+def test_bad_structures_are_refused(change, message):
+    make_structure(**GOOD)
+    with pytest.raises(ValueError, match=message):
+        make_structure(**(GOOD | change))
+
+
+@pytest.mark.parametrize("a", [0.0, -1.0, np.nan, [3.0, 3.0]])
+def test_lattice_constant_must_be_a_positive_length(a):
+    with pytest.raises(ValueError, match="lattice constant a = .*positive length in A"):
+        fcc("Cu", a)
+
+
+def test_deformations_refuse_the_wrong_shape():
+    unit = skewed_pair()
+    with pytest.raises(ValueError, match=r"strain has shape \(6,\): wanted \(3, 3\)"):
+        strained(unit, np.zeros(6))
+    with pytest.raises(ValueError, match=r"sigma has shape \(2,\)"):
+        rattled(unit, jax.random.key(0), (0.1, 0.1))
+    for repeats in (2, (2, 2), (2, 2, 0), (2, 2, 1.5)):
+        with pytest.raises(ValueError, match="wanted three integers >= 1"):
+            supercell(unit, repeats)
+    with pytest.raises(ValueError, match="not periodic"):
+        supercell(square("Cu", 2.5), (2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (Labels(), "empty labels: all of .*energy.* are None"),
+        (Labels(energy=np.nan), r"energy is not finite: entry \(\) is nan"),
+        (Labels(energy=[1.0, 2.0]), r"energy has shape \(2,\): wanted \(\), in eV"),
+        (Labels(1.0, np.zeros((3, 3))), r"forces has shape \(3, 3\): wanted \(2, 3\), in eV/A"),
+        (Labels(1.0, np.zeros(6)), r"forces has shape \(6,\): wanted \(2, 3\)"),
+        (Labels(forces=[[0, 0, 0], [0, 0, np.nan]]), r"forces is not finite: entry \(1, 2\)"),
+        (Labels(virial=np.zeros(6)), r"virial has shape \(6,\): wanted \(3, 3\), in eV"),
+        (
+            Labels(force_constants=np.zeros((6, 6))),
+            r"force_constants has shape \(6, 6\): wanted \(n, 3, 2, 3\)",
+        ),
+    ],
+)
+def test_bad_labels_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        check_labels(skewed_pair(), labels)
+
+
+def test_good_labels_pass_as_float64():
+    labels = check_labels(skewed_pair(), Labels(jnp.asarray(1.5), np.zeros((2, 3), np.float32)))
+    assert type(labels.energy) is float and labels.energy == 1.5
+    assert labels.forces.dtype == np.float64 and labels.virial is None
+    assert check_labels(skewed_pair(), Labels(force_constants=np.zeros((1, 3, 2, 3)))) is not None
+
+
+def test_extxyz_errors_name_the_frame(tmp_path):
+    unit = skewed_pair()
+    good = to_ase(unit, Labels(energy=1.0))
+    write(tmp_path / "empty.xyz", [good, to_ase(unit)], format="extxyz")
+    with pytest.raises(ValueError, match=r"empty\.xyz, frame 1: empty labels"):
+        read_extxyz(tmp_path / "empty.xyz")
+    assert read_extxyz(tmp_path / "empty.xyz", labelled=False)[1][1] == Labels()
+    broken = to_ase(unit)
+    broken.arrays["forces"] = np.array([[0.0, 0.0, 0.0], [np.nan, 0.0, 0.0]])
+    write(tmp_path / "nan.xyz", [broken], format="extxyz")
+    with pytest.raises(ValueError, match=r"nan\.xyz, frame 0: forces is not finite"):
+        read_extxyz(tmp_path / "nan.xyz")
+    (tmp_path / "flat.xyz").write_text(
+        '1\nProperties=species:S:1:pos:R:3 energy=1.0 stress="1 0 0 0 1 0 0 0 1" pbc="F F F"\n'
+        "W 0 0 0\n"
+    )
+    with pytest.raises(ValueError, match="stress came with a cell of zero volume"):
+        read_extxyz(tmp_path / "flat.xyz")

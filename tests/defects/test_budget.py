@@ -1,0 +1,185 @@
+"""The error budget: first order is first order, the bound holds, and failures are said.
+
+The surrogate is the reference plus a small smooth pair term; its errors grow with the term's size.
+"""
+
+import math
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lprjax.atoms.graphs import build_graph
+from lprjax.atoms.structures import bcc, fcc
+from lprjax.crystals.elasticity import equilibrium
+from lprjax.defects.bounds import PIECES, far_field_weights
+from lprjax.defects.budget import CURES, Term, _advice, _energy_change, error_budget
+from lprjax.defects.defect import formation_energy, geometry_error, relax_defect, vacancy
+from lprjax.defects.far_field import far_field
+from lprjax.potentials import ase_potential, zhou_eam
+from lprjax.potentials.observables import total_energy
+from tests.helpers.potentials import R_CUT, SmoothPairs, Softened, lennard_jones
+
+RADIUS = 5.0
+TUNGSTEN, CELL = zhou_eam("W"), bcc("W", 3.164849)
+
+
+@pytest.fixture(scope="module")
+def solved():
+    defect = vacancy(CELL, 4)
+    return defect, relax_defect(TUNGSTEN, defect, force_tolerance=1e-9).displacement
+
+
+def budget_of(solved, size, **options):
+    return error_budget(
+        TUNGSTEN, Softened(TUNGSTEN, size), solved[0], RADIUS, displacement=solved[1], **options
+    )
+
+
+@pytest.fixture(scope="module")
+def budgets(solved):
+    return {size: budget_of(solved, size, force_tolerance=1e-9) for size in (0.02, 0.2)}
+
+
+def test_true_errors_are_those_of_two_relaxations(solved, budgets):
+    """By the other route: both relaxed from the perfect lattice, energies from their own bulk."""
+    defect, found = solved[0], budgets[0.2]
+    energies, moves = [], []
+    for potential in (TUNGSTEN, Softened(TUNGSTEN, 0.2)):
+        relaxed = relax_defect(potential, defect, force_tolerance=1e-9)
+        bulk = float(total_energy(potential, build_graph(CELL, potential.r_cut))) / 2
+        energies.append(formation_energy(relaxed.energy, 127, bulk))
+        moves.append(relaxed.displacement)
+    assert found.energy_true == pytest.approx(energies[1] - energies[0], abs=1e-8)
+    error = float(geometry_error(defect, moves[1], moves[0]))
+    assert found.geometry_true == pytest.approx(error, abs=1e-6)
+
+
+def test_first_order_is_first_order(budgets):
+    """What it misses grows as the square of the perturbation: 100 times for 10 times, here within
+    a factor of 2 for the orders beyond; of the energy, which it has to second order, the cube."""
+    misses = {
+        size: (
+            abs(b.geometry_first_order - b.geometry_true),
+            abs(b.energy_first_order - b.energy_true),
+        )
+        for size, b in budgets.items()
+    }
+    assert 50 < misses[0.2][0] / misses[0.02][0] < 200
+    assert misses[0.2][1] < 1e-2 * abs(budgets[0.2].energy_true)
+    assert misses[0.02][1] < max(2e-3 * misses[0.2][1], 1e-8)
+    for effect in (b.effectivity for b in budgets.values()):
+        assert effect["geometry_first_order"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_bounds_hold_and_are_within_a_factor_of_five(budgets):
+    for budget in budgets.values():
+        effect = budget.effectivity
+        assert 1.0 <= effect["geometry_bound"] < 5.0
+        assert 1.0 - 1e-12 <= effect["energy_bound"] < 1.5
+        assert budget.geometry_bound >= budget.eta / budget.stability
+
+
+def test_terms_are_the_pieces_and_bound_them(budgets):
+    """||f_p||_{-1} <= mismatch * weight, an equality for those measured along the far field."""
+    for budget in budgets.values():
+        assert tuple(term.name for term in budget.terms) == PIECES
+        for term in budget.terms:
+            # The defect's norm has a few bonds less than the lattice's, in which weights are.
+            assert term.norm <= term.mismatch * term.weight * 1.05
+            assert term.geometry == pytest.approx(term.norm / budget.stability)
+        assert budget.geometry_sum >= budget.eta / budget.stability
+        assert not budget.failures and "core rules" in budget.advice
+
+
+def test_mismatches_are_linear_in_the_perturbation(budgets):
+    small, large = (np.array([t.mismatch for t in budgets[s].terms]) for s in (0.02, 0.2))
+    np.testing.assert_allclose(large / small, 10.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["elastic", "third", "remainder"])
+def test_the_far_field_is_cured_by_its_data_or_by_a_larger_cell(solved, name):
+    """The L that is advised is the least of the radii tried at which the far terms, in proportion
+    to their weights there, are no more than the core."""
+    defect, u = solved
+    measures = {"elastic": 0, "third": 1, "remainder": 2}
+
+    def weight(radius):
+        return far_field_weights(defect, far_field(defect, u, radius))[measures[name]]
+
+    here = weight(RADIUS)
+    core = 0.9 * weight(6.2) / here  # of a far term of norm 1: enough a little beyond 6.2 A
+    terms = [
+        Term(piece, 1.0, here if piece == name else 1.0, {"core": core, name: 1.0}.get(piece, 0.0),
+             0.0, 0.0)
+        for piece in PIECES
+    ]  # fmt: skip
+    advice = _advice(defect, u, SimpleNamespace(radius=RADIUS), terms)
+    assert f"far field rules ({name})" in advice and CURES[name] in advice
+    enough = float(advice.split("L >= ")[1].split()[0])
+    assert weight(enough + 0.05) / here <= core * 1.02
+    tried = np.geomspace(RADIUS, float(np.max(defect.distances())), 12)[1:-1]
+    before = max((r for r in tried if r < enough - 0.06), default=RADIUS)
+    assert weight(float(before)) / here > core
+
+
+def test_no_error_where_there_is_none(solved):
+    budget = budget_of(solved, 0.0)
+    assert budget.eta < 1e-12 and budget.geometry_true < 1e-7
+    assert abs(budget.energy_true) < 1e-9 and not budget.failures
+
+
+def test_an_unstable_surrogate_is_loud(solved):
+    """A pair term so large that the crystal around the vacancy gives way."""
+    budget = budget_of(solved, 40.0, max_evaluations=30)
+    assert budget.stability < 0 and "unstable" in budget.failures
+    assert math.isnan(budget.geometry_bound) and math.isnan(budget.geometry_sum)
+    assert math.isnan(budget.effectivity["geometry_bound"])
+    assert "unpredicted" in budget.failures and math.isnan(budget.geometry_first_order)
+    assert "FAILED" in str(budget)
+
+
+def test_atoms_that_ran_into_each_other_have_no_energy(solved):
+    defect, u = solved
+    here, there = (defect.structure.positions[k] for k in (0, 1))
+    collided = u + defect.on_sites(jnp.zeros((127, 3)).at[0].set(there - here))
+    assert math.isnan(_energy_change(TUNGSTEN, defect, 0.0 * u, collided - u))
+    assert _energy_change(TUNGSTEN, defect, 0.0 * u, u) < 0.0
+
+
+def test_the_table_shows_every_number(budgets):
+    text = str(budgets[0.2])
+    for term in budgets[0.2].terms:
+        assert f"{term.norm:.3e}" in text and term.name in text
+    assert f"{budgets[0.2].geometry_true:.3e}" in text and budgets[0.2].advice in text
+
+
+def test_a_calculator_of_ase_on_either_side():
+    """Its budget is that of the same potential in JAX, up to the errors of the differences.
+
+    1e-5 of a first derivative of the forces, some 1e-3 of the second ones, of which the terms of
+    the far field are made.
+    """
+    pairs = SmoothPairs()
+    cell = equilibrium(pairs, fcc("Cu", 3.55)).structure
+    defect = vacancy(cell, 3)
+    displacement = relax_defect(pairs, defect, force_tolerance=1e-8).displacement
+    theirs = ase_potential(lennard_jones(), r_cut=R_CUT)
+    exact, *found = (
+        error_budget(*pair, defect, 5.0, displacement=displacement)
+        for pair in (
+            (pairs, Softened(pairs, 0.05)),
+            (theirs, Softened(pairs, 0.05)),
+            (Softened(pairs, 0.05), theirs),
+        )
+    )
+    assert not exact.failures and not found[0].failures and not found[1].failures
+    for first, second in zip(exact.terms, found[0].terms, strict=True):
+        assert second.norm == pytest.approx(first.norm, rel=1e-2, abs=1e-6)
+        assert second.energy == pytest.approx(first.energy, rel=1e-2, abs=1e-8)
+    for name in ("eta", "stability", "geometry_first_order", "geometry_true", "energy_true"):
+        assert getattr(found[0], name) == pytest.approx(getattr(exact, name), rel=1e-4)
+    # The other way round the residual, at the same geometry, is the opposite.
+    assert found[1].terms[1].energy == pytest.approx(-exact.terms[1].energy, rel=1e-2)
+    assert found[1].eta == pytest.approx(exact.eta, rel=1e-4)

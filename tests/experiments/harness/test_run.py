@@ -1,0 +1,264 @@
+"""Flags override presets, figures are reproducible bytes, the last line is strict JSON."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from experiments import reproduce
+from experiments.harness.run import (
+    PALETTE,
+    Run,
+    conclude,
+    figure_style,
+    finish,
+    gather,
+    label_axes,
+    parse,
+    reference_slope,
+    save_figure,
+    start,
+)
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Config:
+    order: int = 3
+    r_cut: float = field(default=5.5, metadata={"help": "cutoff (Å), 100 %"})
+    element: str = "W"
+    relax: bool = True
+    sizes: tuple[int, ...] = (2, 3, 4)
+    window: tuple[float, float] = (0.0, 1.0)
+
+
+PRESETS = {"smoke": Config(order=2, sizes=(2,)), "paper": Config()}
+
+
+def test_the_first_preset_is_the_default():
+    assert parse("figure", PRESETS, []) == Run("figure", "smoke", PRESETS["smoke"])
+    assert parse("figure", PRESETS, []).folder == Path("results/figure")
+
+
+def test_a_flag_overrides_one_field_of_the_preset():
+    flags = "--preset paper --sizes 5 6 --r-cut 4 --no-relax --element Mo --window -1 1e-3"
+    run = parse("figure", PRESETS, flags.split())
+    assert run.config == Config(3, 4.0, "Mo", False, (5, 6), (-1.0, 1e-3))
+    assert isinstance(run.config.r_cut, float) and hash(run.config)
+    run = parse("figure", PRESETS, ["--results", "there", "--plot-only"])
+    assert (run.results, run.plot_only, run.fresh) == (Path("there"), True, False)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--preset big", "--order x", "--window 1", "--sizes", "--fresh --plot-only", "--ord 3"],
+)
+def test_a_wrong_flag_is_refused(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("figure", PRESETS, flags.split())
+    assert stop.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def test_a_field_that_cannot_be_a_flag_is_refused_by_name():
+    @dataclass(frozen=True)
+    class Odd:
+        weights: dict
+
+    @dataclass
+    class Melting:
+        order: int = 1
+
+    with pytest.raises(TypeError, match=r"Odd\.weights"):
+        parse("figure", {"smoke": Odd({})}, [])
+    with pytest.raises(TypeError, match="frozen.*Melting"):
+        parse("figure", {"smoke": Melting()}, [])
+
+
+def test_help_names_presets_fields_and_units(capsys):
+    with pytest.raises(SystemExit):
+        parse("figure", PRESETS, ["--help"], "What the figure shows.")
+    text = capsys.readouterr().out
+    for part in (
+        "What the figure shows.",
+        "{smoke,paper}",
+        "--r-cut",
+        "cutoff (Å), 100 %",
+        "--fresh",
+    ):
+        assert part in text
+
+
+def test_start_switches_to_float64():
+    jax.config.update("jax_enable_x64", False)
+    try:
+        start("figure", PRESETS, [])
+        assert jax.numpy.zeros(1).dtype == "float64"
+    finally:
+        jax.config.update("jax_enable_x64", True)
+
+
+def test_a_second_process_reads_what_the_first_compiled(tmp_path):
+    """From the folder of the cache that the environment names, or from the user's by default."""
+    code = """
+import sys, jax
+from dataclasses import dataclass
+from experiments.harness import run
+
+@dataclass(frozen=True)
+class Config:
+    order: int = 1
+
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
+run.MIN_COMPILE_SECONDS = 0.0
+run.start("figure", {"smoke": Config()}, [])
+jax.jit(lambda x: jax.numpy.sin(x) @ x)(jax.numpy.ones(3))
+print(sum("cache_hits" in event for event in events))
+"""
+    elsewhere = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "named")}
+    for folder, where in ((tmp_path / "named", elsewhere), (tmp_path / "home/lprjax/jax", {})):
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+        environment = plain | {"XDG_CACHE_HOME": str(tmp_path / "home")} | where
+        run = partial(subprocess.run, cwd=ROOT, env=environment, text=True, check=True)
+        found = [
+            int(run([sys.executable, "-c", code], stdout=subprocess.PIPE).stdout) for _ in range(2)
+        ]
+        assert found[0] == 0 and found[1] > 0 and list(folder.iterdir())
+
+
+def test_a_run_reads_its_own_records(tmp_path):
+    calls = []
+
+    def compute(point):
+        calls.append(point)
+        return {"twice": 2 * point["x"]}
+
+    points = [{"x": 1}, {"x": 2}]
+    for flags, wanted in (([], 2), ([], 2), (["--plot-only"], 2), (["--fresh"], 4)):
+        run = parse("figure", PRESETS, ["--results", str(tmp_path), *flags])
+        assert [int(r.arrays["twice"]) for r in run.records(points, compute)] == [2, 4]
+        assert len(calls) == wanted
+    with pytest.raises(FileNotFoundError, match="--plot-only"):
+        run = parse("figure", PRESETS, ["--results", str(tmp_path), "--plot-only"])
+        list(run.records([{"x": 3}], compute))
+    assert all(path.parent == run.folder for path in tmp_path.rglob("*.npz"))
+
+
+def test_a_figure_is_the_same_bytes_each_time(tmp_path):
+    def draw(name):
+        figure_style()
+        fig, ax = plt.subplots()
+        ax.loglog([1, 2, 4], [8, 2, 1])
+        reference_slope(ax, [1, 2, 4], [8, 2, 1], -2, "slope −2")
+        label_axes(ax, ("radius", "Å"), ("atoms", None))
+        ax.legend()
+        save_figure(fig, tmp_path / name)
+        return [(tmp_path / f"{name}{suffix}").read_bytes() for suffix in (".pdf", ".png")]
+
+    pdf, png = draw("a")
+    assert pdf.startswith(b"%PDF") and png.startswith(b"\x89PNG")
+    assert [pdf, png] == draw("b")
+    assert b"CreationDate" not in pdf and not plt.get_fignums()
+
+
+def test_labels_carry_units_and_slopes_pass_through_the_last_point():
+    fig, ax = plt.subplots()
+    label_axes(ax, ("radius", "Å"), ("atoms", None))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("radius (Å)", "atoms")
+    reference_slope(ax, [1, 2, 4], [8, 2, 1], -2)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [16, 4, 1])
+    plt.close(fig)
+
+
+def test_the_palette_is_told_apart_by_colour_blind_readers():
+    """Smallest distance of two colours, as seen with each missing cone (Viénot et al. 1999)."""
+    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714]])
+    to_lms = np.vstack([to_lms, [0.0299566, 0.184309, 1.46709]])
+    protan = np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]])
+    deutan = np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]])
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in PALETTE]) ** 2.2
+
+    def closest(loss):
+        seen = np.clip(rgb @ (np.linalg.inv(to_lms) @ loss @ to_lms).T, 0, 1) ** (1 / 2.2)
+        gaps = np.linalg.norm(seen[:, None] - seen, axis=-1)
+        return gaps[np.triu_indices(len(seen), 1)].min()
+
+    assert min(closest(loss) for loss in (np.eye(3), protan, deutan)) > 0.1
+
+
+def test_the_last_line_is_strict_json(tmp_path, capsys):
+    print("something before")
+    summary = {"figure": "f", "slope": np.float64(-2.5), "bad": float("nan"), "flag": np.True_}
+    summary |= {"errors": jax.numpy.array([1.0, np.inf]), "deep": {3: (None, -np.inf, 1)}}
+    want = {"figure": "f", "slope": -2.5, "bad": None, "flag": True}
+    want |= {"errors": [1.0, None], "deep": {"3": [None, None, 1]}}
+    assert finish(summary, tmp_path) == want
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(last, parse_constant=refuse) == want
+    assert json.loads((tmp_path / "f/summary.json").read_text(), parse_constant=refuse) == want
+    with pytest.raises(TypeError, match="summary holds"):
+        finish({"figure": "f", "what": object()}, tmp_path)
+
+
+def test_seconds_are_those_of_the_records_and_the_figure_bears_the_summarys_name(tmp_path, capsys):
+    """A second run computes nothing and takes no time, but says what the numbers took."""
+    calls = []
+
+    def compute(point):
+        time.sleep(0.2)
+        calls.append(point)
+        return {"value": np.float64(point["order"])}
+
+    def summarise(config, records, preset):
+        values = [float(record.arrays["value"]) for record in records]
+        return {"figure": "named", "preset": preset, "order": config.order, "values": values}
+
+    run = start("figure", PRESETS, ["--results", str(tmp_path)])
+    points = [{"order": 1}, {"order": 2}]
+    _, first = gather(run, points, compute, summarise)
+    records, again = gather(run, points, compute, summarise)
+    assert len(calls) == len(records) == 2 and again["values"] == [1.0, 2.0]
+    assert first["seconds"] == again["seconds"] >= 0.4
+    assert first["wall_seconds"] >= 0.4 and first["wall_seconds"] > again["wall_seconds"]
+    written = conclude(run, again, plt.figure(), "what it shows")
+    assert "what it shows" in capsys.readouterr().out
+    assert (tmp_path / "named" / "named.png").exists() and written["order"] == 2
+
+
+def test_reproduce_passes_its_flags_on_and_collects(tmp_path, capsys, monkeypatch):
+    seen = []
+
+    class Module:
+        @staticmethod
+        def main(argv):
+            seen.append(parse("figure", PRESETS, argv))
+            return {"figure": "figure", "slope": -1.0}
+
+    monkeypatch.setattr(reproduce, "FIGURES", ("figure",))
+    monkeypatch.setattr(reproduce.importlib, "import_module", lambda name: Module)
+    flags = ["--preset", "paper", "--results", str(tmp_path), "--fresh"]
+    summary = reproduce.main(flags)
+    assert seen == [Run("figure", "paper", Config(), tmp_path, fresh=True)]
+    assert summary["summaries"]["figure"]["slope"] == -1.0 and summary["seconds"]["figure"] >= 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
+
+
+def test_every_figure_of_reproduce_is_a_module_here():
+    folder = Path(reproduce.__file__).parent
+    scripts = {path.stem for path in folder.glob("*.py")}
+    scripts |= {path.parent.name for path in folder.glob("*/__main__.py")}
+    assert scripts - {"__init__", "reproduce"} >= set(reproduce.FIGURES)

@@ -1,0 +1,98 @@
+"""The survey of materials and defects, at its smallest: predictions, failures, what is drawn."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from experiments import defect_survey as figure
+from experiments.panels.errors import FLAG_MARKERS
+from experiments.systems.materials import material
+
+TINY = (
+    "--preset smoke --pairs W/vacancy --sizes 2 --target-atoms 16 --degree 4 --copies 10"
+).split()
+
+
+@pytest.fixture(scope="module")
+def records(summary, run):
+    return list(run.records(figure.points(run.config), None))
+
+
+def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(summary, results, capsys):
+    again = figure.main([*TINY, "--results", str(results), "--plot-only"])
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last == again == json.loads((results / "defect_survey" / "summary.json").read_text())
+    assert last["pairs"] == summary["pairs"] and last["n_fits"] == 2
+    assert (results / "defect_survey" / "defect_survey.png").stat().st_size > 10_000
+
+
+def test_what_first_order_leaves_out_is_of_second_order(records):
+    """|predicted - true| <= M / (2 c) true^2 with M / c of order 1/Å for a metal (third over second
+    derivatives of a bond, 2 alpha ~ 3/Å, shared by its 7 neighbours): here 3/Å, generously. The
+    energy, stationary, is better by one order: of third order in the geometry error."""
+    arrays = records[0].arrays
+    true, found = arrays["geometry_error"], arrays["geometry_predicted"]
+    assert np.all(true > 1e-4) and np.all(np.abs(found - true) < 3 * true**2)
+    misses = np.abs(arrays["energy_predicted"] - arrays["energy_error"])
+    assert np.all(misses < 5 * true**3)
+    # and eta / c, the bound to first order, is above both
+    assert np.all(arrays["eta"] / arrays["stability"] > found)
+
+
+def test_what_has_no_response_has_no_prediction(run, summary):
+    """A fit of minus the energy is unstable: NaN and two flags, not a small number. (`summary`
+    has compiled all that is needed.)"""
+    (point,) = figure.points(run.config)
+    factors = figure.training_factors(point, point.m)
+    result = figure.weighted_fit(point, factors, ("energy", "forces"))
+    found = figure.predicted_with_stability(
+        point, result._replace(coefficients=-result.coefficients)
+    )
+    assert np.isnan(found["geometry_predicted"]) and np.isnan(found["energy_predicted"])
+    assert found["unstable"] and found["unpredicted"] and found["stability"] < 0
+
+
+def test_cells_suit_the_crystal():
+    """Simulated cells have at least the atoms asked for, training cells at most; the perfect
+    lattice is wider than twice the cutoff; no two points share a record."""
+    config = figure.Config(pairs=("W/vacancy", "Cu/dumbbell-100", "Si-SW/dumbbell-110"))
+    points = figure.points(config)
+    for point in points:
+        crystal = material(point.material)
+        n = crystal.unit_cell.n_atoms
+        assert n * (point.target - 1) ** 3 < config.target_atoms <= n * point.target**3
+        assert n * point.m**3 <= config.most_atoms and point.m < point.target
+        assert point.lattice_cells * crystal.lattice_constant > 2 * crystal.r_cut
+    assert len(set(points)) == len(points) == len(config.pairs) * len(config.sizes)
+
+
+def test_pairs_are_checked_at_the_door(run):
+    for pair, message in (("W", "'W' is no pair"), ("Pb/vacancy", "no material 'Pb'")):
+        with pytest.raises(ValueError, match=message):
+            figure.points(replace(run.config, pairs=(pair,)))
+
+
+@pytest.mark.parametrize("flag", FLAG_MARKERS)
+def test_failures_are_loud(run, records, flag):
+    """One fit of two pairs fails: counted, named, drawn in red, left out of the effectivities."""
+    lost = records[0].arrays | {flag: np.array([True, False])}
+    other = replace(records[0].point, material="Cu", defect="dumbbell-100")
+    both = [records[0], records[0]._replace(point=other, arrays=lost)]
+    config = replace(run.config, pairs=("W/vacancy", "Cu/dumbbell-100"))
+    summary = figure.summarise(config, both, "smoke")
+    assert summary["flags"] == {name: int(name == flag) for name in FLAG_MARKERS}
+    assert np.isnan(summary["effectivity"]["Cu/dumbbell-100 EF"]["geometry"]).all()
+    assert np.isfinite(summary["effectivity"]["W/vacancy EF"]["geometry"]).all()
+    assert f"1 {flag.replace('_', ' ')}" in figure.caption(summary)
+    red = [
+        [line for line in ax.lines if line.get_color() == "red"] for ax in figure.plot(summary).axes
+    ]
+    assert [len(lines) for lines in red if lines] == [1, 1, 1]  # two scatters and one panel
+
+
+def test_a_reference_that_is_not_relaxed_is_named(run, records):
+    arrays = records[0].arrays | {"reference_converged": np.array(False)}
+    summary = figure.summarise(run.config, [records[0]._replace(arrays=arrays)], "smoke")
+    assert "DID NOT CONVERGE for W/vacancy" in figure.caption(summary)

@@ -1,0 +1,124 @@
+"""Conjugate gradients and Lanczos against dense solvers, for matrices whose spectrum is chosen.
+
+A has eigenvalues of our choice against a random K, so that the answer is known; roundoff grows
+with the condition of K, below 1e2.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lprjax.numerics.krylov import CHECK_EVERY, conjugate_gradients, extreme_eigenpair
+
+
+class Dense(NamedTuple):
+    a: jax.Array
+    k: jax.Array
+
+    def operator(self):
+        return lambda v: self.a @ v
+
+    def metric(self, v):
+        return self.k @ v
+
+    def precondition(self, f):
+        return jnp.linalg.solve(self.k, f)
+
+
+def pencil(values, seed=0):
+    """A = Y diag(values) Y^T with Y^T K^-1 Y = 1."""
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    root = q * np.sqrt(rng.uniform(1.0, 50.0, n))
+    y = root @ np.linalg.qr(rng.normal(size=(n, n)))[0]
+    return Dense(jnp.asarray(y * values @ y.T), jnp.asarray(root @ root.T)), rng.normal(size=n)
+
+
+@jax.jit
+def solve(dense, f, tolerance, most):
+    return conjugate_gradients(dense.operator(), dense.precondition, f, tolerance, most)
+
+
+def smallest(values, tolerance=1e-8, most=100):
+    dense, start = pencil(np.asarray(values, float))
+    return dense, extreme_eigenpair(dense, start, np.argmin, tolerance, most)
+
+
+def test_solution_and_its_residual():
+    dense, f = pencil(np.linspace(0.5, 4.0, 60))
+    found = solve(dense, f, 1e-10, 100)
+    assert bool(found.converged) and not bool(found.indefinite)
+    rest = f - dense.a @ found.solution
+    ratio = (rest @ dense.precondition(rest)) / (f @ dense.precondition(f))
+    assert float(found.residual) == pytest.approx(np.sqrt(ratio), rel=1e-2)
+    assert float(found.residual) <= 1e-10
+    exact = np.linalg.solve(dense.a, f)
+    np.testing.assert_allclose(found.solution, exact, atol=1e-9 * np.abs(exact).max())
+
+
+def test_as_many_products_as_there_are_different_values():
+    dense, f = pencil(np.repeat([1.0, 2.0, 7.0], 20))
+    assert int(solve(dense, f, 1e-10, 100).iterations) == 3
+
+
+def test_nothing_to_solve():
+    dense, f = pencil(np.ones(4))
+    found = solve(dense, 0.0 * f, 1e-10, 100)
+    assert bool(found.converged) and int(found.iterations) == 0 and not np.any(found.solution)
+
+
+@pytest.mark.parametrize("lowest", [-0.3, -1e-3])
+def test_negative_curvature_is_met(lowest):
+    dense, f = pencil(np.append(np.linspace(0.5, 4.0, 59), lowest))
+    found = solve(dense, f, 1e-10, 100)
+    assert bool(found.indefinite) and not bool(found.converged)
+
+
+def test_too_few_products_and_numbers_that_are_not_finite_say_so():
+    dense, f = pencil(np.linspace(0.5, 4.0, 60))
+    found = solve(dense, f, 1e-10, 5)
+    assert not bool(found.converged) and int(found.iterations) == 5 and float(found.residual) > 1e-5
+    assert not bool(solve(dense, jnp.nan * f, 1e-10, 5).converged)
+
+
+@pytest.mark.parametrize("lowest", [0.3, 0.0, -1e-3, -5.0])
+def test_smallest_value_of_either_sign(lowest):
+    dense, found = smallest(np.append(np.linspace(0.5, 4.0, 150), lowest))
+    assert found.converged and found.iterations < 100
+    assert found.value == pytest.approx(lowest, abs=1e-12)
+    assert float(found.mode @ dense.metric(found.mode)) == pytest.approx(1.0, abs=1e-12)
+    rest = dense.a @ found.mode - found.value * (dense.k @ found.mode)
+    true = float(jnp.sqrt(rest @ dense.precondition(rest)))
+    assert true == pytest.approx(found.residual, abs=1e-10) and found.residual <= 1e-8 * 5.0
+
+
+def test_basis_stays_orthogonal_long_after_convergence():
+    """Without reorthogonalisation copies of the converged value would appear, and drift away."""
+    _, found = smallest(np.append(np.linspace(0.5, 4.0, 150), 0.1), tolerance=1e-30)
+    assert not found.converged and found.iterations == 100
+    assert found.value == pytest.approx(0.1, abs=1e-12)
+
+
+@pytest.mark.parametrize("values", [[2.0, 1.0, 3.0], [2.0] * 5, [0.0] * 5, [-1.0, -1.0, 4.0]])
+def test_basis_that_closes(values):
+    """Fewer different values than steps: exact, and no spurious zeros from empty vectors."""
+    _, found = smallest(values)
+    assert found.converged and found.iterations == CHECK_EVERY
+    assert found.value == pytest.approx(min(values), abs=1e-12)
+
+
+def test_largest_in_absolute_value():
+    values = np.append(np.linspace(-1.0, 1.0, 100), -1.5)
+    dense, start = pencil(values)
+    found = extreme_eigenpair(dense, start, lambda x: np.argmax(np.abs(x)), 1e-8, 100)
+    assert found.converged and found.value == pytest.approx(-1.5, abs=1e-12)
+
+
+def test_not_finite_is_not_converged():
+    dense, start = pencil(np.ones(6))
+    found = extreme_eigenpair(dense._replace(a=jnp.nan * dense.a), start, np.argmin, 1e-8, 100)
+    assert not found.converged and np.isnan(found.value) and np.isnan(found.mode).all()

@@ -1,0 +1,166 @@
+"""Assembly stacks, shifts and compresses rows and labels, and names what does not fit."""
+
+from itertools import product
+
+import jax
+import numpy as np
+import pytest
+
+from lprjax.atoms.structures import Labels
+from lprjax.potentials.observables import KINDS
+from lprjax.regression.assembly import PerAtom, compress_structures, stacked
+from tests.helpers.cases import N_ATOMS, PAIR, SPECS, case_of, small_cell, vacancy_cell
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """XLA's optimisations are half the time here; see tests/test_design.py."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(params=SPECS)
+def vacancy(request):
+    return case_of(request.param, vacancy_cell)
+
+
+def random_labels(case, key, padded=False):
+    """Labels of the real atoms that no potential made: any y will do."""
+    rng, n = np.random.default_rng(key), N_ATOMS if padded else case.n
+    shapes = ((), (n, 3), (3, 3), (len(PAIR), 3, n, 3))
+    return Labels(*(rng.normal(size=shape) for shape in shapes))
+
+
+def explicit(kind, value, n):
+    """The rows (or labels) of one structure one scalar at a time, in the documented order."""
+    value = np.asarray(value)
+    if kind == "energy":
+        return [value]
+    if kind == "forces":
+        return [value[i, a] for i in range(n) for a in range(3)]
+    if kind == "virial":  # Voigt: xx, yy, zz, yz, xz, xy; one row per off-diagonal pair, their mean
+        xx, yy, zz = (value[a, a] for a in range(3))
+        return [xx, yy, zz, *((value[a, b] + value[b, a]) / 2 for a, b in ((1, 2), (0, 2), (0, 1)))]
+    indices = product(range(n), range(3), range(len(PAIR)), range(3))
+    return [value[i, a, j, b] for j, a, i, b in indices]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stacking_is_the_documented_order(vacancy, kind):
+    rows, labels = getattr(vacancy.rows, kind), getattr(random_labels(vacancy, 0), kind)
+    x, y = stacked(kind, rows, vacancy.n), stacked(kind, labels, vacancy.n)
+    np.testing.assert_array_equal(x, explicit(kind, rows, vacancy.n))
+    np.testing.assert_array_equal(y, explicit(kind, labels, vacancy.n))
+    assert (
+        len(x) == len(y) == {"energy": 1, "forces": 45, "virial": 6, "force_constants": 270}[kind]
+    )
+
+
+def assert_same_problem(factor, x, y):
+    """|X c - y|^2 = |R c - q|^2 + rho^2 for any c, and the same least-squares predictions as
+    NumPy's. Columns are scaled first: Householder QR is stable column by column."""
+    x, y = np.asarray(x), np.asarray(y)
+    norms = np.linalg.norm(x, axis=0)
+    scale = 1 / np.where(norms > 0, norms, 1)
+    x, r = x * scale, np.asarray(factor.triangular) * scale
+    q = np.asarray(factor.target)
+    assert factor.n_rows == len(x) and not np.any(np.tril(r, -1))
+    np.testing.assert_allclose(r.T @ r, x.T @ x, rtol=0, atol=1e-12)
+    for c in np.random.default_rng(0).normal(size=(2, len(q))):
+        kept = np.sum((r @ c - q) ** 2) + factor.residual
+        assert kept == pytest.approx(np.sum((x @ c - y) ** 2), rel=1e-12)
+    # The minimum has no bumps where sigma is above the cut of both, 1e-8; compare predictions.
+    ours, theirs = (x @ np.linalg.lstsq(a, b, rcond=1e-8)[0] for a, b in ((r, q), (x, y)))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.linalg.norm(y))
+
+
+def test_compressed_structures_are_the_stacked_rows():
+    """One factor per kind: that of all rows of all structures, in any order and block."""
+    name = "four factors"
+    cases = [case_of(name, make) for make in (vacancy_cell, small_cell, vacancy_cell)]
+    samples = [(case.graph, random_labels(case, key)) for key, case in enumerate(cases)]
+    factors = compress_structures(SPECS[name], iter(samples), KINDS, atoms=PAIR)
+    assert list(factors) == list(KINDS)
+    for kind in KINDS:
+        x, y = [], []
+        for case, (_, labels) in zip(cases, samples, strict=True):
+            x += explicit(kind, getattr(case.rows, kind), case.n)
+            y += explicit(kind, getattr(labels, kind), case.n)
+        assert_same_problem(factors[kind], x, y)
+    assert len(x) > 4 * SPECS[name].n_columns  # more than one block
+
+
+def test_padded_labels_are_labels():
+    case = case_of("four factors", small_cell)
+    padded = random_labels(case, 0, padded=True)
+    cut = padded._replace(
+        forces=padded.forces[: case.n], force_constants=padded.force_constants[:, :, : case.n]
+    )
+    both = [
+        compress_structures(case.spec, [(case.graph, labels)], KINDS, atoms=PAIR)
+        for labels in (padded, cut)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *both)
+
+
+def energies(case, **options):
+    """x and y of one energy, from a factor of one row: R^T R = x x^T and R^T q = x y."""
+    samples = [(case.graph, Labels(energy=-3.5))]
+    factor = compress_structures(case.spec, samples, "energy", **options)["energy"]
+    row, target = np.asarray(factor.triangular[0]), float(factor.target[0])
+    sign = np.sign(row @ np.asarray(case.rows.energy))
+    return sign * row, sign * target
+
+
+def test_reference_energies_are_subtracted(vacancy):
+    """y = E - sum_i e0[z_i]; the row stays."""
+    e0 = {"W": -8.0, "Mo": 3.0}
+    n_w = int(np.sum(vacancy.structure.species == 74))
+    row, target = energies(vacancy, reference_energies=e0)
+    np.testing.assert_allclose(row, vacancy.rows.energy, rtol=1e-13, atol=1e-13)
+    assert target == pytest.approx(-3.5 + 8.0 * n_w - 3.0 * (vacancy.n - n_w), rel=1e-13)
+    assert energies(vacancy)[1] == pytest.approx(-3.5, rel=1e-13)
+
+
+def test_energies_count_from_an_origin_per_atom(vacancy):
+    """x - N x_0 and E - N e_0, the defect-minus-bulk difference."""
+    origin = PerAtom(np.random.default_rng(0).normal(size=vacancy.spec.n_columns), -8.5)
+    row, target = energies(vacancy, origin=origin)
+    expected = vacancy.rows.energy - vacancy.n * origin.row
+    sign = np.sign(row @ expected)
+    np.testing.assert_allclose(sign * row, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    assert sign * target == pytest.approx(-3.5 + vacancy.n * 8.5, rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(energy=None), "structure 1 has no label 'energy'"),
+        (dict(forces=None), "structure 1 has no label 'forces'"),
+        (dict(energy=np.nan), "energy of structure 1 hold NaN"),
+        (dict(energy=np.zeros(1)), r"energy of structure 1 have shape \(1,\); wanted \(\)"),
+        (dict(forces=np.full((2, 3), np.inf)), "forces of structure 1 hold NaN or infinity"),
+        (
+            dict(forces=np.zeros((5, 3))),
+            r"forces of structure 1 have shape \(5, 3\); wanted \(2, 3\)",
+        ),
+        (dict(virial=np.zeros(6)), r"virial of structure 1 have shape \(6,\); wanted \(3, 3\)"),
+        (dict(force_constants=np.zeros((1, 3, 2, 3))), r"wanted \(2, 3, 2, 3\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(changes, message):
+    case = case_of("four factors", small_cell)
+    good = random_labels(case, 0)
+    samples = [(case.graph, labels) for labels in (good, good._replace(**changes))]
+    with pytest.raises(ValueError, match=message):
+        compress_structures(case.spec, samples, KINDS, atoms=PAIR)
+
+
+def test_groups_that_make_no_factor_are_refused():
+    case = case_of("two species", small_cell)
+    with pytest.raises(ValueError, match="no structures arrived"):
+        compress_structures(case.spec, iter([]))
+    samples = [(case.graph, random_labels(case, 0))]
+    with pytest.raises(ValueError, match=r"reference_energies lack \['Mo'\]"):
+        compress_structures(case.spec, samples, reference_energies={"W": 1.0})
