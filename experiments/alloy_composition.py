@@ -32,6 +32,7 @@ from experiments.systems.alloys import N_ATOMS, TESTS, TRAINING, by_test_set, ju
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.extxyz import read_extxyz
 from lprjax.potentials import ZHOU_2004, zhou_eam
+from lprjax.regression.factors import projected
 from lprjax.regression.fitting import fit
 
 BY_DESIGN = (
@@ -110,7 +111,7 @@ def simulate(config: Config, seed: int) -> dict[str, Any]:
     training, test = samples[: -3 * config.tests], samples[-3 * config.tests :]
     pool = {c: [s for s, w in zip(training, wanted, strict=False) if w == c] for c in counts}
     factors = alloys.block_factors(spec, alloys.paired_blocks(pool, half, config.block), kinds)
-    tied = {key: alloys.projected(factor, onto) for key, factor in factors.items()}
+    tied = {key: projected(factor, onto) for key, factor in factors.items()}
     probe = alloys.rows_of(spec, test, onto, forces=False)
     given, constants = weights(kinds, config.errors, N_ATOMS), alloys.constants(spec) @ onto
     found: dict[str, list] = {}
@@ -145,7 +146,7 @@ def learn(config: Config, seed: int, folder: str) -> dict[str, Any]:
     samples = iter(alloys.measured(spec, [frame for block in blocks.values() for frame in block]))
     blocks = {name: [next(samples) for _ in block] for name, block in blocks.items()}
     factors = alloys.block_factors(spec, blocks, kinds)
-    tied = {key: alloys.projected(factor, onto) for key, factor in factors.items()}
+    tied = {key: projected(factor, onto) for key, factor in factors.items()}
     probes = {}
     for name in TESTS:
         frames = [frame[:2] for frame in read_extxyz(Path(folder) / name)][: config.data_tests]

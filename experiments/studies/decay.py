@@ -24,7 +24,8 @@ from experiments.systems.bond_lattice import (
     response,
 )
 from experiments.systems.decay_kinds import KINDS, Kind
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import require_x64
+from lprjax.numerics.guarded import smoothstep
 
 TOLERANCE = 1e-5  # of a surrogate's residual and of linear solves, relative to the forces it leaves
 ROUNDOFF = 1e-15  # of a residual: where Newton's method on the reference ends, about
@@ -88,8 +89,7 @@ def outside(distance, radius, sharp: bool):
     """
     if sharp:
         return 1.0 * (distance >= radius)
-    t = np.clip(distance / radius - 1.0, 0.0, 1.0)
-    return t**3 * (10.0 - 15.0 * t + 6.0 * t**2)
+    return smoothstep(distance / radius - 1.0)
 
 
 def compute(point: Point) -> dict[str, Any]:

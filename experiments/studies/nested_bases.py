@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.studies.defect_fits import Config, weighted_fit
 from lprjax.ace.spec import ACESpec, tables
-from lprjax.regression.factors import Factor, compress
+from lprjax.regression.factors import projected
 from lprjax.regression.fitting import Fit
 
 
@@ -35,17 +35,12 @@ def columns(spec: ACESpec, order: int, degree: int) -> np.ndarray:
     return np.flatnonzero(many_body + pairs)
 
 
-def restricted(factor: Factor, kept: np.ndarray) -> Factor:
-    """The factor of the same data for some of the columns."""
-    part = compress(np.asarray(factor.triangular)[:, kept], factor.target)
-    return part._replace(residual=part.residual + factor.residual, n_rows=factor.n_rows)
-
-
 def sub_fit(config: Config, factors: Mapping, order: int, degree: int) -> tuple[Fit, bool]:
     """The fit in a smaller basis, its coefficients those of the largest one; and whether its
     rank is full."""
     kept = columns(config.spec, order, degree)
-    parts = {key: restricted(factor, kept) for key, factor in factors.items()}
+    onto = np.eye(config.spec.n_columns)[:, kept]
+    parts = {key: projected(factor, onto) for key, factor in factors.items()}
     result = weighted_fit(replace(config, order=order, degree=degree), parts)
     full = jnp.zeros(config.spec.n_columns).at[kept].set(result.coefficients)
     return result._replace(coefficients=full), result.rank == len(kept)

@@ -33,7 +33,7 @@ from lprjax.atoms.structures import (
 from lprjax.potentials import ZHOU_2004
 from lprjax.potentials.observables import Potential, observe
 from lprjax.regression.assembly import compress_structures
-from lprjax.regression.factors import Factor, compress, merge
+from lprjax.regression.factors import Factor, merge
 from lprjax.regression.fitting import Fit, fit
 from lprjax.regression.rigidity import local_prediction_rigidity, prediction_rigidity
 from lprjax.regression.rows import design_rows
@@ -188,12 +188,6 @@ def block_factors(
         factors = compress_structures(spec, pairs, kinds)
         found |= {(kind, block): factor for kind, factor in factors.items()}
     return found
-
-
-def projected(factor: Factor, onto: np.ndarray) -> Factor:
-    """The factor in z, c = P z: [R P | q] compressed again."""
-    small = compress(np.asarray(factor.triangular) @ onto, np.asarray(factor.target))
-    return small._replace(residual=small.residual + factor.residual, n_rows=factor.n_rows)
 
 
 def chosen_data(factors: Mapping, kinds, chosen: Iterable, swap: bool) -> dict[str, Factor]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from lprjax.atoms.graphs import Graph, build_graph
 from lprjax.atoms.structures import Structure, diamond, rattled, supercell
+from lprjax.numerics.guarded import smoothstep
 from lprjax.potentials.stillinger_weber import stillinger_weber
 from lprjax.simulation.dynamics import molecular_dynamics
 from lprjax.simulation.relaxation import relax
@@ -51,8 +52,8 @@ class Restrained:
 
     def __call__(self, graph: Graph) -> jax.Array:
         r = jnp.linalg.norm(graph.vectors(), axis=-1)
-        t = jnp.clip((r - self.inner) / (self.outer - self.inner), 0.0, 1.0)
-        step = 1.0 - t**3 * (10.0 - 15.0 * t + 6.0 * t**2)
+        t = (r - self.inner) / (self.outer - self.inner)
+        step = 1.0 - smoothstep(t)
         count = jnp.sum(jnp.where(graph.edge_mask, step, 0.0), axis=1)
         restraint = jnp.where(graph.atom_mask, self.kappa * (count - 4.0) ** 2, 0.0)
         return replace(stillinger_weber(), lam=self.lam)(graph) + restraint

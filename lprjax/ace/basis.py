@@ -20,7 +20,7 @@ from lprjax.ace.angular import spherical_harmonics
 from lprjax.ace.radial import many_body_radial, pair_radial
 from lprjax.ace.spec import ACESpec, tables
 from lprjax.atoms.graphs import Graph, check_reach
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import require_x64
 
 
 def species_one_hot(spec: ACESpec, species: jnp.ndarray) -> jnp.ndarray:

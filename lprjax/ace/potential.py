@@ -20,8 +20,8 @@ import numpy as np
 from lprjax.ace.basis import OnBasis, Sites, atomic_base, sites_of, species_one_hot
 from lprjax.ace.spec import ACESpec, Tables, tables
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import require_x64
-from lprjax.numerics.site_blocks import in_blocks
+from lprjax.numerics.blocks import sites_in_blocks
+from lprjax.numerics.checks import require_x64
 
 BLOCK = 128  # sites whose energies are made at a time
 
@@ -43,7 +43,7 @@ class LinearPotential(OnBasis):
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
         own = species_one_hot(self.spec, graph.species)
-        by_centre = in_blocks(self._by_centre, sites_of(graph), BLOCK)
+        by_centre = sites_in_blocks(self._by_centre, sites_of(graph), BLOCK)
         return jnp.sum(own * (by_centre + self.reference_energies[None, :]), axis=-1)
 
     def _by_centre(self, sites: Sites) -> jax.Array:

@@ -36,7 +36,7 @@ from lprjax.ace.basis import (
 )
 from lprjax.ace.spec import ACESpec, tables
 from lprjax.atoms.graphs import Graph, moved
-from lprjax.atoms.structures import VOIGT, VOIGT_TENSOR
+from lprjax.atoms.voigt import COLUMNS, ROWS, VOIGT_TENSOR
 
 CACHE = 4_000_000  # bytes that a chunk of atoms may gather from its neighbours
 
@@ -159,8 +159,7 @@ def _strain_slopes(slopes, lever) -> jnp.ndarray:
     flat = slopes.reshape(len(slopes), -1, slopes.shape[-1])
     moments = -jnp.einsum("cpk,czbk->czbp", flat, lever)
     moments = moments.reshape(*lever.shape[:3], 3, *slopes.shape[2:-1])
-    first, second = np.array(VOIGT).T
-    return jnp.moveaxis(0.5 * (moments[:, :, first, second] + moments[:, :, second, first]), 2, 1)
+    return jnp.moveaxis(0.5 * (moments[:, :, ROWS, COLUMNS] + moments[:, :, COLUMNS, ROWS]), 2, 1)
 
 
 def _sums(spec: ACESpec, own, functions, channels, pairs) -> jnp.ndarray:

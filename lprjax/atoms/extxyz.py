@@ -13,14 +13,8 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
-from lprjax.atoms.structures import (
-    VOIGT_TENSOR,
-    Labels,
-    Structure,
-    check_labels,
-    from_ase,
-    to_ase,
-)
+from lprjax.atoms.structures import Labels, Structure, check_labels, from_ase, to_ase
+from lprjax.atoms.voigt import VOIGT_TENSOR
 
 # Columns that extended XYZ, or ASE in reading it, gives a meaning to.
 _EXTXYZ_TAKEN = ("species", "pos", "forces", "symbols", "positions", "numbers", "Z", "move_mask")

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import vesin
 
-from lprjax.atoms.structures import Structure, check_geometry, require_x64
+from lprjax.atoms.structures import Structure, check_geometry
+from lprjax.numerics.checks import require_x64
 
 MAX_EXTENT = 500.0  # of a cluster, in cutoffs
 MIN_DISTANCE = 0.1  # A; closer atoms are a mistake in the input, not physics

@@ -19,11 +19,12 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
+from ase.geometry import find_mic
+
+from lprjax.atoms.voigt import six_components
+from lprjax.numerics.checks import finite_array, require_x64
 
 Pbc = tuple[bool, bool, bool]
-
-VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx, yy, zz, yz, xz, xy
-VOIGT_TENSOR = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # the symmetric tensor of those six
 
 
 @jax.tree_util.register_dataclass
@@ -64,20 +65,6 @@ class Labels(NamedTuple):
     force_constants: Any = None
 
 
-def require_x64() -> None:
-    """Refuse to go on in single precision.
-
-    Raises RuntimeError: rigidities need condition numbers, and force constants second
-    derivatives, that float32 cannot carry.
-    """
-    if not jax.config.jax_enable_x64:
-        raise RuntimeError(
-            "lprjax needs float64, but jax is in its default 32-bit mode. Call "
-            'jax.config.update("jax_enable_x64", True) before making any array, or set the '
-            "environment variable JAX_ENABLE_X64=1."
-        )
-
-
 def _atomic_number(entry: Any) -> int:
     if isinstance(entry, str):
         number = atomic_numbers.get(entry, 0)
@@ -105,24 +92,6 @@ def _species_array(species: Any, n: int) -> np.ndarray:
     return np.array([_atomic_number(entry) for entry in entries], dtype=np.int32)
 
 
-def _finite_array(name: str, value: Any, shape: tuple, unit: str) -> np.ndarray:
-    """float64 array of the wanted shape (None = any length), finite, or a clear ValueError."""
-    array = np.asarray(value, dtype=np.float64)
-    wanted = "(" + ", ".join("n" if m is None else str(m) for m in shape) + ")"
-    fits = array.ndim == len(shape) and all(
-        m is None or m == k for m, k in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{name} has shape {array.shape}: wanted {wanted}, in {unit}.")
-    if not np.isfinite(array).all():
-        where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(
-            f"{name} is not finite: entry {where} is {array[where]}. "
-            f"Wanted finite numbers in {unit}; drop or repair this structure."
-        )
-    return array
-
-
 def check_geometry(positions: Any, cell: Any) -> tuple[np.ndarray, np.ndarray]:
     """Positions and cell as float64 numpy arrays, after checking that they describe a crystal.
 
@@ -130,8 +99,8 @@ def check_geometry(positions: Any, cell: Any) -> tuple[np.ndarray, np.ndarray]:
     Raises ValueError for wrong shapes, no atoms, NaN or infinite entries, or a cell whose volume
     is below 1e-8 of the product of its edge lengths (or that has an edge of length zero).
     """
-    positions = _finite_array("positions", positions, (None, 3), "A")
-    cell = _finite_array("cell", cell, (3, 3), "A")
+    positions = finite_array("positions", positions, (None, 3), "A")
+    cell = finite_array("cell", cell, (3, 3), "A")
     if len(positions) == 0:
         raise ValueError("the structure has no atoms: positions has shape (0, 3), wanted n >= 1.")
     edges = np.linalg.norm(cell, axis=1)
@@ -201,9 +170,8 @@ def diamond(element: str | int, a: float, *, primitive: bool = False) -> Structu
     return _crystal(element, a, cell, np.concatenate([sites, sites + 0.25]))
 
 
-def simple_cubic(element: str | int, a: float, *, primitive: bool = False) -> Structure:
-    """Simple cubic, one atom in the cube of edge a (A); that cell is primitive already."""
-    del primitive  # taken so that a loop over the cubic crystals can pass it
+def simple_cubic(element: str | int, a: float) -> Structure:
+    """Simple cubic: one atom in the cube of edge a (A)."""
     return _crystal(element, a, _CUBE, _ORIGIN)
 
 
@@ -282,6 +250,25 @@ def _displaced(structure: Structure, key: jax.Array, sigma: jax.Array) -> Struct
     return dataclasses.replace(structure, positions=structure.positions + sigma * noise)
 
 
+def without_atoms(structure: Structure, atoms: Sequence[int] | np.ndarray) -> Structure:
+    """The structure with some of its atoms taken out; the others keep their order.
+
+    atoms: indices, from 0 to n - 1.  Raises IndexError for one that is not there.
+    """
+    kept = np.delete(np.arange(structure.n_atoms), np.asarray(atoms, dtype=int))
+    return dataclasses.replace(
+        structure, positions=structure.positions[kept], species=structure.species[kept]
+    )
+
+
+def minimum_image(offsets: Any, structure: Structure) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors reduced to their nearest image in the structure's cell, and their lengths.
+
+    offsets: (n, 3) A, differences of positions.  Returns (n, 3) and (n,), A.
+    """
+    return find_mic(np.asarray(offsets), np.asarray(structure.cell), structure.pbc)
+
+
 def from_ase(atoms: Atoms) -> Structure:
     """Structure of an `ase.Atoms`; zero cell vectors of directions that are not periodic are
     completed to a regular cell, as a molecule in ASE has none. Raises as `make_structure`."""
@@ -303,8 +290,7 @@ def to_ase(structure: Structure, labels: Labels | None = None) -> Atoms:
         labels = check_labels(structure, labels)
         results: dict[str, Any] = {"energy": labels.energy, "forces": labels.forces}
         if labels.virial is not None:
-            voigt = -labels.virial[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-            results["stress"] = voigt / float(structure.volume)
+            results["stress"] = -six_components(labels.virial) / float(structure.volume)
         known = {name: value for name, value in results.items() if value is not None}
         atoms.calc = SinglePointCalculator(atoms, **known)
     return atoms
@@ -324,7 +310,7 @@ def check_labels(structure: Structure, labels: Labels) -> Labels:
     shapes = Labels(((), "eV"), ((n, 3), "eV/A"), ((3, 3), "eV"), ((None, 3, n, 3), "eV/A^2"))
     checked = {}
     for name, value, (shape, unit) in zip(Labels._fields, labels, shapes, strict=True):
-        checked[name] = None if value is None else _finite_array(name, value, shape, unit)
+        checked[name] = None if value is None else finite_array(name, value, shape, unit)
     if checked["energy"] is not None:
         checked["energy"] = float(checked["energy"])
     return Labels(**checked)

@@ -15,7 +15,9 @@ import numpy as np
 from ase import units
 
 from lprjax.atoms.graphs import build_graph, moved
-from lprjax.atoms.structures import VOIGT, Structure, require_x64
+from lprjax.atoms.structures import Structure
+from lprjax.atoms.voigt import strain_tensor
+from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import as_argument, cutoff_of
 
 GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/A^3 times this is in GPa
@@ -164,7 +166,7 @@ def _strain_derivatives(potential, graph):
     """Gradient and Hessian of the energy in (e_1 ... e_6, u_11 ... u_n3)."""
 
     def energy(variables):
-        deformation = jnp.eye(3) + _symmetric(variables[:6])
+        deformation = jnp.eye(3) + strain_tensor(variables[:6])
         return _deformed_energy(potential, graph, deformation, variables[6:])
 
     origin = jnp.zeros(6 + graph.positions.size)
@@ -172,14 +174,6 @@ def _strain_derivatives(potential, graph):
     column = partial(jax.jvp, gradient, (origin,))
     columns = jax.lax.map(lambda tangent: column((tangent,))[1], jnp.eye(origin.size))
     return gradient(origin), columns
-
-
-def _symmetric(voigt):
-    """The symmetric tensor (3, 3) of six numbers with engineering shears."""
-    basis = np.zeros((6, 3, 3))
-    for k, (i, j) in enumerate(VOIGT):
-        basis[k, i, j] = basis[k, j, i] = 1.0 if i == j else 0.5
-    return jnp.tensordot(voigt, jnp.asarray(basis), axes=1)
 
 
 def _deformed_energy(potential, graph, deformation, displacements):
@@ -236,7 +230,7 @@ def _third_derivatives(potential, graph, internal):
     """(6, 6, 6) eV: along eta_I and the displacements internal[I] (6, 3 n) that go with it."""
 
     def energy(voigt):
-        eta = _symmetric(voigt)
+        eta = strain_tensor(voigt)
         deformation = jnp.eye(3) + eta - eta @ eta / 2 + eta @ eta @ eta / 2  # + O(eta^4)
         return _deformed_energy(potential, graph, deformation, voigt @ internal)
 

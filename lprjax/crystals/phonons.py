@@ -22,8 +22,9 @@ from ase import units
 from ase.data import atomic_masses
 
 from lprjax.atoms.graphs import build_graph
-from lprjax.atoms.structures import Structure, require_x64, supercell
-from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice
+from lprjax.atoms.structures import Structure, supercell
+from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice, on_all_waves
+from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import cutoff_of, observe
 
 THZ = units.second * 1e-12 / (2 * math.pi)  # of an angular frequency in (eV / A^2 / amu)^(1/2)
@@ -62,7 +63,7 @@ class ForceConstants:
                 f"{self.repeats} cells of {b3 // 3} atoms."
             )
         waves = jnp.fft.rfftn(v.reshape(*self.repeats, b3), axes=_CELLS)
-        waves = jnp.einsum("xyzab,xyzb->xyza", self._half(), waves)
+        waves = jnp.einsum("xyzab,xyzb->xyza", self.half_fourier(), waves)
         return jnp.fft.irfftn(waves, s=self.repeats, axes=_CELLS).reshape(v.shape)
 
     @jax.jit
@@ -72,8 +73,8 @@ class ForceConstants:
         waves = jnp.fft.fftn(self.blocks, axes=_CELLS).conj()
         return waves.reshape(*self.repeats, b3, b3)
 
-    def _half(self):
-        """Phi(k) for the wave vectors of a real transform."""
+    def half_fourier(self):
+        """Phi(k) at the wave vectors of a real transform, (m1, m2, m3 // 2 + 1, 3 b, 3 b)."""
         b3 = 3 * self.blocks.shape[3]
         waves = jnp.fft.rfftn(self.blocks, axes=_CELLS).conj()
         return waves.reshape(*waves.shape[:3], b3, b3)
@@ -202,10 +203,8 @@ def stability(constants: ForceConstants, lattice: ReferenceLattice) -> LatticeSt
             f"force constants of (m1, m2, m3, atoms per cell) = {here} on a lattice of {there}: "
             "wanted the same cells in both."
         )
-    half = _smallest(constants, lattice.inverse_blocks)
-    index, m = np.indices(constants.repeats), np.array(constants.repeats)[:, None, None, None]
-    beyond = index[2] >= half.shape[2]  # there lambda(k) = lambda(-k)
-    by_wave_vector = half[tuple(np.where(beyond, -index % m, index))]
+    half = _smallest(constants, lattice.spectrum.roots)
+    by_wave_vector = on_all_waves(half, constants.repeats)
     least = jnp.argmin(by_wave_vector)
     return LatticeStability(
         constant=by_wave_vector.ravel()[least],
@@ -215,19 +214,16 @@ def stability(constants: ForceConstants, lattice: ReferenceLattice) -> LatticeSt
 
 
 @jax.jit
-def _smallest(constants, inverse_blocks):
-    """lambda_min for the wave vectors of a real transform, from K^(+1/2) Phi K^(+1/2)."""
-    b = inverse_blocks.shape[-1]
-    # The lattice keeps a grounded inverse; at k = 0 K^+ is what is left of it on zero mean.
-    zero_mean = jnp.eye(b) - 1.0 / b
-    inverse_blocks = inverse_blocks.at[0, 0, 0].set(zero_mean @ inverse_blocks[0, 0, 0] @ zero_mean)
-    values, modes = jnp.linalg.eigh(inverse_blocks)
+def _smallest(constants, roots):
+    """lambda_min for the wave vectors of a real transform, from T^H Phi T with T T^H = K^+."""
+    b = roots.shape[-1]
     periodic = np.array(constants.unit_cell.pbc)
     plane = jnp.linalg.qr(constants.unit_cell.cell[periodic].T)[0]  # (3, p), orthonormal
-    roots = modes * jnp.sqrt(jnp.maximum(values, 0.0))[..., None, :]
     frames = jnp.einsum("xyzab,cp->xyzacbp", roots, plane)
     frames = frames.reshape(*frames.shape[:3], 3 * b, -1)
-    reduced = jnp.einsum("xyzap,xyzab,xyzbq->xyzpq", frames.conj(), constants._half(), frames)
+    reduced = jnp.einsum(
+        "xyzap,xyzab,xyzbq->xyzpq", frames.conj(), constants.half_fourier(), frames
+    )
     smallest = jnp.linalg.eigvalsh(reduced)[..., 0]
     shifts = plane.shape[1]  # the null space of K(0), first in order
     optical = jnp.linalg.eigvalsh(reduced[0, 0, 0, shifts:, shifts:])

@@ -24,8 +24,10 @@ Derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +35,9 @@ import numpy as np
 from jax.scipy.sparse.linalg import cg
 
 from lprjax.atoms.graphs import build_graph
-from lprjax.atoms.structures import Structure, require_x64, supercell
+from lprjax.atoms.structures import Structure, supercell
+from lprjax.numerics.checks import require_x64
+from lprjax.numerics.guarded import root
 
 SAME_LENGTH = 1e-4  # A; bonds closer in length than this belong to one shell
 NULL = 1e-11  # eigenvalues below this share of the largest are zero
@@ -82,6 +86,16 @@ class ReferenceLattice:
         """The sites of the periodic lattice, missing ones included: the first of all."""
         return math.prod(self.repeats) * self.inverse_blocks.shape[-1]
 
+    @functools.cached_property
+    def spectrum(self) -> "Spectrum":
+        """K(k) of the complete lattice, by its modes; see `Spectrum`."""
+        blocks = np.array(self.inverse_blocks)
+        zero_mean = np.eye(blocks.shape[-1]) - 1.0 / blocks.shape[-1]
+        # The lattice keeps a grounded inverse; at k = 0 K^+ is what is left of it on zero mean.
+        blocks[0, 0, 0] = zero_mean @ blocks[0, 0, 0] @ zero_mean
+        compliances, modes = np.linalg.eigh(blocks)
+        return Spectrum(np.where(compliances > NULL * compliances.max(), compliances, 0.0), modes)
+
     @property
     def complete(self) -> jax.Array:
         """The bonds of the periodic lattice alone, (n_regular, S), those of missing sites included
@@ -101,12 +115,12 @@ class ReferenceLattice:
     @jax.jit
     def strain_by_site(self, v):
         """|Dv(l)| = (sum_rho |v(l + rho) - v(l)|^2)^(1/2): (n,), in the unit of v (n, c)."""
-        return _safe_root(jnp.sum(self.differences(v) ** 2, axis=(1, 2)))
+        return root(jnp.sum(self.differences(v) ** 2, axis=(1, 2)))
 
     @jax.jit
     def strain_norm(self, v):
         """||Dv|| = (v^T K v)^(1/2) of v (n, c), in the unit of v."""
-        return _safe_root(jnp.sum(self.differences(v) ** 2))
+        return root(jnp.sum(self.differences(v) ** 2))
 
     @jax.jit
     def apply(self, v):
@@ -144,7 +158,7 @@ class ReferenceLattice:
         have, and zero at missing sites.  With held sites f may have any sum, and what it holds
         there does not count.
         """
-        return _safe_root(jnp.sum(f * self.solve(f)))
+        return root(jnp.sum(f * self.solve(f)))
 
     def _on_sites(self, v):
         if v.ndim != 2 or v.shape[0] != self.n_sites:
@@ -168,6 +182,40 @@ class ReferenceLattice:
         return v - self.response @ (self.coupling @ v[self.touched])
 
 
+class Spectrum(NamedTuple):
+    """K^+(k) = modes compliances modes^H at the wave vectors of a real transform.
+
+    K(k) = sum_R K(R) exp(i k . R), as Phi(k) in `phonons`; what belongs to -k is the complex
+    conjugate, and `on_all_waves` puts numbers that are equal for both on the whole grid. The same
+    for x, y and z.
+
+    compliances: (m1, m2, m3 // 2 + 1, b), 0 for the constant.  modes: (..., b, b), unitary.
+    """
+
+    compliances: np.ndarray
+    modes: np.ndarray
+
+    @property
+    def stiffnesses(self) -> np.ndarray:
+        """The eigenvalues of K(k), 0 for the constant, (m1, m2, m3 // 2 + 1, b)."""
+        strained = self.compliances > 0.0
+        return np.where(strained, 1.0 / np.where(strained, self.compliances, 1.0), 0.0)
+
+    @property
+    def roots(self) -> np.ndarray:
+        """T(k) with T T^H = K^+(k): (m1, m2, m3 // 2 + 1, b, b)."""
+        return self.modes * np.sqrt(self.compliances)[..., None, :]
+
+
+def on_all_waves(half, repeats: tuple[int, int, int]):
+    """Numbers by wave vector of a real transform, the same for k and -k, for all wave vectors.
+
+    half: (m1, m2, m3 // 2 + 1), of NumPy or of JAX.  Returns (m1, m2, m3).
+    """
+    index, m = np.indices(repeats), np.array(repeats)[:, None, None, None]
+    return half[tuple(np.where(index[2] >= half.shape[2], -index % m, index))]
+
+
 def _inverse_of_complete(inverse_blocks, repeats, f, xp):
     """G_0^-1 f; xp: jax.numpy, or numpy where a compilation is not worth it."""
     b = inverse_blocks.shape[-1]
@@ -176,13 +224,6 @@ def _inverse_of_complete(inverse_blocks, repeats, f, xp):
     waves = xp.einsum("xyzab,xyzbc->xyzac", inverse_blocks, waves)
     regular = xp.fft.irfftn(waves, s=repeats, axes=(0, 1, 2)).reshape(n, -1)
     return xp.concatenate([regular, f[n:]])
-
-
-def _safe_root(square):
-    """Square root with gradient zero at zero, and zero where rounding made the square negative."""
-    # Written so that NaN stays NaN.
-    lost = square <= 0
-    return jnp.where(lost, 0.0, jnp.sqrt(jnp.where(lost, 1.0, square)))
 
 
 def reference_lattice(

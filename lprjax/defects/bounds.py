@@ -22,13 +22,13 @@ from jax import Array
 
 from lprjax.atoms.graphs import build_graph
 from lprjax.crystals.phonons import force_constants
+from lprjax.crystals.strain_norm import on_all_waves
 from lprjax.defects.defect import Defect
 from lprjax.defects.far_field import (
     CauchyBorn,
     cauchy_born_mismatch,
     far_field,
     lattice_orders,
-    unit_cell,
 )
 from lprjax.potentials.observables import cutoff_of, observe
 
@@ -141,12 +141,12 @@ def far_field_spectrum(defect: Defect, w) -> np.ndarray:
 
     w: (n_regular, 3) A, from `farfield.far_field`.
     """
-    repeats = defect.lattice.repeats
-    waves = np.fft.fftn(np.asarray(w).reshape(*repeats, -1, 3), axes=(0, 1, 2))
-    values, modes = np.linalg.eigh(_norm_blocks(defect))
-    rotated = np.einsum("...ba,...bc->...ac", modes.conj(), waves)
-    total = np.sum(values[..., None] * np.abs(rotated) ** 2, axis=(-2, -1))
-    return total / math.prod(repeats)
+    repeats, spectrum = defect.lattice.repeats, defect.lattice.spectrum
+    waves = np.fft.rfftn(np.asarray(w).reshape(*repeats, -1, 3), axes=(0, 1, 2))
+    # w(k) = sum_R w(R) exp(-i k . R), of which Phi(k) and K(k) are the multipliers: see `phonons`
+    rotated = np.einsum("...ba,...bc->...ac", spectrum.modes.conj(), waves)
+    half = np.sum(spectrum.stiffnesses[..., None] * np.abs(rotated) ** 2, axis=(-2, -1))
+    return on_all_waves(half, repeats) / math.prod(repeats)
 
 
 def elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
@@ -171,7 +171,7 @@ def force_constant_mismatch(reference, surrogate, model: CauchyBorn, defect: Def
     Derived.
     """
     theirs, ours = (
-        np.asarray(force_constants(p, unit_cell(defect), defect.lattice.repeats).fourier())
+        np.asarray(force_constants(p, defect.unit_cell, defect.lattice.repeats).half_fourier())
         for p in (reference, surrogate)
     )
     return _relative(ours - theirs - _elastic_blocks(model, defect), defect)
@@ -205,31 +205,19 @@ def geometry_bound(eta: float, stability: float, lipschitz: float) -> float:
     return 2.0 / (1.0 + math.sqrt(1.0 - 2.0 * h)) * eta / stability
 
 
-def _norm_blocks(defect) -> np.ndarray:
-    """K(k) of the complete lattice, (m1, m2, m3, b, b), from its answer to single sites."""
-    table = defect.lattice.complete
-    return _blocks(lambda v: 2.0 * jnp.sum(v[:, None] - v[table], axis=1), defect, 1)
-
-
 def _elastic_blocks(model, defect) -> np.ndarray:
-    return _blocks(lambda v: -model.forces(v)[0], defect, 3)
-
-
-def _blocks(linear, defect, width) -> np.ndarray:
-    """The blocks of a linear map (n, width) -> (n, width) that commutes with lattice shifts."""
-    n, b = defect.reference.n_atoms, unit_cell(defect).n_atoms
-    impulses = np.zeros((b * width, n, width))
-    impulses[np.arange(b * width), np.repeat(range(b), width), np.tile(range(width), b)] = 1.0
-    columns = np.stack([np.asarray(linear(jnp.asarray(v))) for v in impulses], axis=-1)
-    size = b * width
-    return np.fft.fftn(columns.reshape(*defect.lattice.repeats, size, size), axes=(0, 1, 2))
+    """A_C(k) at the wave vectors of a real transform, from the answer to single displacements."""
+    n, b = defect.reference.n_atoms, defect.unit_cell.n_atoms
+    size = 3 * b
+    impulses = np.zeros((size, n, 3))
+    impulses[np.arange(size), np.repeat(range(b), 3), np.tile(range(3), b)] = 1.0
+    columns = np.stack([-np.asarray(model.forces(jnp.asarray(v))[0]) for v in impulses], axis=-1)
+    return np.fft.rfftn(columns.reshape(*defect.lattice.repeats, size, size), axes=(0, 1, 2))
 
 
 def _relative(blocks, defect) -> np.ndarray:
-    """|| K^-1/2 X K^-1/2 || for each wave vector, (m1, m2, m3); translations left out."""
-    values, modes = np.linalg.eigh(_norm_blocks(defect))
-    strained = values > 1e-11 * values.max()
-    root = np.where(strained, 1.0 / np.sqrt(np.where(strained, values, 1.0)), 0.0)
-    half = np.einsum("...ij,...j,...kj->...ik", modes, root, modes.conj())
-    wide = np.einsum("...ij,cd->...icjd", half, np.eye(3)).reshape(blocks.shape)
-    return np.linalg.norm(wide @ blocks @ wide, ord=2, axis=(-2, -1))
+    """|| T^H X T ||, T T^H = K^+, for each wave vector, (m1, m2, m3); translations left out."""
+    roots = defect.lattice.spectrum.roots
+    wide = np.einsum("...ij,cd->...icjd", roots, np.eye(3)).reshape(blocks.shape)
+    half = np.linalg.norm(np.swapaxes(wide, -1, -2).conj() @ blocks @ wide, ord=2, axis=(-2, -1))
+    return on_all_waves(half, defect.lattice.repeats)

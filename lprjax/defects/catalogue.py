@@ -15,10 +15,16 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from ase.data import atomic_numbers
-from ase.geometry import find_mic
 
-from lprjax.atoms.structures import Structure, supercell
-from lprjax.defects.defect import Defect, cells_along, chosen_site, make_defect, vacancy
+from lprjax.atoms.structures import Structure, minimum_image, supercell
+from lprjax.defects.defect import (
+    Defect,
+    cells_along,
+    chosen_site,
+    make_defect,
+    vacancy,
+    with_vacant_sites,
+)
 
 SAME_LENGTH = 1e-4  # A; neighbours closer in distance than this belong to one shell
 CLOSED_UP = 0.85  # separation of the atoms of a dumbbell, in nearest-neighbour distances
@@ -40,12 +46,8 @@ def divacancy(
     """
     reference, site, neighbours = _host(unit_cell, repeats, site)
     other, offset = neighbours.of_shell(neighbour)
-    kept = np.delete(np.arange(reference.n_atoms), [site, other])
-    structure = dataclasses.replace(
-        reference, positions=reference.positions[kept], species=reference.species[kept]
-    )
     centre = reference.positions[site] + 0.5 * offset
-    return make_defect(unit_cell, repeats, structure, kept, centre, radius=radius)
+    return with_vacant_sites(unit_cell, repeats, [site, other], centre, radius=radius)
 
 
 def dumbbell(
@@ -203,12 +205,8 @@ def micro_crack(
     row = row[np.argsort(offsets[row, 0])]
     first = np.clip(np.flatnonzero(row == site)[0] - (length - 1) // 2, 0, len(row) - length)
     row = row[first : first + length]
-    kept = np.delete(np.arange(reference.n_atoms), row)
-    structure = dataclasses.replace(
-        reference, positions=reference.positions[kept], species=reference.species[kept]
-    )
     centre = reference.positions[site] + offsets[row].mean(axis=0)
-    return make_defect(unit_cell, repeats, structure, kept, centre, radius=radius)
+    return with_vacant_sites(unit_cell, repeats, row, centre, radius=radius)
 
 
 DEFECTS = {
@@ -273,8 +271,7 @@ def _host(unit_cell, repeats, site):
 
 
 def _offsets(reference, centre):
-    offsets = np.asarray(reference.positions) - np.asarray(centre)
-    return find_mic(offsets, np.asarray(reference.cell), reference.pbc)
+    return minimum_image(np.asarray(reference.positions) - np.asarray(centre), reference)
 
 
 def _with_atom(unit_cell, repeats, host: Structure, position, species, centre, radius) -> Defect:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.geometry import find_mic
+from jax.typing import ArrayLike
 
-from lprjax.atoms.structures import Structure, supercell
+from lprjax.atoms.structures import Structure, minimum_image, supercell, without_atoms
 from lprjax.crystals.strain_norm import (
     ReferenceLattice,
     reference_lattice,
@@ -82,6 +82,18 @@ class Defect:
         """(n_sites, 3) A, the displacement of `structure`."""
         return self.on_sites(self.structure.positions - self.homes[self.site_of_atom])
 
+    @property
+    def unit_cell(self) -> Structure:
+        """The cell that the reference repeats."""
+        repeats = np.array(self.lattice.repeats)
+        b = self.reference.n_atoms // int(np.prod(repeats))
+        return dataclasses.replace(
+            self.reference,
+            positions=self.reference.positions[:b],
+            species=self.reference.species[:b],
+            cell=self.reference.cell / repeats[:, None],
+        )
+
     def distances(self) -> np.ndarray:
         """(n_sites,) A: how far each site is from the centre, by the nearest image."""
         return _lengths(self.homes, self.centre, self.reference)
@@ -110,8 +122,7 @@ def _rows(values, n: int, of: str):
 
 
 def _lengths(positions, centre, crystal: Structure) -> np.ndarray:
-    offsets = np.asarray(positions) - np.asarray(centre)
-    return find_mic(offsets, np.asarray(crystal.cell), crystal.pbc)[1]
+    return minimum_image(np.asarray(positions) - np.asarray(centre), crystal)[1]
 
 
 def make_defect(
@@ -226,13 +237,25 @@ def vacancy(
     """
     reference = supercell(unit_cell, cells_along(unit_cell, repeats))
     site = chosen_site(reference, site)
-    kept = np.delete(np.arange(reference.n_atoms), site)
-    structure = dataclasses.replace(
-        reference, positions=reference.positions[kept], species=reference.species[kept]
-    )
-    return make_defect(
-        unit_cell, repeats, structure, kept, reference.positions[site], radius=radius
-    )
+    return with_vacant_sites(unit_cell, repeats, [site], reference.positions[site], radius=radius)
+
+
+def with_vacant_sites(
+    unit_cell: Structure,
+    repeats: int | Sequence[int],
+    vacant: Sequence[int] | np.ndarray,
+    centre: ArrayLike,
+    *,
+    radius: float | None = None,
+) -> Defect:
+    """The perfect supercell without the atoms of some sites.
+
+    vacant: sites, in the order of `supercell`.  The rest, and what is raised, as `make_defect`.
+    """
+    reference = supercell(unit_cell, cells_along(unit_cell, repeats))
+    kept = np.delete(np.arange(reference.n_atoms), vacant)
+    structure = without_atoms(reference, vacant)
+    return make_defect(unit_cell, repeats, structure, kept, centre, radius=radius)
 
 
 def clamped(defect: Defect, radius: float) -> Defect:

@@ -16,32 +16,20 @@ Site energies play no part: they are not observable, total forces are.
 Derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.geometry import find_mic
 from jax import Array
 
 from lprjax.atoms.graphs import build_graph, moved
-from lprjax.atoms.structures import Structure
+from lprjax.atoms.structures import Structure, minimum_image
+from lprjax.atoms.voigt import engineering_strain
 from lprjax.crystals.elasticity import elastic_constants, third_order_constants
 from lprjax.defects.defect import Defect
+from lprjax.numerics.guarded import smoothstep
 from lprjax.potentials.observables import as_argument, cutoff_of
-
-
-def unit_cell(defect: Defect) -> Structure:
-    """The cell that the defect's reference repeats."""
-    repeats = np.array(defect.lattice.repeats)
-    b = defect.reference.n_atoms // int(np.prod(repeats))
-    return dataclasses.replace(
-        defect.reference,
-        positions=defect.reference.positions[:b],
-        species=defect.reference.species[:b],
-        cell=defect.reference.cell / repeats[:, None],
-    )
 
 
 def far_field(defect: Defect, displacement, radius: float) -> Array:
@@ -62,8 +50,7 @@ def far_field(defect: Defect, displacement, radius: float) -> Array:
             f"radius is {radius} A, but the sites reach from 0 to {distances.max():.2f} A: wanted "
             "one with atoms beyond it and between half of it and it."
         )
-    t = jnp.clip(2.0 * jnp.asarray(distances) / radius - 1.0, 0.0, 1.0)
-    chi = t**3 * (10.0 - 15.0 * t + 6.0 * t**2)
+    chi = smoothstep(2.0 * jnp.asarray(distances) / radius - 1.0)
     u = jnp.asarray(displacement)[:n]
     return chi[:, None] * (u - jnp.mean(u, axis=0, where=jnp.asarray(rim)[:, None]))
 
@@ -139,8 +126,7 @@ def site_gradient(defect: Defect) -> SiteGradient:
     table = np.asarray(defect.lattice.complete)
     positions = np.asarray(defect.reference.positions)
     offsets = (positions[table] - positions[:, None]).reshape(-1, 3)
-    cell, pbc = np.asarray(defect.reference.cell), defect.reference.pbc
-    bonds = find_mic(offsets, cell, pbc)[0].reshape(*table.shape, 3)
+    bonds = minimum_image(offsets, defect.reference)[0].reshape(*table.shape, 3)
     bonds[table == np.arange(n)[:, None]] = 0.0  # padded slots
     moments = np.einsum("lsi,lsj->lij", bonds, bonds)
     # A pseudo-inverse for lattices in the plane, whose bonds know nothing of z.
@@ -166,8 +152,8 @@ class CauchyBorn(NamedTuple):
     def densities(self, slope) -> Array:
         """(2,) eV/A^3, of second and of third order in a homogeneous gradient H (3, 3)."""
         e, g = 0.5 * (slope + slope.T), 0.5 * slope.T @ slope
-        strain, stretch = _voigt(e), _voigt(g)
-        stress = lambda m: self.stress @ _voigt(0.5 * (m + m.T))  # noqa: E731
+        strain, stretch = engineering_strain(e), engineering_strain(g)
+        stress = lambda m: self.stress @ engineering_strain(m)  # noqa: E731
         second = 0.5 * strain @ self.second @ strain + stress(g - 0.5 * e @ e)
         third = strain @ self.second @ stretch - stress(e @ g)
         cubic = jnp.einsum("ijk,i,j,k->", self.third, strain, strain, strain)
@@ -181,12 +167,6 @@ class CauchyBorn(NamedTuple):
         """Two (n, 3) eV/A: of first and of second order in w."""
         first, second = _cauchy_born_forces(self, w)
         return first, second
-
-
-def _voigt(symmetric):
-    """xx, yy, zz, 2 yz, 2 xz, 2 xy."""
-    rows, columns = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
-    return symmetric[rows, columns] * np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
 
 @jax.jit
@@ -205,7 +185,7 @@ def cauchy_born(potential, defect: Defect) -> CauchyBorn:
     The crystal is the cell that the defect repeats, with no forces on its atoms; in a multilattice
     the sublattices follow the strain (relaxed constants).
     """
-    cell = unit_cell(defect)
+    cell = defect.unit_cell
     elasticity, third = elastic_constants(potential, cell), third_order_constants(potential, cell)
     return CauchyBorn(
         gradient=site_gradient(defect),

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lprjax.atoms.graphs import Graph, build_graph, moved
-from lprjax.atoms.structures import require_x64
 from lprjax.defects.defect import Defect
+from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import Potential, as_argument, cutoff_of, total_energy
 
 FLAT = 1e-9  # A; a lattice thinner than this lies in a plane
@@ -80,9 +80,3 @@ def point_at(potential, defect, displacement, r_cut) -> Point:
     if hasattr(potential, "check"):
         potential.check(graph)
     return Point(as_argument(potential, "potential"), defect, graph, moving)
-
-
-def check_positive(**options):
-    for name, value in options.items():
-        if not value > 0:
-            raise ValueError(f"{name} is {value!r}: wanted a positive number.")

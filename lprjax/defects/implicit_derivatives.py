@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from lprjax.atoms.graphs import build_graph, moved
 from lprjax.defects.defect import Defect, formation_energy
-from lprjax.defects.far_field import unit_cell
-from lprjax.defects.hessian import check_positive, point_at
+from lprjax.defects.hessian import point_at
+from lprjax.numerics.checks import check_positive
 from lprjax.numerics.krylov import conjugate_gradients
 from lprjax.potentials.observables import Potential, cutoff_of, total_energy
 
@@ -108,7 +108,7 @@ def relaxed_formation_energy(
     """
     options = dict(tolerance=tolerance, max_iterations=max_iterations, r_cut=r_cut)
     moves = minimiser(potential, defect, displacement, **options) - jnp.asarray(displacement)
-    reach, cell = cutoff_of(potential, r_cut), unit_cell(defect)
+    reach, cell = cutoff_of(potential, r_cut), defect.unit_cell
     with jax.ensure_compile_time_eval():
         graph, bulk = (build_graph(s, reach) for s in (defect.displaced(displacement), cell))
     n = defect.structure.n_atoms

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lprjax.defects.defect import Defect
-from lprjax.defects.hessian import check_positive, point_at
+from lprjax.defects.hessian import point_at
+from lprjax.numerics.checks import check_positive
 from lprjax.numerics.krylov import conjugate_gradients, extreme_eigenpair
 from lprjax.potentials.observables import Potential
 

@@ -30,8 +30,7 @@ from lprjax.ace.basis import OnBasis, site_basis, species_one_hot
 from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import require_x64
-from lprjax.regression.factors import as_float64
+from lprjax.numerics.checks import as_float64, require_x64
 
 SMALLEST = 1e-8
 """What varies by less than this share of the largest function's size is taken for rounding."""

@@ -42,8 +42,9 @@ from lprjax.ace.basis import OnBasis, site_basis, species_one_hot
 from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import Labels, require_x64
+from lprjax.atoms.structures import Labels
 from lprjax.models.kernels import column_statistics
+from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import observe
 from lprjax.regression.assembly import checked_label
 

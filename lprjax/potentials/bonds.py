@@ -22,7 +22,7 @@ import numpy as np
 from jax import Array
 
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import require_x64
 
 
 @jax.tree_util.register_dataclass

@@ -27,7 +27,7 @@ import numpy as np
 from jax import Array
 
 from lprjax.atoms.graphs import Graph, check_reach
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import require_x64
 from lprjax.potentials.environments import Environment, over_sites
 from lprjax.potentials.species import check_species, poisoned, species_index
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lprjax.atoms.graphs import Graph
-from lprjax.numerics.site_blocks import in_blocks
+from lprjax.numerics.blocks import sites_in_blocks
 
 # Edges per block: a dozen arrays of them fit into the cache of a core or two.
 EDGES = 2**17
@@ -55,7 +55,7 @@ def over_sites(function: Callable, graph: Graph, *by_atom: Array) -> Array:
 
     sites = (graph.positions, graph.neighbours, graph.shifts, graph.edge_mask, *by_atom)
     block = _block(*graph.neighbours.shape)
-    return in_blocks(lambda sites: jax.vmap(site)(*sites), sites, block)
+    return sites_in_blocks(lambda sites: jax.vmap(site)(*sites), sites, block)
 
 
 def _block(n: int, k: int) -> int:

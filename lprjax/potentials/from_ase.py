@@ -28,7 +28,8 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import Pbc, require_x64
+from lprjax.atoms.structures import Pbc
+from lprjax.numerics.checks import require_x64
 
 # Callbacks run in XLA's threads, and a calculator keeps what it works on in itself.
 _ONE_AT_A_TIME = threading.RLock()

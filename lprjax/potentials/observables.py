@@ -20,7 +20,8 @@ import numpy as np
 from jax import Array
 
 from lprjax.atoms.graphs import Graph, moved
-from lprjax.atoms.structures import Labels, require_x64
+from lprjax.atoms.structures import Labels
+from lprjax.numerics.checks import require_x64
 
 Potential = Callable[[Graph], Array]
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lprjax.atoms.graphs import Graph, check_reach
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import require_x64
 from lprjax.potentials.species import check_species, poisoned, species_index
 
 SILICON = 14

@@ -19,7 +19,8 @@ from lprjax.ace.basis import check_graph
 from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import VOIGT, Labels
+from lprjax.atoms.structures import Labels
+from lprjax.atoms.voigt import six_components
 from lprjax.potentials.observables import as_argument, checked_atoms, checked_kinds, observe
 from lprjax.regression.factors import Factor
 from lprjax.regression.rows import coefficients_of, design_rows
@@ -46,8 +47,7 @@ def stacked(kind: str, value, n_atoms: int):
     if kind == "energy":
         return value[None]
     if kind == "virial":
-        a, b = np.array(VOIGT).T
-        return 0.5 * (value[a, b] + value[b, a])
+        return six_components(value)
     leading = 2
     if kind == "force_constants":
         value, leading = value.swapaxes(0, 2), 4

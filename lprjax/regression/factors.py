@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import as_float64, require_x64
 
 RCOND = 1e-12
 """Relative accuracy to which design rows are taken to be known, rounding included: a singular
@@ -152,6 +152,22 @@ def merge(a: Factor, b: Factor) -> Factor:
     return both._replace(residual=both.residual + b.residual, n_rows=a.n_rows + b.n_rows)
 
 
+def projected(factor: Factor, onto: np.ndarray) -> Factor:
+    """The factor of the same data in fewer unknowns z, c = P z: that of rows X P.
+
+    `[R P | q]` compressed again; P = I[:, kept] keeps some of the columns.
+
+    onto: P (K, k).  Raises ValueError for a P without K rows.
+    """
+    if np.ndim(onto) != 2 or len(onto) != len(factor.target):
+        raise ValueError(
+            f"onto has shape {np.shape(onto)}; wanted ({len(factor.target)}, k), a row for each "
+            "column of the factor."
+        )
+    small = compress(np.asarray(factor.triangular) @ onto, np.asarray(factor.target))
+    return small._replace(residual=small.residual + factor.residual, n_rows=factor.n_rows)
+
+
 def weighed(factor: Factor, weight: float) -> Factor:
     """The factor of the same rows and targets, each times a weight >= 0 of the residual."""
     triangular, target = weight * factor.triangular, weight * factor.target
@@ -168,6 +184,21 @@ def equilibrate(triangular):
     squares = jnp.sum(jnp.square(triangular), axis=0)
     scale = 1.0 / jnp.sqrt(jnp.where(squares > 0.0, squares, 1.0))
     return triangular * scale[None, :], scale
+
+
+def singular_values(triangular) -> np.ndarray:
+    """Singular values of a triangle with its columns scaled to unit norm, falling: (K,).
+
+    Those above RCOND times the largest are its rank, whatever the units of the features. An SVD,
+    on the host.
+    """
+    return np.linalg.svd(np.asarray(equilibrate(triangular)[0]), compute_uv=False)
+
+
+def rank_of(triangular, rcond: float = RCOND) -> int:
+    """How many of the `singular_values` of a triangle (K, K) are above rcond times the largest."""
+    singular = singular_values(triangular)
+    return int(np.sum(singular > rcond * singular[0]))
 
 
 def clearly_full_rank(scaled, rcond):
@@ -222,23 +253,6 @@ def positive_diagonal(triangular):
     return jnp.where(jnp.diagonal(triangular) < 0.0, -1.0, 1.0)
 
 
-def as_float64(name: str, array):
-    """The array as float64: integers are converted, any other number type is a TypeError.
-
-    Single precision is refused and not widened: its rounding (1e-7) would be taken for data.
-    """
-    if not hasattr(array, "dtype"):
-        array = np.asarray(array)
-    if np.dtype(array.dtype).kind in "iu":
-        return array.astype(np.float64)
-    if array.dtype != np.float64:
-        raise TypeError(
-            f"{name} have dtype {array.dtype}, float64 is wanted; compute them in float64 or, if "
-            "the loss of digits is intended, convert them with .astype(float64)."
-        )
-    return array
-
-
 def checked_triangular(factor):
     """R (K, K) as a JAX array, after checking that it is what `Fit.factor` is.
 
@@ -255,6 +269,24 @@ def checked_triangular(factor):
             "factor is not upper triangular; pass the R of R^T R = H (Fit.factor), not H."
         )
     return factor
+
+
+def checked_prior(prior, n_features: int) -> np.ndarray:
+    """The diagonal of Gamma (K,), ones for None.
+
+    Raises ValueError for another shape and for entries that are negative or not finite, TypeError
+    for other than float64.
+    """
+    if prior is None:
+        return np.ones(n_features)
+    gamma = np.asarray(as_float64("prior entries", prior))
+    if gamma.shape != (n_features,):
+        raise ValueError(
+            f"prior has shape {gamma.shape}, the diagonal of Gamma is wanted: ({n_features},)."
+        )
+    if not (np.isfinite(gamma).all() and (gamma >= 0.0).all()):
+        raise ValueError("prior holds a negative or non-finite entry; Gamma must be >= 0.")
+    return gamma
 
 
 def _checked_rows(rows, targets):

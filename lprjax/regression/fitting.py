@@ -19,14 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import as_float64, check_at_least_zero, require_x64
 from lprjax.regression.factors import (
     RCOND,
     Factor,
-    as_float64,
+    checked_prior,
     clearly_full_rank,
     equilibrate,
     positive_diagonal,
+    singular_values,
     stacked_triangle,
 )
 
@@ -50,7 +51,7 @@ class Fit(NamedTuple):
     @property
     def condition(self) -> float:
         """Largest over smallest of those singular values, inf if the smallest is zero: an SVD."""
-        singular = np.linalg.svd(np.asarray(equilibrate(self.factor)[0]), compute_uv=False)
+        singular = singular_values(self.factor)
         return float(singular[0] / singular[-1]) if singular[-1] > 0.0 else math.inf
 
 
@@ -81,9 +82,9 @@ def fit(
     require_x64()
     n_features = _check_factors(factors)
     resolved = resolve_weights(factors, weights)
-    _check_at_least_zero("ridge", ridge)
-    _check_at_least_zero("rcond", rcond)
-    gamma = _checked_prior(prior, n_features)
+    check_at_least_zero("ridge", ridge)
+    check_at_least_zero("rcond", rcond)
+    gamma = jnp.asarray(checked_prior(prior, n_features))
     triangular, target, coefficients, full_rank = _solved(
         tuple(factors.values()), np.array(list(resolved.values())), float(ridge), gamma, rcond
     )
@@ -112,13 +113,12 @@ def solution(factors: Sequence[Factor], weights, ridge=0.0, prior=None):
     Returns coefficients (K,) and upper triangular R (K, K), R^T R = H.
     """
     gamma = jnp.ones(factors[0].triangular.shape[0]) if prior is None else prior
-    blocks = [w * f.triangular for w, f in zip(weights, factors, strict=True)]
-    targets = [w * f.target for w, f in zip(weights, factors, strict=True)]
+    system = jnp.concatenate(_weighted_system(factors, weights, ridge, gamma))
     # Q is formed because it, unlike a QR of [A | b] by panels, has a derivative.
-    q, triangular = jnp.linalg.qr(jnp.concatenate([*blocks, jnp.diag(jnp.sqrt(ridge) * gamma)]))
+    q, triangular = jnp.linalg.qr(system[:, :-1])
     sign = positive_diagonal(triangular)
     triangular = jnp.triu(sign[:, None] * triangular)
-    target = sign * (q.T @ jnp.concatenate([*targets, jnp.zeros_like(gamma)]))
+    target = sign * (q.T @ system[:, -1])
     return solve_triangular(triangular, target), triangular
 
 
@@ -141,7 +141,7 @@ def resolve_weights(factors: Mapping, weights: Mapping) -> dict:
                 f"there is a weight for {key!r}, but no such data; the data hold "
                 f"{_listed(factors)}. Leave the weight out or add the observations."
             )
-        _check_at_least_zero(f"weight of {key!r}", weight)
+        check_at_least_zero(f"weight of {key!r}", weight)
     missing = [key for key in factors if key not in weights and _kind(key) not in weights]
     if missing:
         raise ValueError(
@@ -155,15 +155,20 @@ def resolve_weights(factors: Mapping, weights: Mapping) -> dict:
 def _solved(factors, weights, ridge, gamma, rcond):
     """R, Q^T b and R^-1 Q^T b, from `[A | b]` without Q, and whether the rank is clearly full."""
     n = len(gamma)
+    triangle = stacked_triangle(jnp.stack(_weighted_system(factors, weights, ridge, gamma)))[:n]
+    triangular, target = triangle[:, :n], triangle[:, n]
+    full_rank = clearly_full_rank(equilibrate(triangular)[0], rcond)
+    return triangular, target, solve_triangular(triangular, target), full_rank
+
+
+def _weighted_system(factors, weights, ridge, gamma) -> list[jax.Array]:
+    """[w_k R_k | w_k q_k] of every factor and, last, [ridge^(1/2) Gamma | 0]: (K, K + 1) each."""
+    n = len(gamma)
     stack = [
         w * jnp.concatenate([f.triangular, f.target[:, None]], axis=1)
         for w, f in zip(weights, factors, strict=True)
     ]
-    prior = jnp.eye(n, n + 1) * (jnp.sqrt(ridge) * gamma)[:, None]
-    triangle = stacked_triangle(jnp.stack([*stack, prior]))[:n]
-    triangular, target = triangle[:, :n], triangle[:, n]
-    full_rank = clearly_full_rank(equilibrate(triangular)[0], rcond)
-    return triangular, target, solve_triangular(triangular, target), full_rank
+    return [*stack, jnp.eye(n, n + 1) * (jnp.sqrt(ridge) * gamma)[:, None]]
 
 
 def _least_norm(parts, scale, target, gamma):
@@ -210,21 +215,3 @@ def _check_factors(factors):
     if len(set(sizes.values())) > 1:
         raise ValueError(f"factors have different numbers of columns {sizes}; use one basis.")
     return next(iter(sizes.values()))
-
-
-def _check_at_least_zero(name, value):
-    if not (np.ndim(value) == 0 and math.isfinite(value) and value >= 0.0):
-        raise ValueError(f"{name} is {value}; a finite number >= 0 is wanted.")
-
-
-def _checked_prior(prior, n_features):
-    if prior is None:
-        return jnp.ones(n_features)
-    gamma = np.asarray(as_float64("prior", prior))
-    if gamma.shape != (n_features,):
-        raise ValueError(
-            f"prior has shape {gamma.shape}, the diagonal of Gamma is wanted: ({n_features},)."
-        )
-    if not (np.isfinite(gamma).all() and (gamma >= 0.0).all()):
-        raise ValueError("prior holds a negative or non-finite entry; Gamma must be >= 0.")
-    return jnp.asarray(gamma)

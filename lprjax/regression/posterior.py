@@ -18,13 +18,13 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from scipy.stats import norm
 
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import as_float64, require_x64
 from lprjax.regression.factors import (
     RCOND,
-    as_float64,
+    checked_prior,
     checked_triangular,
-    equilibrate,
     positive_diagonal,
+    rank_of,
 )
 from lprjax.regression.rigidity import prediction_rigidity
 
@@ -122,7 +122,9 @@ def calibrate(factor, rows, residuals, *, prior=None) -> Calibration:
     require_x64()
     factor = _checked_factor(factor)
     rows, residuals = _checked_data(rows, residuals, factor.shape[0])
-    gamma = _checked_prior(prior, factor)
+    gamma = checked_prior(prior, len(factor))
+    if not gamma.any():
+        raise ValueError("prior is zero: wanted entries >= 0 and at least one > 0.")
     best, floored = _search(factor, gamma, rows, residuals)
     return Calibration(
         float(best.alpha),
@@ -226,11 +228,10 @@ def _checked_factor(factor):
 def _refuse_singular(factor):
     if isinstance(factor, jax.core.Tracer):
         return
-    singular = np.linalg.svd(np.asarray(equilibrate(factor)[0]), compute_uv=False)
-    rank = int(np.sum(singular > RCOND * singular[0]))
-    if rank < len(singular):
+    rank = rank_of(factor)
+    if rank < len(factor):
         raise ValueError(
-            f"H has rank {rank} in {len(singular)} coefficients: what the data leave undetermined "
+            f"H has rank {rank} in {len(factor)} coefficients: what the data leave undetermined "
             "has infinite variance and no samples. Fit with a ridge > 0 (a prior with no zero "
             "entry among the undetermined), or add data."
         )
@@ -260,18 +261,3 @@ def _checked_data(rows, residuals, n_features):
             "not depend on the coefficients; leave it out."
         )
     return rows, residuals
-
-
-def _checked_prior(prior, factor):
-    if prior is None:
-        return np.ones(len(factor))
-    gamma = np.asarray(as_float64("prior", prior))
-    if gamma.shape != factor.shape[:1]:
-        raise ValueError(
-            f"prior has shape {gamma.shape}, the diagonal of Gamma is wanted: ({len(factor)},)."
-        )
-    if not (np.isfinite(gamma).all() and (gamma >= 0.0).all() and gamma.any()):
-        raise ValueError(
-            "prior wants finite entries >= 0 and at least one > 0, the diagonal of Gamma."
-        )
-    return gamma

@@ -11,24 +11,26 @@ have variance one. Everything is computed from R, the `factor` of a Fit: no inve
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.blocks import in_blocks
+from lprjax.numerics.checks import as_float64, require_x64
+from lprjax.numerics.guarded import reciprocal
 from lprjax.regression.factors import (
     RCOND,
-    as_float64,
     checked_triangular,
     clearly_full_rank,
     compress,
     equilibrate,
 )
 
+BLOCK = 4096  # predictions solved for at a time: (BLOCK, K) numbers of memory
 
-def prediction_rigidity(factor, g, *, rcond: float = RCOND, block: int = 4096):
+
+def prediction_rigidity(factor, g, *, rcond: float = RCOND):
     """The rigidity of any predictions under the data in the factor; jit-able.
 
     `PR = 1 / |R^-T g|^2`; for singular H the exact limit of ridge -> 0: 0 if g has a part outside
@@ -43,7 +45,7 @@ def prediction_rigidity(factor, g, *, rcond: float = RCOND, block: int = 4096):
 
     factor: (K, K) upper triangular R, R^T R = H (`Fit.factor`).
     g: (..., K), derivatives of the predictions with respect to the coefficients.
-    rcond: relative accuracy of the rows behind R. block: predictions solved for at a time.
+    rcond: relative accuracy of the rows behind R.
     Returns (...,) PR >= 0. NaN in g or R gives NaN.
     Raises ValueError for shapes that do not match and (where its values are known, not under jit)
     a factor that is not upper triangular; TypeError for other than float64; RuntimeError without
@@ -52,13 +54,11 @@ def prediction_rigidity(factor, g, *, rcond: float = RCOND, block: int = 4096):
     """
     require_x64()
     factor, g = _checked(factor, g)
-    if block < 1:
-        raise ValueError(f"block is {block}; it must be at least 1.")
     shape = g.shape[:-1]
-    return _rigidity(factor, g.reshape(-1, g.shape[-1]), rcond, block).reshape(shape)
+    return _rigidity(factor, g.reshape(-1, g.shape[-1]), rcond).reshape(shape)
 
 
-def local_prediction_rigidity(factor, site_rows, *, rcond: float = RCOND, block: int = 4096):
+def local_prediction_rigidity(factor, site_rows, *, rcond: float = RCOND):
     """The rigidity LPR_i of each site energy: how well the data determine this atom's share.
 
     `LPR_i = 1 / (B_i^T H^-1 B_i)`, B_i the basis functions of site i (dE_i/dc).
@@ -67,10 +67,10 @@ def local_prediction_rigidity(factor, site_rows, *, rcond: float = RCOND, block:
     structure made of copies of site i alone, with its energy per atom at weight 1, raises LPR_i
     by exactly 1.
     """
-    return prediction_rigidity(factor, site_rows, rcond=rcond, block=block)
+    return prediction_rigidity(factor, site_rows, rcond=rcond)
 
 
-def component_rigidity(factor, g, mask, *, rcond: float = RCOND, block: int = 4096):
+def component_rigidity(factor, g, mask, *, rcond: float = RCOND):
     """The rigidity of one part of a prediction, such as a body order or a species channel.
 
     `CPR_c = 1 / (g_c^T H^-1 g_c)`, g_c equal to g on the features of the component, 0 elsewhere.
@@ -93,7 +93,7 @@ def component_rigidity(factor, g, mask, *, rcond: float = RCOND, block: int = 40
         )
     g = g.reshape(g.shape[:-1] + (1,) * (mask.ndim - 1) + g.shape[-1:])
     mask = mask.reshape((1,) * (g.ndim - mask.ndim) + mask.shape)
-    return prediction_rigidity(factor, jnp.where(mask, g, 0.0), rcond=rcond, block=block)
+    return prediction_rigidity(factor, jnp.where(mask, g, 0.0), rcond=rcond)
 
 
 def skmatter_rigidity(training_rows: Sequence, site_rows, alpha: float):
@@ -132,29 +132,29 @@ def skmatter_rigidity(training_rows: Sequence, site_rows, alpha: float):
     return local_prediction_rigidity(factor, site_rows)
 
 
-@partial(jax.jit, static_argnames="block")
-def _rigidity(triangular, g, rcond, block):
+@jax.jit
+def _rigidity(triangular, g, rcond):
     scaled, scale = equilibrate(triangular)
     # A decision has no derivative; without stop_gradient the iteration would be differentiated.
     return jax.lax.cond(
         clearly_full_rank(jax.lax.stop_gradient(scaled), rcond),
-        partial(_full_rank, block=block),
-        partial(_any_rank, block=block),
+        _full_rank,
+        _any_rank,
         scaled,
         g * scale[None, :],
         rcond,
     )
 
 
-def _full_rank(scaled, g, rcond, *, block):
+def _full_rank(scaled, g, rcond):
     def solve(rows):
         compliance = jax.lax.linalg.triangular_solve(scaled, rows, left_side=False, lower=False)
-        return _reciprocal(jnp.sum(jnp.square(compliance), axis=1))
+        return reciprocal(jnp.sum(jnp.square(compliance), axis=1))
 
-    return _blocked(solve, g, block)
+    return in_blocks(solve, g, BLOCK)
 
 
-def _any_rank(scaled, g, rcond, *, block):
+def _any_rank(scaled, g, rcond):
     _, singular, vt = jnp.linalg.svd(scaled)
     smallest = rcond * singular[0]
     kept = singular > smallest
@@ -164,25 +164,9 @@ def _any_rank(scaled, g, rcond, *, block):
         along = rows @ vt.T
         inside = jnp.sum(jnp.square(along * inverse[None, :]), axis=1)
         outside = jnp.sum(jnp.square(jnp.where(kept[None, :], 0.0, along)), axis=1)
-        return jnp.where(outside > smallest**2 * inside, 0.0, _reciprocal(inside))
+        return jnp.where(outside > smallest**2 * inside, 0.0, reciprocal(inside))
 
-    return _blocked(solve, g, block)
-
-
-def _blocked(solve, g, block):
-    """solve over (N, K) rows, at most `block` of them at once."""
-    n = g.shape[0]
-    if n <= block:
-        return solve(g)
-    n_blocks = -(-n // block)
-    padded = jnp.pad(g, ((0, n_blocks * block - n), (0, 0)))
-    return jax.lax.map(solve, padded.reshape(n_blocks, block, -1)).reshape(-1)[:n]
-
-
-def _reciprocal(compliance):
-    """1 / compliance, inf at zero, NaN for NaN, with finite derivatives elsewhere."""
-    zero = compliance == 0.0
-    return jnp.where(zero, jnp.inf, 1.0 / jnp.where(zero, 1.0, compliance))
+    return in_blocks(solve, g, BLOCK)
 
 
 def _checked(factor, g):

@@ -22,7 +22,7 @@ from jax import Array
 from lprjax.ace.rows import Rows, ace_rows
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import as_argument, checked_atoms, checked_kinds, observe
 
 BATCH = 8  # derivatives taken at a time: memory grows with it

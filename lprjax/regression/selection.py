@@ -19,13 +19,13 @@ import numpy as np
 from jax.lax.linalg import triangular_solve
 from tqdm import tqdm
 
-from lprjax.atoms.structures import require_x64
+from lprjax.numerics.checks import as_float64, require_x64
 from lprjax.regression.factors import (
     RCOND,
-    as_float64,
     checked_triangular,
     equilibrate,
     positive_diagonal,
+    rank_of,
 )
 
 BLOCK = 256  # candidate rows that are judged at a time: bounds the memory
@@ -305,8 +305,7 @@ def _checked_choice(factor, candidates, targets, count):
             "there is no target, or one that is zero: it depends on no coefficient, and no data "
             "make it more rigid. Leave such out (padding atoms are), and give one at least."
         )
-    singular = np.linalg.svd(np.asarray(equilibrate(factor)[0]), compute_uv=False)
-    if not singular[-1] > RCOND * singular[0]:
+    if rank_of(factor) < len(factor):
         raise ValueError(
             "the factor is singular, so that some rigidities are zero and cannot be compared: "
             "fit the data so far with a small ridge, fit(..., ridge=...)."

@@ -31,7 +31,8 @@ from ase import units
 from ase.data import atomic_masses
 
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import Structure, check_geometry, require_x64
+from lprjax.atoms.structures import Structure, check_geometry
+from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import as_argument, cutoff_of, observe
 
 BOLTZMANN = units.kB

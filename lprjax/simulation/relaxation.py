@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lprjax.atoms.graphs import Graph, build_graph, moved
-from lprjax.atoms.structures import Structure, require_x64
+from lprjax.atoms.structures import Structure
+from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import as_argument, cutoff_of
 
 MEMORY = 10  # pairs of differences kept

@@ -23,13 +23,13 @@ from lprjax.atoms.structures import (
     from_ase,
     make_structure,
     rattled,
-    require_x64,
     simple_cubic,
     square,
     strained,
     supercell,
     to_ase,
 )
+from lprjax.numerics.checks import require_x64
 
 ROUNDING = 1e-13  # relative: a dozen float64 operations on numbers of order one
 SKEWED = np.array([[3.1, 0.2, -0.4], [0.7, 2.8, 0.3], [-0.5, 0.9, 3.4]])

@@ -14,7 +14,6 @@ from lprjax.defects.far_field import (
     far_field,
     lattice_orders,
     site_gradient,
-    unit_cell,
 )
 from lprjax.potentials import polynomial_bonds, stillinger_weber, zhou_eam
 from lprjax.potentials.observables import energy_and_forces
@@ -54,7 +53,7 @@ def test_far_field_refuses_a_radius_without_atoms_on_both_sides(small, radius):
 
 
 def test_unit_cell_is_the_one_repeated(small):
-    found = unit_cell(small)
+    found = small.unit_cell
     np.testing.assert_allclose(found.cell, CELL.cell, atol=1e-14)
     np.testing.assert_allclose(found.positions, CELL.positions, atol=1e-14)
 

@@ -12,7 +12,6 @@ from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import bcc, rattled
 from lprjax.defects.defect import formation_energy, relax_defect, vacancy
-from lprjax.defects.far_field import unit_cell
 from lprjax.defects.implicit_derivatives import minimiser, relaxed_formation_energy
 from lprjax.potentials import zhou_eam
 from lprjax.potentials.observables import observe, total_energy
@@ -48,7 +47,7 @@ class Fitted:
         return relax_defect(potential, self.defect, force_tolerance=1e-9)
 
     def formation(self, potential):
-        cell = unit_cell(self.defect)
+        cell = self.defect.unit_cell
         bulk = total_energy(potential, build_graph(cell, SPEC.r_cut)) / cell.n_atoms
         n = self.defect.structure.n_atoms
         return float(formation_energy(self.relaxed(potential).energy, n, bulk))
@@ -71,7 +70,7 @@ def row(fitted):
 def test_first_order_needs_no_relaxation(fitted, row):
     """Hellmann-Feynman: dE_f/dc is the energy row of the relaxed cell less N of the bulk's."""
     relaxed = build_graph(fitted.defect.displaced(fitted.displacement), SPEC.r_cut)
-    cell = unit_cell(fitted.defect)
+    cell = fitted.defect.unit_cell
     bulk = design_rows(SPEC, build_graph(cell, SPEC.r_cut), "energy").energy / cell.n_atoms
     energy = design_rows(SPEC, relaxed, "energy").energy
     expected = energy - fitted.defect.structure.n_atoms * bulk

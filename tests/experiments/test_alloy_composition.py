@@ -15,6 +15,7 @@ from lprjax.atoms.extxyz import write_extxyz
 from lprjax.atoms.graphs import build_graphs
 from lprjax.atoms.structures import Labels
 from lprjax.potentials import ZHOU_2004
+from lprjax.regression.factors import projected
 from lprjax.regression.fitting import fit
 from lprjax.regression.rigidity import prediction_rigidity
 from lprjax.regression.rows import design_rows
@@ -61,7 +62,7 @@ def factors(samples):
 
 @pytest.fixture(scope="module")
 def tied(factors, onto):
-    return {key: alloys.projected(factor, onto) for key, factor in factors.items()}
+    return {key: projected(factor, onto) for key, factor in factors.items()}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_directions_that_no_energy_knows(samples, factors, onto):
 
 def test_projection_loses_nothing(factors, onto):
     factor = factors["forces", ("new", OTHER)]
-    small = alloys.projected(factor, onto)
+    small = projected(factor, onto)
     z = np.linspace(-1.0, 1.0, onto.shape[1])
 
     def misfit(f, c):

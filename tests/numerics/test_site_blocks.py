@@ -10,7 +10,7 @@ from lprjax.ace.potential import linear_potential
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import build_graph, moved
 from lprjax.atoms.structures import bcc, make_structure, rattled, supercell
-from lprjax.numerics.site_blocks import in_blocks
+from lprjax.numerics.blocks import sites_in_blocks
 
 
 def of_sites(sites):
@@ -26,8 +26,8 @@ def test_blocks_put_together_are_the_whole(n):
     sites = {"x": rng.normal(size=(n, 3)), "z": np.arange(n), "real": rng.random(n) < 0.7}
     sites = jax.tree.map(jnp.asarray, sites)
     whole = of_sites(sites)
-    np.testing.assert_allclose(in_blocks(of_sites, sites, 4), whole, rtol=1e-14)
-    looped = "scan" in str(jax.make_jaxpr(lambda s: in_blocks(of_sites, s, 4))(sites))
+    np.testing.assert_allclose(sites_in_blocks(of_sites, sites, 4), whole, rtol=1e-14)
+    looped = "scan" in str(jax.make_jaxpr(lambda s: sites_in_blocks(of_sites, s, 4))(sites))
     assert looped is (n > 8)
 
     def slope(function):
@@ -38,7 +38,7 @@ def test_blocks_put_together_are_the_whole(n):
         lambda f: slope(f)(sites["x"]),
         lambda f: jax.jvp(slope(f), (sites["x"],), (along,)),
     ):
-        found, expected = take(lambda s: in_blocks(of_sites, s, 4)), take(of_sites)
+        found, expected = take(lambda s: sites_in_blocks(of_sites, s, 4)), take(of_sites)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13), found, expected)
 
 

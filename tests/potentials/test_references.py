@@ -10,15 +10,7 @@ import numpy as np
 import pytest
 
 from lprjax.atoms.graphs import build_graph, moved
-from lprjax.atoms.structures import (
-    bcc,
-    diamond,
-    fcc,
-    make_structure,
-    rattled,
-    supercell,
-    to_ase,
-)
+from lprjax.atoms.structures import bcc, diamond, fcc, make_structure, rattled, supercell, to_ase
 from lprjax.potentials import ZHOU_2004, stillinger_weber, zhou_eam
 from lprjax.potentials.eam import embedding_energy
 from lprjax.potentials.observables import KINDS, observe, total_energy

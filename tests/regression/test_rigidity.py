@@ -1,13 +1,13 @@
 """Prediction rigidity: its definition, its identities, and its limit for singular H."""
 
 from fractions import Fraction
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lprjax.regression import rigidity
 from lprjax.regression.factors import clearly_full_rank, compress
 from lprjax.regression.fitting import fit, solution
 from lprjax.regression.rigidity import (
@@ -41,11 +41,13 @@ def test_equals_dense_inverse(ridge):
     np.testing.assert_allclose(local_prediction_rigidity(factor, SITES[0, 0]), expected[0, 0])
 
 
-def test_blocks_and_jit_change_nothing():
+def test_blocks_and_jit_change_nothing(monkeypatch):
     factor = factor_of(ROWS)
     whole = prediction_rigidity(factor, SITES)
     assert whole.shape == (3, 5)
-    jitted = jax.jit(partial(prediction_rigidity, block=4))  # 15 rows: the last block is padded
+    monkeypatch.setattr(rigidity, "BLOCK", 4)  # 15 rows: the last block is padded
+    jitted = jax.jit(prediction_rigidity)
+    rigidity._rigidity.clear_cache()
     np.testing.assert_allclose(jitted(factor, SITES), whole, rtol=1e-13)
     singular, inside = factor_of(ROWS[:2]), RNG.normal(size=(3, 5, 2)) @ ROWS[:2]
     whole = np.asarray(prediction_rigidity(singular, inside))
@@ -319,7 +321,5 @@ def test_other_bad_arguments_are_refused():
         component_rigidity(np.eye(K), SITES, np.ones(K))
     with pytest.raises(ValueError, match=r"mask has shape \(3,\), \(6,\) or \(C, 6\)"):
         component_rigidity(np.eye(K), SITES, np.ones(3, bool))
-    with pytest.raises(ValueError, match="block is 0"):
-        prediction_rigidity(np.eye(K), SITES, block=0)
     with jax.enable_x64(False), pytest.raises(RuntimeError, match="jax_enable_x64"):
         prediction_rigidity(np.eye(K), SITES)

@@ -1,0 +1,87 @@
+"""What the doors of the library ask of numbers: float64, finite, of the right shape and sign.
+
+Each function raises at once, in Python, with what arrived, what is wanted, and what to do.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def require_x64() -> None:
+    """Refuse to go on in single precision.
+
+    Raises:
+        RuntimeError: jax is in its 32-bit mode. Rigidities need condition numbers, and force
+            constants second derivatives, that float32 cannot carry.
+    """
+    if not jax.config.jax_enable_x64:
+        raise RuntimeError(
+            "lprjax needs float64, but jax is in its default 32-bit mode. Call "
+            'jax.config.update("jax_enable_x64", True) before making any array, or set the '
+            "environment variable JAX_ENABLE_X64=1."
+        )
+
+
+def as_float64(name: str, array: Any) -> Any:
+    """The array as float64: integers are converted, any other number type is refused.
+
+    Single precision is refused and not widened: its rounding (1e-7) would be taken for data.
+
+    Args:
+        name: what the numbers are, in the plural, for the message.
+        array: of any shape and unit; of NumPy or of JAX, traced or not.
+
+    Returns:
+        The same array, or a float64 one of the same values.
+
+    Raises:
+        TypeError: another number type.
+    """
+    if not hasattr(array, "dtype"):
+        array = np.asarray(array)
+    if np.dtype(array.dtype).kind in "iu":
+        return array.astype(np.float64)
+    if array.dtype != np.float64:
+        raise TypeError(
+            f"{name} have dtype {array.dtype}, float64 is wanted; compute them in float64 or, if "
+            "the loss of digits is intended, convert them with .astype(float64)."
+        )
+    return array
+
+
+def finite_array(name: str, value: Any, shape: tuple[int | None, ...], unit: str) -> np.ndarray:
+    """The value as a finite float64 array of the wanted shape, None standing for any length.
+
+    Raises:
+        ValueError: another shape, or an entry that is NaN or infinite; it names the first.
+    """
+    array = np.asarray(value, dtype=np.float64)
+    wanted = "(" + ", ".join("n" if m is None else str(m) for m in shape) + ")"
+    fits = array.ndim == len(shape) and all(
+        m is None or m == k for m, k in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {array.shape}: wanted {wanted}, in {unit}.")
+    if not np.isfinite(array).all():
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(
+            f"{name} is not finite: entry {where} is {array[where]}. "
+            f"Wanted finite numbers in {unit}; drop or repair this structure."
+        )
+    return array
+
+
+def check_positive(**options: float) -> None:
+    """Raise ValueError, by name, for an option that is not a positive, finite number."""
+    for name, value in options.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} is {value!r}: wanted a positive, finite number.")
+
+
+def check_at_least_zero(name: str, value: Any) -> None:
+    """Raise ValueError for anything but one finite number >= 0."""
+    if not (np.ndim(value) == 0 and math.isfinite(value) and value >= 0.0):
+        raise ValueError(f"{name} is {value}; a finite number >= 0 is wanted.")
