@@ -31,7 +31,8 @@ from experiments.studies.defect_fits import bulk, reference_simulation
 from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.defects.defect import Defect
 from lprjax.numerics.krylov import conjugate_gradients
-from lprjax.potentials.observables import Potential, as_argument, total_energy
+from lprjax.potentials.observables import total_energy
+from lprjax.potentials.potential import Potential, as_argument
 from lprjax.regression.factors import Factor, compress
 from lprjax.regression.rows import design_rows
 

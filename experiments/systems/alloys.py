@@ -31,7 +31,8 @@ from lprjax.atoms.structures import (
     supercell,
 )
 from lprjax.potentials import ZHOU_2004
-from lprjax.potentials.observables import Potential, observe
+from lprjax.potentials.observables import observe
+from lprjax.potentials.potential import Potential
 from lprjax.regression.assembly import compress_structures
 from lprjax.regression.factors import Factor, merge
 from lprjax.regression.fitting import Fit, fit

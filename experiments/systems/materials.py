@@ -14,7 +14,7 @@ import numpy as np
 from lprjax.atoms.structures import Structure, bcc, diamond, fcc
 from lprjax.crystals.elasticity import Equilibrium, equilibrium
 from lprjax.potentials import ZHOU_2004, stillinger_weber, tersoff, zhou_eam
-from lprjax.potentials.observables import Potential
+from lprjax.potentials.potential import Potential
 
 CRYSTALS = {"bcc": bcc, "fcc": fcc, "diamond": diamond}
 BONDS = {"bcc": np.sqrt(3) / 2, "fcc": np.sqrt(1 / 2), "diamond": np.sqrt(3) / 4}

@@ -19,8 +19,9 @@ from ase.data import chemical_symbols
 from lprjax.ace.angular import spherical_harmonics
 from lprjax.ace.radial import many_body_radial, pair_radial
 from lprjax.ace.spec import ACESpec, tables
-from lprjax.atoms.graphs import Graph, check_reach
+from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
+from lprjax.potentials.potential import check_reach
 
 
 def species_one_hot(spec: ACESpec, species: jnp.ndarray) -> jnp.ndarray:

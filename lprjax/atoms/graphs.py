@@ -82,18 +82,6 @@ def moved(graph: Graph, positions: jax.Array | None = None, cell: jax.Array | No
     return dataclasses.replace(graph, **{k: v for k, v in changes.items() if v is not None})
 
 
-def check_reach(graph: Graph, r_cut: float, name: str) -> None:
-    """Raise ValueError where the neighbour search of a graph ended short of a potential's cutoff.
-
-    graph: passes unchecked where it is traced.  r_cut: A.  name: of the potential, for the message.
-    """
-    if not isinstance(graph.reach, jax.core.Tracer) and float(graph.reach) < r_cut * (1 - 1e-9):
-        raise ValueError(
-            f"the graph holds neighbours up to {float(graph.reach):g} A, but {name} reaches "
-            f"{r_cut:g} A: build it with build_graph(structure, {r_cut:g})."
-        )
-
-
 def _edges(
     positions: np.ndarray, cell: np.ndarray, pbc: tuple, reach: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

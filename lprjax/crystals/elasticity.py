@@ -18,7 +18,7 @@ from lprjax.atoms.graphs import build_graph, moved
 from lprjax.atoms.structures import Structure
 from lprjax.atoms.voigt import strain_tensor
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.observables import as_argument, cutoff_of
+from lprjax.potentials.potential import as_argument, cutoff_of
 
 GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/A^3 times this is in GPa
 RUNAWAY = math.log(4.0 / 3.0)  # a crystal that grows or shrinks by more has no equilibrium nearby

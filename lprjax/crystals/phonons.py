@@ -25,7 +25,8 @@ from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import Structure, supercell
 from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice, on_all_waves
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.observables import cutoff_of, observe
+from lprjax.potentials.observables import observe
+from lprjax.potentials.potential import cutoff_of
 
 THZ = units.second * 1e-12 / (2 * math.pi)  # of an angular frequency in (eV / A^2 / amu)^(1/2)
 

@@ -30,7 +30,8 @@ from lprjax.defects.far_field import (
     far_field,
     lattice_orders,
 )
-from lprjax.potentials.observables import cutoff_of, observe
+from lprjax.potentials.observables import observe
+from lprjax.potentials.potential import cutoff_of
 
 PIECES = ("core", "elastic", "force_constants", "third_elastic", "third", "remainder")
 

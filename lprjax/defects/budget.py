@@ -29,7 +29,8 @@ from lprjax.defects.bounds import (
 from lprjax.defects.defect import Defect, geometry_error, relax_defect
 from lprjax.defects.far_field import cauchy_born_mismatch, far_field
 from lprjax.defects.response import hessian_solve, lipschitz_estimate, stability_constant
-from lprjax.potentials.observables import cutoff_of, total_energy
+from lprjax.potentials.observables import total_energy
+from lprjax.potentials.potential import cutoff_of
 
 FAILURES = ("unstable", "unpredicted", "unconverged", "left_basin")
 """A surrogate without stability at the reference's geometry; a prediction that did not converge; a

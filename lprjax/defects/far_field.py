@@ -29,7 +29,7 @@ from lprjax.atoms.voigt import engineering_strain
 from lprjax.crystals.elasticity import elastic_constants, third_order_constants
 from lprjax.defects.defect import Defect
 from lprjax.numerics.guarded import smoothstep
-from lprjax.potentials.observables import as_argument, cutoff_of
+from lprjax.potentials.potential import as_argument, cutoff_of
 
 
 def far_field(defect: Defect, displacement, radius: float) -> Array:

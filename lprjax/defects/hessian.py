@@ -17,7 +17,8 @@ import numpy as np
 from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.defects.defect import Defect
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.observables import Potential, as_argument, cutoff_of, total_energy
+from lprjax.potentials.observables import total_energy
+from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
 
 FLAT = 1e-9  # A; a lattice thinner than this lies in a plane
 
@@ -77,6 +78,5 @@ def point_at(potential, defect, displacement, r_cut) -> Point:
         periods = np.abs(np.asarray(crystal.cell))[np.array(crystal.pbc)]
         extent = np.ptp(np.asarray(crystal.positions), axis=0) + periods.sum(axis=0)
         moving = jnp.asarray(np.asarray(free)[:, None] & (extent > FLAT))
-    if hasattr(potential, "check"):
-        potential.check(graph)
+    check(potential, graph)
     return Point(as_argument(potential, "potential"), defect, graph, moving)

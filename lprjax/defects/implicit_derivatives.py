@@ -10,7 +10,8 @@ from lprjax.defects.defect import Defect, formation_energy
 from lprjax.defects.hessian import point_at
 from lprjax.numerics.checks import check_positive
 from lprjax.numerics.krylov import conjugate_gradients
-from lprjax.potentials.observables import Potential, cutoff_of, total_energy
+from lprjax.potentials.observables import total_energy
+from lprjax.potentials.potential import Potential, cutoff_of
 
 
 def minimiser(

@@ -14,7 +14,7 @@ from lprjax.defects.defect import Defect
 from lprjax.defects.hessian import point_at
 from lprjax.numerics.checks import check_positive
 from lprjax.numerics.krylov import conjugate_gradients, extreme_eigenpair
-from lprjax.potentials.observables import Potential
+from lprjax.potentials.potential import Potential
 
 
 class Response(NamedTuple):

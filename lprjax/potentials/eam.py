@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lprjax.atoms.graphs import Graph, check_reach
+from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.environments import Environment, over_sites
-from lprjax.potentials.species import check_species, poisoned, species_index
+from lprjax.potentials.potential import check_reach, check_species, nan_where_unknown, species_index
 
 RHO_LOW, RHO_HIGH = 0.85, 1.15
 
@@ -126,7 +126,7 @@ class ZhouEAM:
         else:
             species = index.at[graph.neighbours].get(mode="promise_in_bounds")
             energies = over_sites(self._alloy, graph, index, species)
-        return poisoned(jnp.where(graph.atom_mask, energies, 0.0), index)
+        return nan_where_unknown(jnp.where(graph.atom_mask, energies, 0.0), index)
 
     def _pure(self, site: Environment) -> Array:
         """E_i where all atoms are alike."""

@@ -11,7 +11,7 @@ with positions and cell strained together. Index convention of the force constan
 [displaced atom in `atoms`, its direction, atom j, direction of j].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -22,49 +22,9 @@ from jax import Array
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Labels
 from lprjax.numerics.checks import require_x64
-
-Potential = Callable[[Graph], Array]
+from lprjax.potentials.potential import Potential, as_argument, check, total_energy_of
 
 KINDS = ("energy", "forces", "virial", "force_constants")
-
-
-def as_argument(function: Callable, name: str) -> Callable:
-    """The callable as a pytree that `jit` takes as an argument: new leaves do not recompile.
-
-    A registered pytree of arrays and numbers passes unchanged; anything else must be hashable and
-    becomes static.
-
-    Args:
-        function: a potential, or any other callable.
-        name: what it is called, for the message.
-
-    Raises:
-        TypeError: not callable, or neither a pytree of arrays nor hashable.
-    """
-    if not callable(function):
-        raise TypeError(f"{name} is a {type(function).__name__}, wanted a callable")
-    numbers = (Array, np.ndarray, np.generic, float, int)
-    if all(isinstance(leaf, numbers) for leaf in jax.tree.leaves(function)):
-        return function
-    try:
-        hash(function)
-    except TypeError as error:
-        raise TypeError(
-            f"{name} of type {type(function).__name__} is neither a pytree of arrays nor "
-            "hashable, so jit cannot take it: make it a frozen dataclass of plain values, or "
-            "register it with jax.tree_util.register_dataclass"
-        ) from error
-    return jax.tree_util.Partial(function)
-
-
-def cutoff_of(potential: Potential, r_cut: float | None = None) -> float:
-    """r_cut (A) where given, else the potential's own; TypeError where there is neither."""
-    r_cut = getattr(potential, "r_cut", None) if r_cut is None else r_cut
-    if r_cut is None:
-        raise TypeError(
-            f"potential of type {type(potential).__name__} has no r_cut: pass r_cut=... in A"
-        )
-    return float(r_cut)
 
 
 def observe(
@@ -99,8 +59,7 @@ def observe(
     require_x64()
     kinds = checked_kinds(kinds)
     argument = as_argument(potential, "potential")
-    if hasattr(potential, "check"):
-        potential.check(graph)
+    check(potential, graph)
     displaced = checked_atoms(atoms, graph) if "force_constants" in kinds else None
     return _observe(argument, graph, displaced, kinds)
 
@@ -120,10 +79,10 @@ def energy_and_forces(potential: Potential, graph: Graph) -> tuple[Array, Array]
 def _observe(potential, graph, displaced, kinds):
     def energy(positions, strain):
         if "virial" not in kinds:
-            return _energy(potential, moved(graph, positions))
+            return total_energy_of(potential, moved(graph, positions))
         deformation = jnp.eye(3) + strain
         strained = moved(graph, positions @ deformation.T, graph.cell @ deformation.T)
-        return _energy(potential, strained)
+        return total_energy_of(potential, strained)
 
     found = {}
     no_strain = jnp.zeros((3, 3))
@@ -135,21 +94,11 @@ def _observe(potential, graph, displaced, kinds):
         found["energy"] = energy(graph.positions, no_strain)
     if "force_constants" in kinds:
         found["force_constants"] = _force_constants(
-            lambda positions: _energy(potential, moved(graph, positions)),
+            lambda positions: total_energy_of(potential, moved(graph, positions)),
             graph.positions,
             displaced,
         )
     return Labels(**{kind: found[kind] if kind in kinds else None for kind in KINDS})
-
-
-def _energy(potential: Potential, graph: Graph) -> Array:
-    sites = potential(graph)
-    if sites.shape != graph.species.shape:
-        raise ValueError(
-            f"the potential returned site energies of shape {sites.shape}, wanted one per atom, "
-            f"{graph.species.shape}, padding included"
-        )
-    return jnp.sum(jnp.where(graph.atom_mask, sites, 0.0))
 
 
 def _force_constants(energy, positions: Array, displaced: Array) -> Array:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from lprjax.atoms.graphs import Graph, check_reach
+from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.environments import Environment, over_sites
-from lprjax.potentials.species import check_species, poisoned, species_index
+from lprjax.potentials.potential import check_reach, check_species, nan_where_unknown, species_index
 
 SILICON = 14
 
@@ -59,7 +59,7 @@ class StillingerWeber:
         self.check(graph)
         energies = over_sites(self._site, graph)
         index = species_index(graph.species, (SILICON,))
-        return poisoned(jnp.where(graph.atom_mask, energies, 0.0), index)
+        return nan_where_unknown(jnp.where(graph.atom_mask, energies, 0.0), index)
 
     def _site(self, site: Environment) -> Array:
         r = site.lengths

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from lprjax.atoms.graphs import Graph, check_reach
+from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.species import check_species, poisoned, species_index
+from lprjax.potentials.potential import check_reach, check_species, nan_where_unknown, species_index
 
 SILICON = 14
 
@@ -70,7 +70,7 @@ class Tersoff:
         attraction = self.B * jnp.exp(-self.lambda2 * r)
         energies = 0.5 * jnp.sum(cutoff * (repulsion - order * attraction), axis=1)
         index = species_index(graph.species, (SILICON,))
-        return poisoned(jnp.where(graph.atom_mask, energies, 0.0), index)
+        return nan_where_unknown(jnp.where(graph.atom_mask, energies, 0.0), index)
 
     def _cutoff(self, r: Array) -> Array:
         return 0.5 - 0.5 * jnp.sin(0.5 * jnp.pi * jnp.clip((r - self.R) / self.D, -1.0, 1.0))

@@ -21,7 +21,8 @@ from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Labels
 from lprjax.atoms.voigt import six_components
-from lprjax.potentials.observables import as_argument, checked_atoms, checked_kinds, observe
+from lprjax.potentials.observables import checked_atoms, checked_kinds, observe
+from lprjax.potentials.potential import as_argument, check
 from lprjax.regression.factors import Factor
 from lprjax.regression.rows import coefficients_of, design_rows
 from lprjax.regression.streams import (
@@ -120,8 +121,8 @@ class _Item(NamedTuple):
 def _checked_item(model, graph, labels, kinds, atoms, shifts, number: int) -> _Item:
     if isinstance(model, ACESpec):
         check_graph(model, graph)
-    elif hasattr(model, "check"):
-        model.check(graph)
+    else:
+        check(model, graph)
     if "force_constants" in kinds:
         checked_atoms(atoms, graph)
     n, n_padded = int(np.sum(np.asarray(graph.atom_mask))), len(graph.positions)

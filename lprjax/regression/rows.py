@@ -23,7 +23,8 @@ from lprjax.ace.rows import Rows, ace_rows
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.observables import as_argument, checked_atoms, checked_kinds, observe
+from lprjax.potentials.observables import checked_atoms, checked_kinds, observe
+from lprjax.potentials.potential import as_argument, check
 
 BATCH = 8  # derivatives taken at a time: memory grows with it
 
@@ -93,8 +94,7 @@ def design_rows(
     displaced = checked_atoms(atoms, graph) if "force_constants" in kinds else None
     if not isinstance(model, ACESpec):
         coefficients_of(model)
-        if hasattr(model, "check"):
-            model.check(graph)
+        check(model, graph)
         found = _jacobian(as_argument(model, "model"), graph, displaced, kinds)
         return Rows(**dict(zip(kinds, found, strict=True)))
     return ace_rows(model, graph, kinds, displaced)

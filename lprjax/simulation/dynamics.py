@@ -33,7 +33,8 @@ from ase.data import atomic_masses
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Structure, check_geometry
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.observables import as_argument, cutoff_of, observe
+from lprjax.potentials.observables import observe
+from lprjax.potentials.potential import as_argument, check, cutoff_of
 
 BOLTZMANN = units.kB
 """eV/K."""
@@ -108,8 +109,7 @@ def molecular_dynamics(
     keys = jnp.asarray(keys)
     if keys.shape[:1] != (len(structures),):
         raise ValueError(f"keys of shape {keys.shape} arrived, wanted one for each structure")
-    if hasattr(potential, "check"):
-        potential.check(minimum_image_graph(structures[0], r_cut, n_neighbours)[0])
+    check(potential, minimum_image_graph(structures[0], r_cut, n_neighbours)[0])
     masses = jnp.asarray(atomic_masses[np.asarray(species)])
     start_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     if velocities is None:

@@ -20,7 +20,7 @@ import numpy as np
 from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.atoms.structures import Structure
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.observables import as_argument, cutoff_of
+from lprjax.potentials.potential import as_argument, check, cutoff_of
 
 MEMORY = 10  # pairs of differences kept
 SUFFICIENT = 0.1  # Armijo's constant
@@ -123,8 +123,7 @@ def relax(
     fixed_topology = isinstance(start, Graph)
     rebuild = None if fixed_topology else _builder(start, cutoff_of(potential, r_cut), skin)
     graph = start if fixed_topology else rebuild(start.positions)
-    if hasattr(potential, "check"):
-        potential.check(graph)
+    check(potential, graph)
     free = _free_atoms(free, np.asarray(graph.atom_mask))
     limits = _Limits(
         float(force_tolerance),

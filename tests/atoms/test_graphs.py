@@ -11,14 +11,7 @@ from ase.neighborlist import primitive_neighbor_list
 
 from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec
-from lprjax.atoms.graphs import (
-    Graph,
-    bucket,
-    build_graph,
-    build_graphs,
-    moved,
-    neighbour_bucket,
-)
+from lprjax.atoms.graphs import Graph, bucket, build_graph, build_graphs, moved, neighbour_bucket
 from lprjax.atoms.structures import (
     Structure,
     bcc,

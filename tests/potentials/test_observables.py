@@ -26,14 +26,8 @@ from lprjax.atoms.structures import (
     to_ase,
 )
 from lprjax.potentials import polynomial_bonds, stillinger_weber, zhou_eam
-from lprjax.potentials.observables import (
-    KINDS,
-    as_argument,
-    cutoff_of,
-    energy_and_forces,
-    observe,
-    total_energy,
-)
+from lprjax.potentials.observables import KINDS, energy_and_forces, observe, total_energy
+from lprjax.potentials.potential import as_argument, cutoff_of
 
 
 class Case(NamedTuple):
