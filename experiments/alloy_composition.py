@@ -1,4 +1,4 @@
-"""Alloys of one composition do not tell its species apart: what forces cannot mend.
+"""Data of one composition do not distinguish its species, and forces do not help.
 
 With a constant for each species in the basis, energies at one composition hold the sum of the two
 and nothing else does: forces and virials are blind to constants. Along u, the difference of the
@@ -14,7 +14,7 @@ between species are shared evenly, see `alloys`.
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,8 @@ BY_DESIGN = (
 
 @dataclass(frozen=True)
 class Config:
+    """Settings of the figure; each field is a flag."""
+
     elements: tuple[str, ...] = field(default=("Mo", "W"), metadata={"help": "(a): two of Zhou's"})
     order: int = field(default=2, metadata={"help": "correlation order of the ACE basis"})
     degree: int = field(default=6, metadata={"help": "total degree of the ACE basis"})
@@ -75,6 +77,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Point:
+    """One part of the figure, and one draw of the simulated one."""
+
     part: str  # simulated or measured
     digest: str  # of the data
     config: Config  # folder and seeds left out: records belong to data, wherever they lie
@@ -91,6 +95,7 @@ def points(config: Config, folder: str) -> list[Point]:
 
 
 def compute(point: Point, folder: str) -> dict[str, Any]:
+    """The arrays of one point."""
     if point.part == "simulated":
         return simulate(point.config, point.seed)
     return learn(point.config, point.seed, folder)
@@ -166,6 +171,7 @@ def learn(config: Config, seed: int, folder: str) -> dict[str, Any]:
 
 
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
+    """Headline numbers of the figure."""
     measured = [record.arrays for record in records if record.point.part == "measured"]
     return {
         "figure": "alloy_composition",
@@ -212,21 +218,35 @@ def summary_of_simulated(config: Config, records: Sequence[Record]) -> dict[str,
     }
 
 
-def by_seed(seeds: Sequence[dict], design: int, number: int):
-    """Errors and the mask of a species at 1:1, seed by seed."""
+def by_seed(
+    seeds: Sequence[dict], design: int, number: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Errors and the mask of a species at 1:1, seed by seed.
+
+    Args:
+        seeds: arrays of each seed's record.
+        design: number of the design.
+        number: atomic number of the species.
+
+    Yields:
+        (sites,) eV and (sites,) bool.
+    """
     for found in seeds:
         yield found["error"][design], found["at_half"] & (found["species"] == number)
 
 
 def geometric_mean(values: np.ndarray) -> float:
+    """exp of the mean logarithm."""
     return float(np.exp(np.mean(np.log(values))))
 
 
 def rms(values: np.ndarray) -> float:
+    """The root mean square."""
     return float(np.sqrt(np.mean(np.square(values))))
 
 
 def summary_of_measured(config: Config, arrays: dict) -> dict[str, Any]:
+    """Curves of the test sets against the number of compositions."""
     names = ("lpr", "energy_mae", "energy_bias", "force_mae")
     curves = {
         curve: {name: arrays[name][k].tolist() for name in names} for k, curve in enumerate(CURVES)
@@ -251,6 +271,14 @@ PRESETS = {
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Make the figure.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        the summary as it was written.
+    """
     run = start("alloy_composition", PRESETS, argv, __doc__)
     folder = run.config.data or os.environ.get("LPRJAX_DATA", "")
     if folder:

@@ -1,4 +1,4 @@
-"""Amorphous silicon: are atoms of three and five neighbours known to a model that saw only four?
+"""Amorphous silicon: is a model that saw only four neighbours rigid at atoms of three and five?
 
 After Chong et al., J. Chem. Theory Comput. 19 (2023) 8020. Cells of 64 atoms are molten and
 quenched (`melt_quench`); in a pristine cell every atom has four neighbours closer than 2.85 Å. A
@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import PALETTE, conclude, gather, label_axes, start
+from experiments.harness.run import conclude, gather, start
+from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.atoms import colour_scale, draw_atoms
 from experiments.studies.amorphous import CLASSES, Study, by_class, quartiles, study
 from experiments.systems.melt_quench import (
@@ -42,6 +43,8 @@ STYLES = dict(zip(CLASSES, ("o-", "s-", "^-", "D:"), strict=True))
 
 @dataclass(frozen=True)
 class Config(Protocol):
+    """Settings of the figure, those of the quench among them; each field is a flag."""
+
     cells: int = field(default=900, metadata={"help": "molten and quenched; seeds 0, 1, ..."})
     batch: int = field(default=30, metadata={"help": "cells of one record"})
     training: int = field(default=450, metadata={"help": "training cells, if so many are pristine"})
@@ -61,21 +64,26 @@ class Config(Protocol):
 
     @property
     def protocol(self) -> Protocol:
+        """The settings of the quench alone."""
         return Protocol(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Protocol)})
 
     @property
     def spec(self) -> ACESpec:
+        """The basis."""
         options = dict(order=self.order, degree=self.degree, r_cut=self.r_cut)
         return ACESpec(("Si",), r0=2.35, constant=True, **options)
 
 
 @dataclass(frozen=True)
 class Point(Protocol):
+    """One batch of quenches."""
+
     first_seed: int = 0
     batch: int = 1
 
 
 def points(config: Config) -> list[Point]:
+    """All batches."""
     protocol = dataclasses.asdict(config.protocol)
     firsts = range(0, config.cells, config.batch)
     return [
@@ -85,10 +93,12 @@ def points(config: Config) -> list[Point]:
 
 
 def compute(point: Point) -> dict[str, Any]:
+    """The cells of one batch."""
     return melt_quench(point, range(point.first_seed, point.first_seed + point.batch))
 
 
 def study_of(config: Config, cells: Cells) -> Study:
+    """The fits that the figure shows."""
     names = ("training", "held_out", "swapped", "shown", "force_weight")
     return study(config.spec, cells, **{name: getattr(config, name) for name in names})
 
@@ -102,6 +112,7 @@ def shares(arrays: Sequence[np.ndarray]) -> dict[str, float]:
 def summarise(
     found: Study, cells: Cells, config: Config, records: Sequence[Record], preset: str
 ) -> dict[str, Any]:
+    """Headline numbers of the figure."""
     every = {
         name: [
             coordination(dataclasses.replace(crystal(record.point), positions=x))
@@ -166,7 +177,7 @@ def below_4_fold(rigidities: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def ratio(rigidities: dict[int, dict], name: str, first: int, second: int) -> float | None:
-    """The median LPR of the second training set over that of the first."""
+    """The median LPR of the second training set over that of the first; None without fits."""
     if not rigidities:
         return None
     return float(np.median(rigidities[second][name]) / np.median(rigidities[first][name]))
@@ -190,6 +201,7 @@ def example(found: Study) -> int:
 
 
 def plot(summary: dict, found: Study) -> Figure:
+    """The whole figure."""
     figure, axes = plt.subplots(2, 2, figsize=(8.4, 7.6), height_ratios=(1.0, 1.15))
     draw_classes(axes[0, 0], summary, found)
     draw_swaps(axes[0, 1], summary)
@@ -249,13 +261,14 @@ def draw_swaps(ax: Axes, summary: dict) -> None:
 
 
 def caption(summary: dict) -> str:
+    """The text under the figure, with the numbers of this run."""
     raised, below = summary["raised"], summary["below_4_fold"]
     rms = summary["rms_meV_per_atom"]
     at = summary["swapped"].index(summary["shown"])
     forces = summary["raised_with_forces"]
-    told = ""
+    with_forces = ""
     if forces["3-fold"] is not None:
-        told = (
+        with_forces = (
             " With forces in both fits (open signs) they rise: "
             + ", ".join(f"{name} {forces[name]:.2g} times" for name in CLASSES[:3])
             + "."
@@ -273,7 +286,7 @@ def caption(summary: dict) -> str:
         f"{summary['shown']} swapped: it rises {raised['3-fold']:.2g} and {raised['5-fold']:.2g} "
         f"times, that of 4-fold atoms {raised['4-fold']:.2g} times; energy error of defective "
         f"cells {rms['defective'][0]:.2g} → {rms['defective'][at]:.2g} meV/atom, of pristine ones "
-        f"{rms['pristine'][0]:.2g} → {rms['pristine'][at]:.2g}.{told}"
+        f"{rms['pristine'][0]:.2g} → {rms['pristine'][at]:.2g}.{with_forces}"
     )
 
 
@@ -287,10 +300,18 @@ PRESETS = {
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Make the figure.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        the summary as it was written.
+    """
     run = start("amorphous_silicon", PRESETS, argv, __doc__)
     kept = {}
 
-    def summed_up(config, records, preset):
+    def summed_up(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
         kept["cells"] = sort_cells(config.protocol, [record.arrays for record in records])
         kept["found"] = study_of(config, kept["cells"])
         return summarise(**kept, config=config, records=records, preset=preset)

@@ -20,13 +20,22 @@ from scipy.stats import linregress
 
 from experiments.harness.records import Record
 from experiments.harness.run import conclude, gather, start
-from experiments.panels.decay import COLOURS, MARKERS, draw_errors, draw_local, draw_strain, told
+from experiments.panels.decay import (
+    COLOURS,
+    MARKERS,
+    draw_errors,
+    draw_local,
+    draw_strain,
+    slope_label,
+)
 from experiments.studies.decay import Point, compute
 from experiments.systems.decay_kinds import KINDS
 
 
 @dataclass(frozen=True)
 class Config:
+    """Settings of the figure; each field is a flag."""
+
     half_widths_plane: tuple[int, ...] = field(
         default=(256, 512), metadata={"help": "half the sites per side of the boxes in d = 2"}
     )
@@ -66,6 +75,7 @@ def points(config: Config) -> list[Point]:
     return found
 
 
+# Choices.
 LITTLE = 0.2  # relative change of an error from box to box that is taken for first order
 PLATEAU = 0.1  # standard error of a slope above which a curve is not called straight
 QUANTITIES = ("geometry", "energy", "relaxing")
@@ -94,7 +104,9 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
     }
 
 
-def box_of(records: list[Record], dimension: int, m: int, window) -> dict[str, Any]:
+def box_of(
+    records: list[Record], dimension: int, m: int, window: Sequence[float]
+) -> dict[str, Any]:
     """All curves of one box, with their slopes, and the decay of its reference's strain."""
     here = [r for r in records if (r.point.dimension, r.point.half_width) == (dimension, m)]
     base = next(r.arrays for r in here if r.point.kind == "reference")
@@ -130,7 +142,15 @@ def errors_alone(box: Mapping[str, Any]) -> dict[str, Any]:
 def slope_of(curve: Mapping[str, Any], quantity: str, window: Sequence[float]) -> dict[str, Any]:
     """Regression in the window, without what failed or lies below ten times the floor.
 
-    NaN where the quantity changes sign in the window, or has fewer than three points.
+    Args:
+        curve: lists over L.
+        quantity: one of QUANTITIES.
+        window: least and largest L.
+
+    Returns:
+        "slope" and "error", NaN where the quantity changes sign in the window, or has fewer than
+        three points; "changes_sign"; "left_out", the L that are not used; "local", slopes between
+        neighbouring L.
     """
     x, value = np.array(curve["L"]), np.array(curve[quantity])
     y, sign = np.abs(value), np.sign(value)
@@ -148,8 +168,16 @@ def slope_of(curve: Mapping[str, Any], quantity: str, window: Sequence[float]) -
     }
 
 
-def fitted(x, y) -> dict[str, float]:
-    """Slope of log y against log x and its standard error."""
+def fitted(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Slope of log y against log x and its standard error; NaN for fewer than three points.
+
+    Args:
+        x: (n,) positive.
+        y: (n,) positive.
+
+    Returns:
+        "slope" and "error".
+    """
     if len(x) < 3:
         return {"slope": float("nan"), "error": float("nan")}
     found = linregress(np.log(x), np.log(y))
@@ -157,10 +185,16 @@ def fitted(x, y) -> dict[str, float]:
 
 
 def extrapolate(small: dict, large: dict, growth: float, window: Sequence[float]) -> None:
-    """Adds to the large box's curves what they would be in an infinite one.
+    """Add to the large box's curves what they would be in an infinite one.
 
     What the box changes is in proportion to one over its sites, `growth` times more in the small
     one, as long as it is little: NaN elsewhere. `box_effect`: by what share the large box is off.
+
+    Args:
+        small: the smaller box, see `box_of`.
+        large: the larger box, which is changed.
+        growth: sites of the larger box over those of the smaller one.
+        window: least and largest L of the slopes.
     """
     for name, curve in large["curves"].items():
         other = small["curves"][name]
@@ -178,6 +212,7 @@ def extrapolate(small: dict, large: dict, growth: float, window: Sequence[float]
 
 
 def plot(summary: Mapping[str, Any]) -> Figure:
+    """The whole figure."""
     figure, axes = plt.subplots(2, 5, figsize=(17, 9.2))
     for row, (d, box) in zip(axes, summary["dimensions"].items(), strict=True):
         for ax, quantity in zip(row[:2], ("geometry", "energy"), strict=True):
@@ -210,14 +245,15 @@ def caption(summary: Mapping[str, Any]) -> str:
         "band: range of the fits; pale: smaller boxes."
     ]
     for d, box in summary["dimensions"].items():
-        lines.append(f"d = {d}, {2 * box['half_width']}^{d} sites: " + told_of_box(box))
+        lines.append(f"d = {d}, {2 * box['half_width']}^{d} sites: " + caption_of_box(box))
     lost = summary["unconverged"]
     if lost:
         lines.append(f"NOT CONVERGED: {lost} surrogates (red crosses), left out of the slopes.")
     return "\n".join(lines)
 
 
-def told_of_box(box: Mapping[str, Any]) -> str:
+def caption_of_box(box: Mapping[str, Any]) -> str:
+    """What came out in one dimension."""
     curves = box["curves"]
     smooth = {name: curve for name, curve in curves.items() if not KINDS[name].sharp}
 
@@ -228,7 +264,7 @@ def told_of_box(box: Mapping[str, Any]) -> str:
         off = {label: abs(s["slope"] - s["theory"]) for label, s in slopes.items()}
         label = max(off, key=lambda label: np.nan_to_num(off[label]))
         end = slopes[label]["local"][last]
-        return f"{label} {told(slopes[label])}, {end:.2f} at the band's upper end"
+        return f"{label} {slope_label(slopes[label])}, {end:.2f} at the band's upper end"
 
     def span(above, below):
         x = np.concatenate([np.array(c[above]) / np.array(c[below]) for c in smooth.values()])
@@ -243,7 +279,8 @@ def told_of_box(box: Mapping[str, Any]) -> str:
     if bent := bent_curves(smooth):
         text += f"No straight line (standard error above {PLATEAU:g}): {'; '.join(bent)}. "
     if box["smaller_boxes"]:
-        both = (told(curves["elastic"][f"{q}_unbounded_slope"]) for q in ("geometry", "energy"))
+        unbounded = (curves["elastic"][f"{q}_unbounded_slope"] for q in QUANTITIES[:2])
+        both = map(slope_label, unbounded)
         text += (
             "The box bends the right ends: extrapolated to an infinite one (open marks of the "
             f"local slopes), elastic constants geometry {next(both)}, energy {next(both)}. "
@@ -251,9 +288,10 @@ def told_of_box(box: Mapping[str, Any]) -> str:
     sharp, base = curves["sharp"], box["newton_residuals"]
     return text + (
         "Cut sharply at L, site energies leave unbalanced forces at the cut: geometry "
-        f"{told(sharp['geometry_slope'])} instead of "
+        f"{slope_label(sharp['geometry_slope'])} instead of "
         f"{curves['force_constants']['geometry_slope']['theory']:g}, energy gained in relaxing "
-        f"{told(sharp['relaxing_slope'])}. Strain of the reference {told(box['strain_slope'])}; "
+        f"{slope_label(sharp['relaxing_slope'])}. Strain of the reference "
+        f"{slope_label(box['strain_slope'])}; "
         f"its residual {base[-1]:.0e} of {base[0]:.1g}, in {len(base) - 1} steps."
     )
 
@@ -282,6 +320,14 @@ PRESETS = {
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Make the figure.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        the summary as it was written.
+    """
     run = start("decay_rates", PRESETS, argv, __doc__)
     _, summary = gather(run, points(run.config), compute, summarise)
     return conclude(run, summary, plot(summary), caption(summary))

@@ -27,8 +27,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import PALETTE, conclude, gather, label_axes, start
+from experiments.harness.run import conclude, gather, start
 from experiments.harness.statistics import relation
+from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.errors import COLOURS, LABELS, MARKERS, ticks_at
 from experiments.studies.defect_fits import (
     bulk,
@@ -37,7 +38,7 @@ from experiments.studies.defect_fits import (
     training_factors,
     weighted_fit,
 )
-from experiments.studies.first_order import predicted
+from experiments.studies.predictions import predicted
 from experiments.studies.size_sweep import Config, points
 from experiments.systems.observations import FAILED, FLAGS, OBSERVATION_SETS
 from lprjax.ace.basis import site_basis

@@ -21,21 +21,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import PALETTE, conclude, gather, label_axes, start
+from experiments.harness.run import conclude, gather, start
 from experiments.harness.statistics import extremes
+from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.errors import (
     LABELS,
     curve_of,
     draw_errors,
     draw_flags,
     effectivity,
+    flag_caption,
     flag_counts,
     sizes,
-    told,
 )
 from experiments.studies import defect_fits
 from experiments.studies.defect_fits import reference_simulation, training_factors, weighted_fit
-from experiments.studies.first_order import predicted_with_stability, simulated
+from experiments.studies.predictions import predicted_with_stability, simulated
 from experiments.systems.materials import MATERIALS, Material, material
 from experiments.systems.observations import OBSERVATION_SETS
 
@@ -237,7 +238,7 @@ def caption(summary: dict) -> str:
         "what first order leaves out.\nLower panels: the geometry error against the radius of the "
         f"training cell, fitted to {LABELS[FITTED[0]]} (squares) and {LABELS[FITTED[1]]} "
         "(diamonds); filled: true, open: predicted."
-        + told(summary["flags"])
+        + flag_caption(summary["flags"])
         + (f" THE REFERENCE'S RELAXATION DID NOT CONVERGE for {', '.join(lost)}." if lost else "")
     )
 

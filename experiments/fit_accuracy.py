@@ -24,7 +24,7 @@ from experiments.harness.records import Record
 from experiments.harness.run import conclude, gather, start
 from experiments.harness.statistics import extremes, relation
 from experiments.panels.accuracy import ABSCISSAE, draw_bases, draw_energy, draw_geometry
-from experiments.panels.errors import told
+from experiments.panels.errors import flag_caption
 from experiments.studies import defect_fits
 from experiments.studies.defect_fits import (
     bulk,
@@ -34,8 +34,8 @@ from experiments.studies.defect_fits import (
     reference_simulation,
     residual_norm,
 )
-from experiments.studies.first_order import predicted_with_stability, simulated
 from experiments.studies.nested_bases import columns, sub_fit
+from experiments.studies.predictions import predicted_with_stability, simulated
 from experiments.systems.observations import FAILED, FLAGS
 from lprjax.regression.assembly import compress_structures
 from lprjax.regression.factors import Factor
@@ -202,7 +202,7 @@ def caption(summary: dict) -> str:
         f"{summary['sound_fits']} ended in a relaxed defect."
     )
     if summary["sound_fits"] < 3:
-        return opening + " Too few to compare." + told(summary["flags"]) + lost
+        return opening + " Too few to compare." + flag_caption(summary["flags"]) + lost
     geometry, energy = summary["geometry_error_against"], summary["energy_error_against"]
     eta, held_out, there = (geometry[name] for name in ("eta", "held_out_rmse", "rmse"))
 
@@ -224,7 +224,7 @@ def caption(summary: dict) -> str:
         f"{span('energy_sum_over_true')}; e_E is the larger term in "
         f"{summary['energy_ruled_by_e_E']} of the fits. Scatter: e_E alone {scatter['e_E']}, "
         f"the sum {scatter['sum']}, first order {scatter['first order']} decades."
-        + told(summary["flags"])
+        + flag_caption(summary["flags"])
         + lost
     )
 

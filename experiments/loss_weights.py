@@ -21,9 +21,9 @@ from experiments.panels.weight_maps import caption, plot
 from experiments.studies import defect_fits
 from experiments.studies.defect_fits import residual_norm, simulate, training_factors
 from experiments.studies.many_fits import elastic_rows, stiffness
-from experiments.studies.predicted_error import error_forms, predicted
-from experiments.studies.recommended_weights import constants, recommended
+from experiments.studies.predictions import constants, error_forms, recommended
 from lprjax.ace.spec import smoothness_prior
+from lprjax.defects import predicted_error
 from lprjax.regression.factors import RCOND, equilibrate
 from lprjax.regression.fitting import solution
 
@@ -127,7 +127,7 @@ def errors(config: Config, changes: Sequence[Mapping[Hashable, float]]) -> dict[
     weights = jnp.asarray(config.weight_forces * ratios)
     every, margin = _fits(tuple(factors.values()), weights, config.ridge, prior)
     forms, elastic = error_forms(config, config.target), elastic_rows(config)
-    forecast = jax.vmap(lambda c: predicted(forms, c))(every)
+    forecast = jax.vmap(lambda c: predicted_error(forms, c))(every)
     norms = {
         kind: np.array([residual_norm(factors[kind], c) for c in every])
         for kind in ("forces", "virial", "force_constants")

@@ -78,6 +78,7 @@ def points(config: Config, synthetic: bool) -> list[Point]:
 
 
 def compute(folder: str, point: Point) -> dict[str, Any]:
+    """The arrays of one point, from the data in the folder."""
     name, spec = point.material, spec_of(point.config, point.material)
     loss, tried = chosen_loss(point.config, name, folder)
     train, test = (cell_rows(spec, name, part, folder) for part in ("train", "test"))
@@ -100,8 +101,18 @@ def compute(folder: str, point: Point) -> dict[str, Any]:
 
 
 def expected_errors(result: Fit, cells: Sequence[CellRows]) -> list[float]:
-    """Mean absolute errors of energies and forces if variance were all: sigma |R^-T g|, normally
-    distributed, sigma the root mean square of the weighted residuals of the fit."""
+    """Mean absolute errors of energies and forces if variance were all.
+
+    They are those of a normal distribution of standard deviation sigma |R^-T g|, sigma the root
+    mean square of the weighted residuals of the fit.
+
+    Args:
+        result: the fit.
+        cells: where errors are expected.
+
+    Returns:
+        eV/atom, eV/Å.
+    """
     found = []
     for kind in ("energy", "forces"):
         rows = np.concatenate([cell.rows[kind] for cell in cells])
@@ -116,8 +127,27 @@ def rigidity_of(result: Fit, cells: Sequence[CellRows]) -> np.ndarray:
     return np.asarray(local_prediction_rigidity(result.factor, sites))
 
 
-def choice(point: Point, spec: ACESpec, loss: Loss, base: Factor, train, test) -> dict[str, Any]:
-    """Order of choice, and test errors and LPR of the vacancy cells after some of the picks."""
+def choice(
+    point: Point,
+    spec: ACESpec,
+    loss: Loss,
+    base: Factor,
+    train: Sequence[CellRows],
+    test: Sequence[CellRows],
+) -> dict[str, Any]:
+    """Order of choice, and test errors and LPR of the vacancy cells after some of the picks.
+
+    Args:
+        point: rule, draw and settings.
+        spec: the basis.
+        loss: weights and prior.
+        base: the weighted factor of the trained kinds.
+        train: rows of the training cells.
+        test: rows of the test cells.
+
+    Returns:
+        arrays of the record.
+    """
     config = point.config
     pool, wanted = of_groups(train, (ADDED,)), of_groups(test, (ADDED,))
     candidates = [weighted_rows(cell, loss) for cell in pool]
@@ -158,6 +188,7 @@ def choice(point: Point, spec: ACESpec, loss: Loss, base: Factor, train, test) -
 
 
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
+    """Headline numbers of the figure."""
     names = list(dict.fromkeys(record.point.material for record in records))
     return {
         "figure": "mlearn_rigidity",
@@ -206,11 +237,13 @@ def summary_of(config: Config, records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def in_units(errors) -> dict[str, float]:
+def in_units(errors: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """Energy and force error (eV/atom, eV/Å) in meV/atom and eV/Å."""
     return {"energy": 1e3 * float(errors[0]), "forces": float(errors[1])}
 
 
 def error_table(errors: np.ndarray) -> dict[str, dict[str, float]]:
+    """Errors of all cells and of each group."""
     return {group: in_units(row) for group, row in zip(("all", *GROUPS), errors, strict=True)}
 
 
@@ -248,6 +281,14 @@ PRESETS = {"smoke": SMOKE, "paper": Config()}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Make the figure.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        the summary as it was written.
+    """
     run = start("mlearn_rigidity", PRESETS, argv, __doc__)
     folder = run.config.data or os.environ.get("LPRJAX_DATA", "")
     synthetic = run.preset == "smoke" and not folder

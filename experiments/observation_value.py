@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from experiments.harness.records import Record
 from experiments.harness.run import conclude, gather, start
 from experiments.harness.statistics import extremes, relation
-from experiments.panels.errors import told
+from experiments.panels.errors import flag_caption
 from experiments.panels.value import draw, table
 from experiments.studies.defect_fits import (
     bulk_factors,
@@ -29,7 +29,6 @@ from experiments.studies.defect_fits import (
     residual_norm,
     weighted_fit,
 )
-from experiments.studies.first_order import predicted, simulated
 from experiments.studies.labelling_costs import (
     Config,
     allocation,
@@ -40,6 +39,7 @@ from experiments.studies.labelling_costs import (
     weights,
 )
 from experiments.studies.many_fits import elastic_rows
+from experiments.studies.predictions import predicted, simulated
 from experiments.systems.observations import FAILED, FLAGS
 from lprjax.regression.fitting import Fit
 
@@ -239,7 +239,7 @@ def caption(summary: dict) -> str:
         "times the weight."
     )
     if against["eta"]["spearman"] is None:
-        return opening + told(summary["flags"]) + lost
+        return opening + flag_caption(summary["flags"]) + lost
     ratio = summary["predicted_over_true"]["geometry"]
     ranks = {n: against[f]["spearman"] for n, f in MISMATCHES.items()}
     others = max(abs(rank) for n, rank in ranks.items() if n != "eta")
@@ -260,7 +260,7 @@ def caption(summary: dict) -> str:
         f"and force constants {repaired}. Against eta the slope is {against['eta']['slope']:.2f} ± "
         f"{against['eta']['slope_error']:.2f}, the scatter {against['eta']['scatter']:.2f} "
         f"decades. First order / true lies between {ratio[0]:.4g} and {ratio[1]:.4g}."
-        + told(summary["flags"])
+        + flag_caption(summary["flags"])
         + lost
     )
 

@@ -26,8 +26,9 @@ from experiments.harness.run import conclude, gather, start
 from experiments.panels.descent import caption, plot
 from experiments.studies import defect_fits
 from experiments.studies.defect_fits import mismatches, simulate, training_factors
-from experiments.studies.predicted_error import Errors, Forms, error_forms, predicted
+from experiments.studies.predictions import error_forms
 from lprjax.ace.spec import smoothness_prior
+from lprjax.defects import ErrorForms, PredictedError, predicted_error
 from lprjax.regression.factors import Factor
 from lprjax.regression.fitting import fit, solution
 
@@ -76,7 +77,7 @@ class Problem(NamedTuple):
     factors: tuple[Factor, ...]  # forces first
     prior: jax.Array  # (K,)
     weight_forces: float
-    forms: Forms
+    forms: ErrorForms
     energy_scale: float  # eV
 
 
@@ -98,9 +99,9 @@ def coefficients_at(problem: Problem, logs):
     return solution(problem.factors, weights, jnp.exp(logs[-1]), problem.prior)[0]
 
 
-def objective(problem: Problem, logs) -> tuple[jax.Array, Errors]:
+def objective(problem: Problem, logs) -> tuple[jax.Array, PredictedError]:
     """J and the predicted errors; differentiable in logs."""
-    found = predicted(problem.forms, coefficients_at(problem, logs))
+    found = predicted_error(problem.forms, coefficients_at(problem, logs))
     energy = jnp.sqrt(found.energy**2 + problem.energy_scale**2)
     return jnp.log(found.geometry) + jnp.log(energy), found
 
@@ -110,7 +111,7 @@ class Path(NamedTuple):
 
     logs: jax.Array  # (steps + 1, n_factors)
     value: jax.Array  # (steps + 1,), J
-    errors: Errors  # of arrays (steps + 1,)
+    errors: PredictedError  # of arrays (steps + 1,)
 
 
 @partial(jax.jit, static_argnums=2)

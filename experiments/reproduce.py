@@ -34,7 +34,14 @@ FIGURES = (
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run each figure's module with the same flags; return their summaries and wall times (s)."""
+    """Run each figure's module with the same flags.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        "summaries" of the figures and their wall times "seconds" (s), by figure.
+    """
     parser = argparse.ArgumentParser(prog="python -m experiments.reproduce", description=__doc__)
     add_run_flags(parser, ("smoke", "paper"))
     parser.add_argument("--jobs", type=int, default=1, help="figures made at a time (%(default)s)")
@@ -62,6 +69,7 @@ def _made(flags: list[str], jobs: int) -> Iterator[tuple[dict, float]]:
 
 
 def _make(figure: str, flags: list[str]) -> tuple[dict, float]:
+    """Summary and seconds of one figure."""
     start = time.perf_counter()
     module = importlib.import_module(f"experiments.{figure}")
     if not hasattr(module, "main"):  # a package
@@ -71,7 +79,7 @@ def _make(figure: str, flags: list[str]) -> tuple[dict, float]:
 
 
 def _captured(figure: str, flags: list[str]) -> tuple[str, dict, float]:
-    """With what the figure prints, so that figures made side by side do not mix."""
+    """The same, with what the figure prints, so that figures made side by side do not mix."""
     with contextlib.redirect_stdout(io.StringIO()) as text:
         summary, seconds = _make(figure, flags)
     return text.getvalue(), summary, seconds

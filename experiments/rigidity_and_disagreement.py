@@ -44,24 +44,38 @@ from lprjax.regression.rigidity import local_prediction_rigidity
 def points(config: Config) -> list[Point]:
     """Every degree with every cutoff.
 
-    Raises ValueError unless the central model is among them and committees divide into batches.
+    Args:
+        config: the settings.
+
+    Returns:
+        the points.
+
+    Raises:
+        ValueError: the central model is not among them, or committees do not divide into batches.
     """
     if config.samples % BATCHES or config.replicates % BATCHES:
         raise ValueError(
-            f"samples {config.samples} and replicates {config.replicates} must be multiples of "
-            f"{BATCHES}, the number of batches"
+            f"samples is {config.samples} and replicates {config.replicates}: wanted multiples of "
+            f"{BATCHES}, the number of batches."
         )
     if config.degree not in config.degrees or config.r_cut not in config.cutoffs:
         raise ValueError(
-            f"degree {config.degree} and r_cut {config.r_cut} must be among degrees "
-            f"{config.degrees} and cutoffs {config.cutoffs}"
+            f"degree is {config.degree} and r_cut {config.r_cut}: wanted members of degrees "
+            f"{config.degrees} and cutoffs {config.cutoffs}."
         )
     return [Point(config, degree, r_cut) for degree in config.degrees for r_cut in config.cutoffs]
 
 
 def compute(point: Point) -> dict[str, Any]:
-    """Site energies (eV) of the test cells by the model and by the same fitted to halves, and LPR;
-    of the central model also the variances of its committees and its calibration."""
+    """Site energies of the test cells by the model and by the same fitted to halves, and LPR.
+
+    Args:
+        point: the model.
+
+    Returns:
+        arrays of the record, energies in eV; of the central model also the variances of its
+        committees and its calibration.
+    """
     config, cells = point.config, all_cells(point.config)
     graphs = graphs_of(point, cells)
     whole, parts, prior = fitted(point, graphs.train, cells.train)
@@ -93,11 +107,21 @@ def compute(point: Point) -> dict[str, Any]:
 
 
 def line(variance: np.ndarray, lpr: np.ndarray) -> dict[str, float]:
-    """log variance = slope log(1/LPR) + log level, from all batches; error of the slope from their
-    differences, as the sites of one committee are correlated and no sample of their own.
+    """A power law of the variance in 1/LPR.
 
-    Batches of a bootstrap share the training cells: what another draw of those would change is not
-    in the error, and it is not small where few cells rule a direction.
+        log variance = slope log(1/LPR) + log level
+
+    Slope and level are from all batches; the error of the slope from their differences, as the
+    sites of one committee are correlated and no sample of their own. Batches of a bootstrap share
+    the training cells: what another draw of those would change is not in the error, and it is not
+    small where few cells rule a direction.
+
+    Args:
+        variance: (batches, n_sites) eV^2.
+        lpr: (n_sites,) 1/eV^2.
+
+    Returns:
+        "slope", "slope_error", "level" and "scatter_decades".
     """
     x = -np.log(lpr)
     slopes = [linregress(x, np.log(batch)).slope for batch in variance]
@@ -111,8 +135,15 @@ def line(variance: np.ndarray, lpr: np.ndarray) -> dict[str, float]:
 
 
 def spreads(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Standard deviation of each site energy (eV) over models: of all degrees and cutoffs fitted to
-    everything, over halves of the data in the central model, and over all of them together."""
+    """Standard deviation of each site energy over models.
+
+    Args:
+        records: of all models.
+
+    Returns:
+        (n_sites,) eV each: of all degrees and cutoffs fitted to everything, over halves of the
+        data in the central model, and over all of them together.
+    """
     energies = np.stack([record.arrays["energies"] for record in records])
     halved = central(records).arrays["energies"][1:]
     return {
@@ -123,10 +154,12 @@ def spreads(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 
 def central(records: Sequence[Record]) -> Record:
+    """The record of the model that has committees."""
     return next(record for record in records if record.point.central)
 
 
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
+    """Headline numbers of the figure."""
     arrays, spread = central(records).arrays, spreads(records)
     lpr, families = arrays["lpr"], (*config.near, *config.far)
     error = np.abs(arrays["energies"][0] - arrays["true"])
@@ -170,8 +203,8 @@ def calibration_of(arrays: dict[str, np.ndarray], kind: str) -> dict[str, Any]:
     for group in ("validation", "near", "far"):
         found |= {f"{n}_{group}": arrays[f"{kind}_{n}_{group}"] for n in ("covered", "rms")}
     apart = [[arrays[f"{kind}_{n}_{g}"] for g in ("near", "far")] for n in ("deviation", "error")]
-    foretold, error = (np.concatenate(x) for x in apart)
-    return found | {"test_error_against_deviation": relation(foretold, np.abs(error))}
+    deviation, error = (np.concatenate(x) for x in apart)
+    return found | {"test_error_against_deviation": relation(deviation, np.abs(error))}
 
 
 PRESETS = {
@@ -195,6 +228,14 @@ PRESETS = {
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Make the figure.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        the summary as it was written.
+    """
     run = start("rigidity_and_disagreement", PRESETS, argv, __doc__)
     records, summary = gather(run, points(run.config), compute, summarise)
     return conclude(

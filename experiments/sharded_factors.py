@@ -36,6 +36,8 @@ KINDS = ("energy", "forces", "virial")
 
 @dataclass(frozen=True)
 class Config:
+    """Settings of the comparison; each field is a flag."""
+
     cells: tuple[int, ...] = field(default=(1, 2), metadata={"help": "cubic cells per side"})
     structures: int = field(default=203, metadata={"help": "how many, of all sizes in turn"})
     degree: int = field(default=8, metadata={"help": "of the basis"})
@@ -48,6 +50,7 @@ class Config:
 
     @property
     def spec(self) -> ACESpec:
+        """The basis."""
         return ACESpec(("Si",), self.order, self.degree, r_cut=5.5, r0=BOND)
 
 
@@ -65,7 +68,14 @@ def join(config: Config) -> None:
 
 
 def started(run: Run) -> None:
-    """The processes of this machine, each with its rank, from start to end."""
+    """The processes of this machine, each with its rank, from start to end.
+
+    Args:
+        run: the run of the process that starts them.
+
+    Raises:
+        SystemExit: one of them fails.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -81,13 +91,14 @@ def started(run: Run) -> None:
     try:
         for rank, process in enumerate(processes):
             if process.wait():
-                raise SystemExit(f"process {rank} ended with {process.returncode}")
+                raise SystemExit(f"process {rank} ended with {process.returncode}: wanted 0.")
     finally:
         for process in processes:
             process.kill()
 
 
 def data_set(config: Config) -> list[tuple[Graph, Labels]]:
+    """Labelled cells of all sizes, the same in every process."""
     crystals = [supercell(diamond("Si", 5.431), (m,) * 3) for m in config.cells]
     keys = jax.random.split(jax.random.key(0), config.structures)
     sizes = np.linspace(0.05, 0.35, config.structures)  # Å, so that energies differ
@@ -100,7 +111,16 @@ def data_set(config: Config) -> list[tuple[Graph, Labels]]:
 
 
 def difference(found: Mapping[str, Factor], wanted: Mapping[str, Factor]) -> float:
-    """The largest of all kinds; infinite where the numbers of rows differ."""
+    """The largest difference of two sets of factors.
+
+    Args:
+        found: by kind.
+        wanted: by kind.
+
+    Returns:
+        that of R in units of its column's norm, or of q in those of |q|; infinite where the
+        numbers of rows differ.
+    """
     worst = [0.0]
     for kind, other in wanted.items():
         factor = found[kind]
@@ -111,8 +131,19 @@ def difference(found: Mapping[str, Factor], wanted: Mapping[str, Factor]) -> flo
     return float(max(worst))
 
 
-def timed(spec: ACESpec, samples: Sequence, mesh: jax.sharding.Mesh | None):
-    """The factors, and seconds of the second time: the first compiles."""
+def timed(
+    spec: ACESpec, samples: Sequence, mesh: jax.sharding.Mesh | None
+) -> tuple[dict[str, Factor], float]:
+    """The factors, and how long they take the second time: the first compiles.
+
+    Args:
+        spec: the basis.
+        samples: graphs and labels.
+        mesh: the devices; None for one.
+
+    Returns:
+        factors by kind, and seconds.
+    """
     for _ in range(2):
         began = time.perf_counter()
         factors = jax.block_until_ready(compress_structures(spec, samples, KINDS, mesh=mesh))
@@ -126,7 +157,14 @@ PRESETS = {
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
-    """The summary, or None from a process that leaves it to another to print."""
+    """Compare, and time.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        the summary, or None from a process that leaves it to another to print.
+    """
     run = start("sharded_factors", PRESETS, argv, __doc__)
     config = run.config
     if config.processes > 1 and not config.coordinator:

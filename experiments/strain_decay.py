@@ -11,11 +11,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import linregress
 
 from experiments.harness.records import Record
-from experiments.harness.run import PALETTE, conclude, gather, label_axes, reference_slope, start
+from experiments.harness.run import conclude, gather, start
+from experiments.harness.style import PALETTE, label_axes, reference_slope
 from experiments.systems.materials import material
 from lprjax.defects.catalogue import named_defect
 from lprjax.defects.defect import decay_profile, relax_defect
@@ -28,6 +30,8 @@ DRAWN = 1e-7  # Å; below, the tolerance of the relaxation shows
 
 @dataclass(frozen=True)
 class Config:
+    """Settings of the figure; each field is a flag."""
+
     pairs: tuple[str, ...] = field(
         default=(
             "W:vacancy", "W:divacancy-1", "W:dumbbell-111", "W:dumbbell-110",
@@ -45,12 +49,15 @@ class Config:
 
 @dataclass(frozen=True)
 class Point:
+    """One defect in one material."""
+
     material: str
     defect: str
-    cells: int
+    cells: int  # cubic cells per side
 
 
 def points(config: Config) -> list[Point]:
+    """Every pair, in a cell of about as many sites as asked for."""
     found = []
     for pair in config.pairs:
         name, _, defect = pair.partition(":")
@@ -60,6 +67,7 @@ def points(config: Config) -> list[Point]:
 
 
 def compute(point: Point) -> dict[str, Any]:
+    """The arrays of one point: the relaxed defect and its strain."""
     crystal = material(point.material)
     defect = named_defect(point.defect, crystal.unit_cell, point.cells)
     found = relax_defect(crystal.potential, defect)
@@ -80,7 +88,15 @@ def compute(point: Point) -> dict[str, Any]:
 
 
 def envelope(distances: np.ndarray, strains: np.ndarray) -> np.ndarray:
-    """The largest strain at this distance or beyond: a decay is a bound from above."""
+    """The largest strain at this distance or beyond: a decay is a bound from above.
+
+    Args:
+        distances: (n,) ascending, Å.
+        strains: (n,) Å.
+
+    Returns:
+        (n,) Å.
+    """
     return np.maximum.accumulate(strains[::-1])[::-1]
 
 
@@ -104,6 +120,7 @@ def slope_of(config: Config, arrays: dict) -> dict[str, Any]:
 
 
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
+    """Headline numbers of the figure."""
     curves = {f"{r.point.material}:{r.point.defect}": slope_of(config, r.arrays) for r in records}
     return {
         "figure": "strain_decay",
@@ -115,6 +132,7 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
 
 
 def plot(summary: dict, records: Sequence[Record]) -> Figure:
+    """The whole figure: a panel for each material."""
     names = list(dict.fromkeys(record.point.material for record in records))
     figure, axes = plt.subplots(
         1, len(names), figsize=(3.4 * len(names), 3.9), sharex=True, sharey=True, squeeze=False
@@ -130,7 +148,8 @@ def plot(summary: dict, records: Sequence[Record]) -> Figure:
     return figure
 
 
-def draw(ax, summary: dict, record: Record, colour: str) -> None:
+def draw(ax: Axes, summary: dict, record: Record, colour: str) -> None:
+    """The strain of one defect by shells, and the theory's slope."""
     curve = summary["curves"][f"{record.point.material}:{record.point.defect}"]
     x, y = record.arrays["distances"], record.arrays["strains"]
     shown = (x > 0) & (y > DRAWN)
@@ -145,6 +164,7 @@ def draw(ax, summary: dict, record: Record, colour: str) -> None:
 
 
 def caption(summary: dict) -> str:
+    """The text under the figure, with the numbers of this run."""
     curves = summary["curves"]
     slopes = {name: curve["slope"] for name, curve in curves.items()}
     steepest, flattest = min(slopes, key=slopes.get), max(slopes, key=slopes.get)
@@ -168,6 +188,14 @@ PRESETS = {
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Make the figure.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        the summary as it was written.
+    """
     run = start("strain_decay", PRESETS, argv, __doc__)
     records, summary = gather(run, points(run.config), compute, summarise)
     return conclude(run, summary, plot(summary, records), caption(summary))

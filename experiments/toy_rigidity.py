@@ -1,8 +1,8 @@
-"""Pseudo-structures of groups of environments: which groups can be told apart, and what tells.
+"""Pseudo-structures of groups of environments: which data distinguish which groups.
 
 A structure holds environments of several groups and only its energy per atom is known, linear in
 features: its row is the mean of its environments' features. Groups that always come in the same
-proportion cannot be told apart; one more composition, or a pure structure, adds one degree of
+proportion cannot be distinguished; one more composition, or a pure structure, adds one degree of
 freedom (the experiment of Chong et al., J. Chem. Theory Comput. 19 (2023) 8020, after its
 abstract; counts derived). As long as compositions span f directions out of G groups, G - f
 directions in the span of the groups have rigidity zero.
@@ -41,6 +41,8 @@ DESIGNS = {
 
 @dataclass(frozen=True)
 class Config:
+    """Settings of the figure; each field is a flag."""
+
     groups: tuple[int, ...] = field(
         default=(2, 3, 5, 8), metadata={"help": "numbers of groups of environments"}
     )
@@ -56,6 +58,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Point:
+    """One draw of one design."""
+
     groups: int
     design: str
     dimension: int
@@ -67,12 +71,19 @@ class Point:
 def points(config: Config) -> list[Point]:
     """Every design without spread in the groups; the first for one number of groups with it.
 
-    Raises ValueError where the number shown is not among them, or features are fewer than groups.
+    Args:
+        config: the settings.
+
+    Returns:
+        the points.
+
+    Raises:
+        ValueError: the number shown is not among the groups, or features are fewer than groups.
     """
     if config.shown not in config.groups or config.dimension < max(config.groups):
         raise ValueError(
-            f"shown {config.shown} must be one of groups {config.groups}, and dimension "
-            f"{config.dimension} at least the largest of them"
+            f"shown is {config.shown} and dimension {config.dimension}: wanted one of groups "
+            f"{config.groups}, and at least the largest of them."
         )
     fixed = (config.dimension, config.structures)
     found = [
@@ -90,14 +101,29 @@ def points(config: Config) -> list[Point]:
 
 
 def block_of(groups: int, blocks: int) -> np.ndarray:
-    """The block that each group belongs to, (G,): neighbours together, sizes as equal as can be."""
+    """The block that each group belongs to: neighbours together, sizes as equal as can be.
+
+    Args:
+        groups: number of groups G.
+        blocks: number of blocks.
+
+    Returns:
+        (G,).
+    """
     return np.arange(groups) * blocks // groups
 
 
 def compositions(point: Point, rng: np.random.Generator) -> np.ndarray:
-    """Environments of each group in each structure (n, G): the start, then G - f added ones.
+    """Environments of each group in each structure: the start, then G - f added ones.
 
     f = blocks: the start spans as many directions, and G - f more are what is missing.
+
+    Args:
+        point: design and sizes.
+        rng: decides the numbers.
+
+    Returns:
+        (n, G).
     """
     design, groups = DESIGNS[point.design], point.groups
     blocks = block_of(groups, design.blocks)
@@ -127,18 +153,37 @@ def compute(point: Point) -> dict[str, Any]:
     return {"counts": counts} | {name: np.array(value) for name, value in found.items()}
 
 
-def structure_row(centroids, counts, spread: float, rng: np.random.Generator) -> np.ndarray:
-    """Mean of the features of the environments in a structure, (K,)."""
+def structure_row(
+    centroids: np.ndarray, counts: np.ndarray, spread: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Mean of the features of the environments in a structure.
+
+    Args:
+        centroids: (G, K) features of the groups.
+        counts: (G,) environments of each group.
+        spread: standard deviation of a feature in a group.
+        rng: decides the features.
+
+    Returns:
+        (K,).
+    """
     features = np.repeat(centroids, counts, axis=0)
     return np.mean(features + spread * rng.normal(size=features.shape), axis=0)
 
 
 def principal_rigidities(factor: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """How firmly the data hold the directions in the span of the groups, (G,), ascending.
+    """How rigid the data make the directions in the span of the groups.
 
     With Q an orthonormal basis of the span and P of the rest: moving Q^T c by a costs at least
-    `a^T S^T S a / 2`, S = (1 - projector on range(R P)) R Q. Given are squares of the singular
-    values of S, whose zeros are the directions that no data determine.
+    `a^T S^T S a / 2`, S = (1 - projector on range(R P)) R Q.
+
+    Args:
+        factor: (K, K) R of the fit.
+        centroids: (G, K) features of the groups.
+
+    Returns:
+        (G,) squares of the singular values of S, ascending, whose zeros are the directions that no
+        data determine.
     """
     basis, _ = np.linalg.qr(centroids.T, mode="complete")
     span, rest = np.split(basis, [len(centroids)], axis=1)
@@ -157,6 +202,14 @@ def expected_counts(groups: int, design: Design, added: int) -> tuple[int, int]:
     A block of m groups misses m - 1 degrees of freedom. A pure structure settles its own group,
     and the last but one of a block settles the last as well; compositions settle all groups, or
     none as long as they are too few.
+
+    Args:
+        groups: number of groups.
+        design: of the training set.
+        added: structures added to the start.
+
+    Returns:
+        the two counts.
     """
     missing = groups - design.blocks - added
     floating = 0
@@ -201,6 +254,7 @@ def smallest_by_spread(records: Sequence[Record]) -> dict[str, list]:
 
 
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
+    """Headline numbers of the figure."""
     table, spread = table_of(records), smallest_by_spread(records)
     slope = np.polyfit(np.log(spread["spread"]), np.log(spread["smallest_lpr"]), 1)[0]
     resolved = [min(row["smallest"]) for row in table if row["missing"] == 0]
@@ -225,6 +279,14 @@ PRESETS = {
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Make the figure.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        the summary as it was written.
+    """
     run = start("toy_rigidity", PRESETS, argv, __doc__)
     records, summary = gather(run, points(run.config), compute, summarise)
     return conclude(run, summary, plot(summary, records), caption(summary))

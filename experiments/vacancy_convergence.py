@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from scipy.stats import linregress
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, label_axes, reference_slope, start
+from experiments.harness.run import conclude, gather, start
 from experiments.harness.statistics import extremes
+from experiments.harness.style import label_axes, reference_slope
 from experiments.panels.errors import (
     COLOURS,
     LABELS,
@@ -29,10 +30,10 @@ from experiments.panels.errors import (
     draw_errors,
     draw_flags,
     effectivity,
+    flag_caption,
     flag_counts,
     sizes,
     ticks_at,
-    told,
 )
 from experiments.studies.defect_fits import (
     assess,
@@ -46,6 +47,7 @@ from experiments.systems.materials import material
 from experiments.systems.observations import OBSERVATION_SETS
 from lprjax.ace.basis import site_basis
 from lprjax.atoms.graphs import build_graph
+from lprjax.defects.rates import fitted_rate
 from lprjax.regression.rigidity import local_prediction_rigidity
 
 VERSION = 2
@@ -121,15 +123,6 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
     }
 
 
-RATES = {  # set: slopes of geometry and energy error in d = 3 (after Ortner–Wang, derived)
-    "EF": (-1.5, -3.0),
-    "EFV": (-3.5, -5.0),
-    "EFFC": (-4.5, -6.0),
-    "EFVFC": (-4.5, -6.0),
-}
-RATES_IN_DIAMOND = RATES | {"EFV": (-2.5, -4.0)}  # without point symmetry
-
-
 def draw_floors(ax: Axes, summary: dict, quantity: str, style: str = "-") -> None:
     """In grey E+F with smaller bases."""
     for grey, curve in zip(("0.6", "0.75"), summary["smaller_bases_EF"].values(), strict=False):
@@ -165,16 +158,16 @@ def plot(summary: dict, records: list[Record]) -> Figure:
     figure = plt.figure(figsize=(15.5, 9.6))
     upper, lower = figure.add_gridspec(2, 1, height_ratios=(2, 1))
     errors = upper.subgridspec(2, len(OBSERVATION_SETS)).subplots(sharey="row")
-    rates = RATES_IN_DIAMOND if material(summary["material"]).crystal == "diamond" else RATES
+    multilattice = material(summary["material"]).crystal == "diamond"
     for which, (quantity, unit) in enumerate((("geometry", "Å"), ("energy", "eV"))):
         for ax, (name, curve) in zip(errors[which], summary["curves"].items(), strict=False):
             if name == "EF":
                 draw_floors(ax, summary, f"{quantity}_error")
             draw_errors(ax, curve, quantity, name, unit)
             ax.set_title(f"{quantity} error, fitted to {LABELS[name]}", fontsize=9)
-            if name in rates:
+            if "forces" in (kinds := OBSERVATION_SETS[name]):
                 x, y = np.array(curve["L"])[::-1], sizes(curve, f"{quantity}_error")[::-1]
-                slope = rates[name][which]
+                slope = getattr(fitted_rate(kinds, 3, multilattice=multilattice), quantity)
                 reference_slope(ax, x, y, slope, f"theory, fixed mismatch: {slope:g}")
             ax.label_outer(remove_inner_ticks=False)
             ax.legend(fontsize=6.5)
@@ -233,7 +226,7 @@ def caption(summary: dict) -> str:
         "Dashed grey: rates of the theory (after Ortner–Wang, derived) for mismatches that do NOT "
         "change with L. Here every fit changes all of them (lowest row), so the slopes neither "
         "confirm nor refute them; over all sizes, floors included: geometry "
-        f"{slopes('geometry')}; energy {slopes('energy')}." + told(summary["flags"]) + lost
+        f"{slopes('geometry')}; energy {slopes('energy')}." + flag_caption(summary["flags"]) + lost
     )
 
 

@@ -1,32 +1,188 @@
 """Error bounds, fits and prediction rigidities for linear machine-learned potentials, in JAX.
 
-The nouns are here; the verbs are in their rooms: `from lprjax.regression.fitting import fit`.
+    import jax
+    import lprjax as lp
+
+    jax.config.update("jax_enable_x64", True)
+
+What a day's work needs is here; the rest is in the packages, in the order of the data: `numerics`,
+`atoms`, `potentials`, `ace`, `regression`, `models`, `crystals`, `simulation`, `defects`.
 """
 
-from lprjax.ace.basis import site_basis
-from lprjax.ace.potential import LinearPotential
-from lprjax.ace.spec import ACESpec
-from lprjax.atoms.graphs import Graph, build_graph
-from lprjax.atoms.structures import Labels, Structure
-from lprjax.crystals.strain_norm import ReferenceLattice
-from lprjax.defects.defect import Defect
-from lprjax.potentials.observables import KINDS, observe
-from lprjax.regression.factors import Factor
-from lprjax.regression.fitting import Fit
+from typing import TYPE_CHECKING, Any
+
+from lprjax import (
+    ace,
+    atoms,
+    crystals,
+    defects,
+    models,
+    numerics,
+    potentials,
+    regression,
+    simulation,
+)
+from lprjax.ace import (
+    ACESpec,
+    LinearPotential,
+    components,
+    linear_potential,
+    site_basis,
+    smoothness_prior,
+)
+from lprjax.atoms import (
+    Graph,
+    Labels,
+    Structure,
+    bcc,
+    build_graph,
+    build_graphs,
+    diamond,
+    fcc,
+    from_ase,
+    make_structure,
+    rattled,
+    read_extxyz,
+    strained,
+    supercell,
+    to_ase,
+    write_extxyz,
+)
+from lprjax.crystals import GPA_PER_EV_A3, elastic_constants, equilibrium, force_constants
+from lprjax.defects import (
+    DEFECTS,
+    Defect,
+    divacancy,
+    error_budget,
+    error_forms,
+    first_order_error,
+    formation_energy,
+    named_defect,
+    predicted_error,
+    recommended_weights,
+    relax_defect,
+    relaxed_formation_energy,
+    vacancy,
+    weight_constants,
+)
+from lprjax.models import kernel_potential, load, save
+from lprjax.potentials import (
+    KINDS,
+    ase_potential,
+    energy_and_forces,
+    observe,
+    stillinger_weber,
+    tersoff,
+    zhou_eam,
+)
+from lprjax.regression import (
+    Fit,
+    calibrate,
+    choose,
+    committee,
+    component_rigidity,
+    compress_structures,
+    coverage,
+    design_rows,
+    fit,
+    local_prediction_rigidity,
+    prediction_rigidity,
+    prediction_rows,
+    solution,
+)
+from lprjax.simulation import molecular_dynamics, relax
+
+if TYPE_CHECKING:
+    from lprjax.models import last_layer, network_potential, train
 
 __all__ = [
+    "DEFECTS",
+    "GPA_PER_EV_A3",
     "KINDS",
     "ACESpec",
     "Defect",
-    "Factor",
     "Fit",
     "Graph",
     "Labels",
     "LinearPotential",
-    "ReferenceLattice",
     "Structure",
+    "ace",
+    "ase_potential",
+    "atoms",
+    "bcc",
     "build_graph",
+    "build_graphs",
+    "calibrate",
+    "choose",
+    "committee",
+    "component_rigidity",
+    "components",
+    "compress_structures",
+    "coverage",
+    "crystals",
+    "defects",
+    "design_rows",
+    "diamond",
+    "divacancy",
+    "elastic_constants",
+    "energy_and_forces",
+    "equilibrium",
+    "error_budget",
+    "error_forms",
+    "fcc",
+    "first_order_error",
+    "fit",
+    "force_constants",
+    "formation_energy",
+    "from_ase",
+    "kernel_potential",
+    "last_layer",
+    "linear_potential",
+    "load",
+    "local_prediction_rigidity",
+    "make_structure",
+    "models",
+    "molecular_dynamics",
+    "named_defect",
+    "network_potential",
+    "numerics",
     "observe",
+    "potentials",
+    "predicted_error",
+    "prediction_rigidity",
+    "prediction_rows",
+    "rattled",
+    "read_extxyz",
+    "recommended_weights",
+    "regression",
+    "relax",
+    "relax_defect",
+    "relaxed_formation_energy",
+    "save",
+    "simulation",
     "site_basis",
+    "smoothness_prior",
+    "solution",
+    "stillinger_weber",
+    "strained",
+    "supercell",
+    "tersoff",
+    "to_ase",
+    "train",
+    "vacancy",
+    "weight_constants",
+    "write_extxyz",
+    "zhou_eam",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Networks, which load flax and optax, when they are first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(models, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

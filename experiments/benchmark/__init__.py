@@ -1,1 +1,1 @@
-"""How fast, beside other codes and what bounds them."""
+"""Speed of every path, beside other codes and the arithmetic that bounds it."""

@@ -2,7 +2,7 @@
 
 python -m experiments.benchmark --preset paper --only rows_ace_jax_12 sw_8000
 
-Each row is measured on its own, codes taking turns; what other codes are missing is said, with the
+Each row is measured on its own, codes taking turns; missing codes are listed, with the
 line that installs them. Times of another day do not compare, so every run measures anew; the table
 of all rows measured so far is `--plot-only`. On a GPU the same command fills the GPU's column.
 """
@@ -23,7 +23,8 @@ from experiments.benchmark.panels import plot, point
 from experiments.benchmark.peers import INSTALL, missing
 from experiments.benchmark.table import PLATFORMS, Row, entry, line, markdown
 from experiments.harness.records import load
-from experiments.harness.run import Run, finish, save_figure, start
+from experiments.harness.run import Run, finish, start
+from experiments.harness.style import save_figure
 
 PAPER_FIGURES = Path(__file__).parents[2] / "paper_figures"
 KERNELS = ("site_basis", "energy_forces", "rows")
@@ -31,6 +32,8 @@ KERNELS = ("site_basis", "energy_forces", "rows")
 
 @dataclass(frozen=True)
 class Config:
+    """Settings of the benchmark; each field is a flag."""
+
     only: tuple[str, ...] = field(default=(), metadata={"help": "names of rows; none: all"})
     peers: bool = field(default=True, metadata={"help": "compare with other codes, if installed"})
     degrees: tuple[int, ...] = field(default=(12, 16), metadata={"help": "of the rows"})
@@ -58,6 +61,7 @@ class Config:
 
     @property
     def pace(self) -> Turns:
+        """How codes take turns."""
         return Turns(self.turns, self.turn)
 
 
@@ -186,12 +190,22 @@ def curves(config: Config) -> dict[str, partial]:
 def chosen(config: Config) -> tuple[dict[str, Row], dict[str, partial]]:
     """The rows and points of the figure that are named, or all of them.
 
-    Raises SystemExit for a name that is none, with those there are.
+    Args:
+        config: its `only` has the names.
+
+    Returns:
+        rows and points by name.
+
+    Raises:
+        SystemExit: a name is none; the message has those there are.
     """
     rows, points = {row.name: row for row in targets(config)}, curves(config)
     unknown = set(config.only) - rows.keys() - points.keys()
     if unknown:
-        raise SystemExit(f"no row {sorted(unknown)}; there are: {', '.join([*rows, *points])}")
+        raise SystemExit(
+            f"only is {sorted(unknown)}: wanted names that there are: "
+            f"{', '.join([*rows, *points])}."
+        )
     named = config.only or [*rows, *points]
     return {k: rows[k] for k in rows if k in named}, {k: points[k] for k in points if k in named}
 
@@ -235,6 +249,14 @@ def elsewhere(run: Run, platform: str) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Make the figure.
+
+    Args:
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        the summary as it was written.
+    """
     run = start("benchmark", PRESETS, argv, __doc__)
     run = replace(run, fresh=not run.plot_only)
     platform = jax.default_backend()

@@ -24,20 +24,35 @@ def near_cubic(n_cells: int) -> tuple[int, int, int]:
 
 
 def silicon_shape(n_atoms: int) -> tuple[int, int, int]:
-    """Cubic cells of eight atoms along each side."""
+    """Cubic cells of eight atoms along each side.
+
+    Args:
+        n_atoms: a multiple of 8.
+
+    Returns:
+        three numbers, ascending, as equal as can be.
+
+    Raises:
+        ValueError: it is no multiple of 8.
+    """
     if n_atoms % 8:
-        raise ValueError(f"{n_atoms} atoms: wanted a multiple of 8, of the cubic cell of silicon")
+        raise ValueError(
+            f"n_atoms is {n_atoms}: wanted a multiple of 8, of the cubic cell of silicon."
+        )
     return near_cubic(n_atoms // 8)
 
 
 def perfect_silicon(shape: tuple[int, int, int]) -> Structure:
+    """Diamond of so many cubic cells along each side."""
     return supercell(diamond("Si", SILICON), shape)
 
 
 def rattled_silicon(shape: tuple[int, int, int]) -> Structure:
+    """The same with displaced atoms."""
     return rattled(perfect_silicon(shape), jax.random.key(0), RATTLE)
 
 
 def rattled_tungsten(n_atoms: int) -> Structure:
+    """Body-centred cubic, with displaced atoms."""
     cell = supercell(bcc("W", TUNGSTEN), near_cubic(n_atoms // 2))
     return rattled(cell, jax.random.key(0), RATTLE)

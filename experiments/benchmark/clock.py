@@ -17,22 +17,28 @@ ROOT = Path(__file__).parents[2]
 
 
 class Turns(NamedTuple):
-    """How often codes take turns, and how long a turn is at least (s; one call at least)."""
+    """How codes take turns."""
 
     number: int
-    seconds: float
+    seconds: float  # length of a turn at least; one call at least
 
 
 def in_turn(
     calls: Mapping[str, Callable[[], Any]], turns: Turns, limit: float = 60.0
 ) -> dict[str, np.ndarray]:
-    """Seconds of a call of each code, (turns,): they take turns, so that a busy machine slows all.
+    """Seconds of a call of each code; they take turns, so that a busy machine slows all.
 
     In its turn a code is called again and again, and the median counts: the first call after
     another code finds cold caches, which a sweep over structures does not. The very first calls,
     which compile, are apart.
 
-    limit: no further turn once they took so long (s).
+    Args:
+        calls: by code.
+        turns: how often, and how long.
+        limit: no further turn once they took so long (s).
+
+    Returns:
+        (turns,) s, by code.
     """
     for call in calls.values():
         jax.block_until_ready(call())
@@ -47,6 +53,7 @@ def in_turn(
 
 
 def _turn(call: Callable[[], Any], at_least: float) -> float:
+    """Median seconds of a call in one turn."""
     seconds = [once(call)[0]]
     while sum(seconds) < at_least:
         seconds.append(once(call)[0])
@@ -68,7 +75,8 @@ class Elsewhere:
     runs on one core.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
+        """Start to count."""
         self.began = self._now()
 
     def _now(self) -> np.ndarray:
@@ -81,6 +89,7 @@ class Elsewhere:
         return np.array([time.monotonic(), busy, sum(os.times()[:4])])
 
     def cores(self) -> float:
+        """Cores that others kept busy since, on average."""
         passed, busy, ours = self._now() - self.began
         return max(0.0, (busy - ours) / passed) if passed > 0 else np.nan
 
@@ -91,9 +100,20 @@ def faster(samples: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def in_fresh_process(task: str, *, threads: int = 1, **arguments: Any) -> dict[str, Any]:
-    """What a task of `benchmark_cold` returns in a Python of its own.
+    """What a task of `benchmark.cold` returns in a Python of its own.
 
-    Without JAX's persistent cache. threads: of LAPACK and BLAS; XLA's own are not touched.
+    Without JAX's persistent cache.
+
+    Args:
+        task: one of its TASKS.
+        threads: of LAPACK and BLAS; XLA's own are not touched.
+        **arguments: of the task.
+
+    Returns:
+        what the task returns.
+
+    Raises:
+        subprocess.CalledProcessError: it fails.
     """
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false", "JAX_ENABLE_X64": "true"}
     for library in ("OPENBLAS", "OMP", "MKL"):

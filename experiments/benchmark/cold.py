@@ -1,6 +1,6 @@
 """What `benchmark` measures in fresh processes: first calls, compilations, peak memory.
 
-`python -m experiments.benchmark_cold TASK JSON` prints what the task returns, one line of JSON.
+`python -m experiments.benchmark.cold TASK JSON` prints what the task returns, one line of JSON.
 """
 
 import json
@@ -8,11 +8,15 @@ import re
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from lprjax.atoms.graphs import Graph
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 SEED = 7
@@ -21,7 +25,7 @@ ALPHA = 1e-2  # scikit-matter's regularisation
 SITES = 10  # per training structure of its comparison
 
 
-def kernel(name: str, degree: int, graph):
+def kernel(name: str, degree: int, graph: "Graph") -> Callable[[], Any]:
     """One of the hot paths on a graph, as a call without arguments."""
     import jax
 
@@ -42,8 +46,17 @@ def kernel(name: str, degree: int, graph):
 
 
 def first_call(name: str, degree: int, shape: list[int]) -> dict[str, float]:
-    """Seconds of the tables and the first call together; of them, those of the tables and those
-    spent in XLA; of the second call."""
+    """Seconds of the tables and the first call together, and of their parts.
+
+    Args:
+        name: of the kernel.
+        degree: of the basis.
+        shape: cubic cells of silicon along each side.
+
+    Returns:
+        "first"; "tables", the part of the tables; "xla", the part spent in XLA; "again", the
+        second call.
+    """
     import jax
 
     from experiments.benchmark.cells import R_CUT, ace_spec, rattled_silicon
@@ -60,10 +73,17 @@ def first_call(name: str, degree: int, shape: list[int]) -> dict[str, float]:
 
 
 def sweep(name: str, degree: int, shapes: list[list[int]]) -> dict[str, float]:
-    """Over cells of many sizes in three shapes: how often the kernel was compiled, and seconds in
-    XLA.
+    """Over cells of many sizes in three shapes: how often the kernel was compiled.
 
     The kernel is the function that took the most seconds to compile.
+
+    Args:
+        name: of the kernel.
+        degree: of the basis.
+        shapes: cubic cells of silicon along each side, for every cell.
+
+    Returns:
+        "compiled", times; "seconds" in XLA; "others", compilations of other functions.
     """
     import jax
 
@@ -148,12 +168,13 @@ def _outcome(triangle: np.ndarray) -> dict:
 
 
 def peak_memory() -> float:
-    """GB. Of Linux's own count: that of getrusage starts with what the parent process held."""
+    """In GB, by Linux's own count: that of getrusage starts with what the parent process held."""
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(peak) * 1024 / 1e9
 
 
-def _seconds(call) -> float:
+def _seconds(call: Callable[[], Any]) -> float:
+    """Of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

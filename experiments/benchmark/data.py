@@ -4,7 +4,7 @@ Every function returns arrays: seconds of "ours" and "theirs" (calls,) or a "rat
 What "holds_…" is part of the target.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,8 @@ from experiments.benchmark.cells import (
 )
 from experiments.benchmark.clock import Turns, faster, in_fresh_process, in_turn, once
 from lprjax.ace.basis import site_basis
-from lprjax.atoms.graphs import build_graph
-from lprjax.atoms.structures import bcc, rattled
+from lprjax.atoms.graphs import Graph, build_graph
+from lprjax.atoms.structures import Labels, bcc, rattled
 from lprjax.defects.defect import relax_defect, vacancy
 from lprjax.potentials.eam import zhou_eam
 from lprjax.potentials.observables import observe
@@ -34,9 +34,20 @@ from lprjax.regression.rigidity import local_prediction_rigidity
 Found = dict[str, Any]
 
 
-def processes(codes: dict[str, tuple[str, dict]], threads: Sequence[int], repeats: int):
-    """Seconds of each code at that number of BLAS threads that suits it best, in fresh processes,
-    in turn; and all that the processes returned."""
+def processes(
+    codes: dict[str, tuple[str, dict]], threads: Sequence[int], repeats: int
+) -> tuple[dict[str, np.ndarray], dict[str, list[dict]]]:
+    """Seconds of each code in fresh processes, in turn.
+
+    Args:
+        codes: task of `cold` and its arguments, by code.
+        threads: numbers of BLAS threads to try.
+        repeats: how often each.
+
+    Returns:
+        (repeats,) s of each code, at that number of threads that suits it best; and all that the
+        processes returned.
+    """
     runs: dict[str, list[dict]] = {code: [] for code in codes}
     for _ in range(repeats):
         for n in threads:
@@ -71,7 +82,9 @@ def factor(n_rows: int, n_columns: int, threads: Sequence[int], repeats: int) ->
     }
 
 
-def data_set(n_cells: int, shape: tuple[int, int, int]):
+def data_set(
+    n_cells: int, shape: tuple[int, int, int]
+) -> Iterator[tuple[str, Sequence[str], list[tuple[Graph, Labels]]]]:
     """Labelled silicon by group, (name, kinds, samples): rattled cells, and the perfect one."""
     potential, r_cut = stillinger_weber(), ace_spec(2).r_cut
     perfect = perfect_silicon(shape)

@@ -29,7 +29,7 @@ from lprjax.potentials.eam import zhou_eam
 from lprjax.potentials.observables import energy_and_forces
 from lprjax.potentials.stillinger_weber import stillinger_weber
 from lprjax.regression.assembly import stacked
-from lprjax.regression.rows import design_rows
+from lprjax.regression.rows import Rows, design_rows
 
 KINDS = ("energy", "forces", "virial")
 RUNS = 20  # evaluations that LAMMPS is asked for at a time
@@ -44,6 +44,7 @@ def fitted(spec: ACESpec) -> LinearPotential:
 
 
 def rows_call(degree: int, n_atoms: int) -> Callable[[], Any]:
+    """Rows of energy, forces and virial of one rattled cell."""
     spec = ace_spec(degree)
     graph = build_graph(rattled_silicon(silicon_shape(n_atoms)), spec.r_cut)
     return partial(design_rows, spec, graph, KINDS)
@@ -63,7 +64,7 @@ def rows_against(peer: str, degree: int, n_atoms: int, turns: Turns, there: bool
     return in_turn(calls, turns) | extra
 
 
-def floor_calls(rows, n_atoms: int) -> Calls:
+def floor_calls(rows: Rows, n_atoms: int) -> Calls:
     """X^T X of all rows of a cell, without padding: by XLA with its threads, by BLAS with one."""
     matrix = jnp.concatenate([stacked(kind, getattr(rows, kind), n_atoms) for kind in KINDS])
     calls: Calls = {"xla": partial(jax.jit(lambda x: x.T @ x), matrix)}

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.harness.run import PALETTE, label_axes
+from experiments.harness.style import PALETTE, label_axes
 
 COLOURS = dict(zip(("lprjax", "ace-jax", "python-ace", "X^T X", "LAMMPS"), PALETTE, strict=False))
 STYLES = {"rows": "o-", "forces": "s--", "SW": "^:", "EAM": "v-."}
@@ -27,6 +27,7 @@ def point(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def plot(degrees: Sequence[dict[str, Any]], sizes: Sequence[dict[str, Any]]) -> Figure:
+    """The whole figure."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.0, 3.8))
     _curves(left, degrees, "functions")
     left.xaxis.set_minor_formatter("")  # its labels would run into each other

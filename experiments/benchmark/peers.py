@@ -37,7 +37,7 @@ TABLE = 10_000  # points of the EAM tables for LAMMPS, which interpolates betwee
 
 
 def missing(peer: str) -> str | None:
-    """What to tell who lacks a peer, with the line that installs it; None where it is there."""
+    """That a peer is missing, with the line that installs it; None where it is there."""
     try:
         importlib.metadata.version(peer)
     except importlib.metadata.PackageNotFoundError:
@@ -45,10 +45,17 @@ def missing(peer: str) -> str | None:
     return None
 
 
-def ace_jax_basis(spec: ACESpec):
-    """ace-jax's basis of the same order, degree and cutoff: model (random readout) and metadata.
+def ace_jax_basis(spec: ACESpec) -> tuple[Any, dict[str, Any]]:
+    """ace-jax's basis of the same order, degree and cutoff.
 
-    Raises RuntimeError where it has another number of functions than ours.
+    Args:
+        spec: ours.
+
+    Returns:
+        model (random readout) and metadata.
+
+    Raises:
+        RuntimeError: it has another number of functions than ours.
     """
     from ace_jax.basis.model import build_model
     from ace_jax.eval.model import fold_readout
@@ -58,7 +65,9 @@ def ace_jax_basis(spec: ACESpec):
     )
     model, meta = basis.eval_pair()
     if meta["len_basis"] != spec.n_columns:
-        raise RuntimeError(f"ace-jax has {meta['len_basis']} functions, ours {spec.n_columns}")
+        raise RuntimeError(
+            f"ace-jax has {meta['len_basis']} functions: wanted as many as ours, {spec.n_columns}."
+        )
     many, pair = jax.random.split(jax.random.key(0))
     readout = {"WB": jax.random.normal(many, model.WB.shape)}
     readout["Wpair"] = jax.random.normal(pair, model.Wpair.shape)
@@ -92,11 +101,12 @@ def ace_jax_forces(spec: ACESpec, cell: Structure) -> Callable[[], Any]:
     return partial(calculator._step(), still, state.arrays, state.K)
 
 
-def _arrays(cell: Structure):
+def _arrays(cell: Structure) -> tuple[np.ndarray, ...]:
+    """Positions, atomic numbers, lattice and periodicity."""
     return tuple(map(np.asarray, (cell.positions, cell.species, cell.cell, cell.pbc)))
 
 
-def python_ace_basis(spec: ACESpec):
+def python_ace_basis(spec: ACESpec) -> Any:
     """A basis of as many functions as ours: order and largest l ours, cut by its own ladder."""
     logging.disable(logging.INFO)  # importing it switches on the root logger
     import pyace
@@ -165,8 +175,13 @@ def python_ace(spec: ACESpec, cell: Structure, recursive: bool = False) -> Pytho
 class Lammps:
     """Energy and forces of one orthogonal cell of one element in LAMMPS, on one core."""
 
-    def __init__(self, cell: Structure, style: Sequence[str]):
-        """style: the commands that set the potential."""
+    def __init__(self, cell: Structure, style: Sequence[str]) -> None:
+        """Make the cell in LAMMPS, and find its neighbours.
+
+        Args:
+            cell: orthogonal, of one element.
+            style: the commands that set the potential.
+        """
         library = Path(sys.prefix) / "lib" / "libmpi.so.12"
         if library.exists():  # that of the package mpich, which no linker looks for
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
@@ -188,7 +203,11 @@ class Lammps:
         self.program.command(f"run {times} pre no post no")
 
     def energy_and_forces(self) -> tuple[float, np.ndarray]:
-        """eV; (n, 3) eV/Å in the order of the cell's atoms."""
+        """Energy and forces.
+
+        Returns:
+            eV; (n, 3) eV/Å in the order of the cell's atoms.
+        """
         forces = np.array(self.program.gather_atoms("f", 1, 3)).reshape(-1, 3)
         return self.program.get_thermo("pe"), forces
 
@@ -224,7 +243,9 @@ def setfl(element: str) -> str:
     return "\n".join([*head, *(f"{value:.17e}" for value in numbers), ""])
 
 
-def skmatter_rigidity(training: Sequence[np.ndarray], sites: np.ndarray, alpha: float):
+def skmatter_rigidity(
+    training: Sequence[np.ndarray], sites: np.ndarray, alpha: float
+) -> np.ndarray:
     """scikit-matter's LPR of the sites (N, K), which it takes as one structure."""
     from skmatter.metrics import local_prediction_rigidity
 

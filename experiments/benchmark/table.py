@@ -1,4 +1,4 @@
-"""The table of `benchmark`: its rows, what was measured, whether the target is met, and why."""
+"""The table of `benchmark`: its rows, measured numbers, whether the target is met, and why."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -22,15 +22,15 @@ SAMPLES = ("ours", "theirs")
 class Row:
     """One line of the targets, measured on its own.
 
-    ratio: how many times faster than the other (`at_least`), or how many times its cost; for rows
-    without another the number itself, in `unit`.
+    Its ratio is how many times faster than the other (`at_least`), or how many times its cost; for
+    rows without another the number itself, in `unit`.
     """
 
     name: str
     path: str
     against: str
-    target: float
-    at_least: bool
+    target: float  # of the ratio
+    at_least: bool  # whether the ratio is to be larger than the target
     unit: str  # of what each code took: "µs/atom" or "s"
     measure: Callable[..., dict[str, Any]]
     bound: str  # what the time goes into, {names} of what was measured filled in
@@ -38,6 +38,7 @@ class Row:
 
     @property
     def wanted(self) -> str:
+        """The target, as text."""
         return f"{'≥' if self.at_least else '≤'} {self.target:g}"
 
     def measured(self, compared: bool) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def device_name() -> str:
 
 
 def entry(row: Row, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the last line says of a row: ratio, target, met, all that was measured, and why."""
+    """A row in the summary: ratio, target, met, all that was measured, and why."""
     scale = 1e6 / float(arrays["atoms"]) if row.unit == "µs/atom" else 1.0
     found: dict[str, Any] = {}
     for code in SAMPLES:
@@ -98,6 +99,7 @@ def why(row: Row, whole: Mapping[str, Any]) -> str:
 
 
 def holds(whole: Mapping[str, Any], value: bool) -> list[str]:
+    """The conditions of a row that are met, or those that are not."""
     return [k for k, v in whole.items() if k.startswith("holds_") and bool(v) is value]
 
 
@@ -116,7 +118,13 @@ def markdown(
 ) -> str:
     """The table with a column for each platform, and the sentences.
 
-    entries: platform -> name of the row -> its entry; platforms without any stay empty.
+    Args:
+        rows: of the table.
+        entries: platform -> name of the row -> its entry; platforms without any stay empty.
+        preset: name of the preset.
+
+    Returns:
+        Markdown.
     """
     rows, devices = list(rows), {}
     for platform, title in PLATFORMS.items():
@@ -129,7 +137,7 @@ def markdown(
         cells = [_cell(entries.get(platform, {}).get(row.name)) for platform in PLATFORMS]
         table.append([f"`{row.name}`", row.path, row.against, row.wanted, *cells])
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
-    said = [
+    sentences = [
         f"- `{row.name}`, {PLATFORMS[platform]}: {here[row.name]['why']}"
         for row in rows
         for platform, here in entries.items()
@@ -139,7 +147,7 @@ def markdown(
     return (
         f"# Benchmark\n\nMade by `{command}`; no number here was typed in. Medians of calls in "
         "turn, first calls apart;\n≥ n: n times faster; ≤ n: at most n times the cost of the "
-        f"other, or n itself.\n\n{text}\n\n" + "\n".join(said) + "\n"
+        f"other, or n itself.\n\n{text}\n\n" + "\n".join(sentences) + "\n"
     )
 
 

@@ -1,1 +1,1 @@
-"""What every script shares: flags, style, records."""
+"""What every script shares: flags, presets, figure style, records."""

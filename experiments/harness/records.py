@@ -29,7 +29,7 @@ from tqdm import tqdm
 import lprjax
 
 FORMAT = 1
-"""Version of the file format; a new one makes every stored record a stranger."""
+"""Version of the file format; a new one leaves every stored record unread."""
 
 MANY_MAPS = 30_000
 """Half of what Linux allows a process (vm.max_map_count)."""
@@ -39,13 +39,17 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Record(NamedTuple):
-    """What was computed for one point."""
+    """What was computed for one point.
+
+    Attributes:
+        point: the point, as it was asked for.
+        arrays: numbers, strings or bools, by name.
+        meta: the identity of the point, versions, device, seconds and date.
+    """
 
     point: Any
-    """The point, as it was asked for."""
     arrays: dict[str, np.ndarray]
     meta: dict[str, Any]
-    """The identity of the point, versions, device, seconds and date."""
 
 
 def identity(point: Any, experiment: str, version: int = 1) -> dict[str, Any]:
@@ -57,6 +61,9 @@ def identity(point: Any, experiment: str, version: int = 1) -> dict[str, Any]:
         experiment: the experiment's name.
         version: the experiment's version, to be raised when its code computes something else.
 
+    Returns:
+        format, experiment, version, kind (the type's name) and point.
+
     Raises:
         TypeError: a value is not plain.
         ValueError: a number is not finite.
@@ -66,18 +73,26 @@ def identity(point: Any, experiment: str, version: int = 1) -> dict[str, Any]:
     elif isinstance(point, Mapping):
         values = dict(point)
     else:
-        raise TypeError(f"a point is a dataclass instance or a mapping, got {point!r}")
+        raise TypeError(f"point is {point!r}: wanted a dataclass instance or a mapping.")
     kind = type(point).__name__
     whole = dict(format=FORMAT, experiment=experiment, version=version, kind=kind, point=values)
     try:
         return json.loads(json.dumps(whole, sort_keys=True, allow_nan=False))
     except (TypeError, ValueError) as error:
-        message = f"{error}: a point holds finite, plain values only, got {values}"
+        message = f"point holds {values} ({error}): wanted finite, plain values only."
         raise type(error)(message) from None
 
 
 def record_path(folder: str | Path, who: Mapping[str, Any]) -> Path:
-    """The file of the record with that identity: a hash of it, the same on every machine."""
+    """The file of a record: its name is a hash of the identity, the same on every machine.
+
+    Args:
+        folder: where the records are.
+        who: the identity, see :func:`identity`.
+
+    Returns:
+        the path, whether or not there is a file.
+    """
     text = json.dumps(who, sort_keys=True, allow_nan=False)
     return Path(folder) / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
 
@@ -91,7 +106,7 @@ def save(
     version: int = 1,
     seconds: float = float("nan"),
 ) -> Record:
-    """Write the record of a point, replacing an older one, and return it.
+    """Write the record of a point, replacing an older one.
 
     Args:
         folder: made if it is not there.
@@ -101,6 +116,9 @@ def save(
         version: version of the experiment.
         seconds: how long the computation took (s).
 
+    Returns:
+        the record as it was written.
+
     Raises:
         TypeError: an array would hold Python objects.
     """
@@ -109,7 +127,9 @@ def save(
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
     for name, value in arrays.items():
         if value.dtype == object:
-            raise TypeError(f"array {name!r} holds Python objects: store numbers or strings")
+            raise TypeError(
+                f"array {name!r} holds Python objects: wanted numbers, strings or bools."
+            )
     device = jax.devices()[0]
     meta = {
         "identity": who,
@@ -136,10 +156,19 @@ def save(
 def load(
     folder: str | Path, point: Any, *, experiment: str | None = None, version: int = 1
 ) -> Record | None:
-    """The stored record of a point, or None where there is none to be trusted.
+    """The stored record of a point, or None where there is no valid one.
 
-    Arguments as in :func:`save`. A file that is cut short, altered, or holds another point is
-    reported by a `RuntimeWarning` that says which.
+    A file that is cut short, altered, or holds another point is reported by a `RuntimeWarning`
+    that says which.
+
+    Args:
+        folder: where the records are.
+        point: see :func:`identity`.
+        experiment: name of the experiment; the folder's name if not given.
+        version: version of the experiment.
+
+    Returns:
+        the record, or None.
     """
     folder = Path(folder)
     who = identity(point, experiment or folder.name, version)
@@ -178,10 +207,11 @@ def run_points(
         compute: the arrays of a point, by name, from nothing but the point. None reads only.
         folder: where the records are.
         fresh: compute every point, stored or not.
-        experiment, version: see :func:`save`.
+        experiment: name of the experiment; the folder's name if not given.
+        version: version of the experiment.
 
     Raises:
-        FileNotFoundError: `compute` is None and a point has no record to be trusted.
+        FileNotFoundError: `compute` is None and a point has no valid record.
     """
     points = list(points)
     names = dict(experiment=experiment or Path(folder).name, version=version)
@@ -196,7 +226,8 @@ def run_points(
             if record is None:
                 if compute is None:
                     raise FileNotFoundError(
-                        f"no record of {point} in {folder}: run once without --plot-only"
+                        f"{folder} has no valid record of {point}: wanted one to read; "
+                        "run once without --plot-only."
                     )
                 start = time.perf_counter()
                 arrays = {name: np.asarray(value) for name, value in compute(point).items()}
@@ -208,7 +239,7 @@ def run_points(
 
 
 def spare_maps() -> None:
-    """Forget JAX's compiled functions where they are about to fill the process's memory maps.
+    """Drop JAX's compiled functions where they are about to fill the process's memory maps.
 
     Each takes a few of them; out of maps, LLVM ends the process with "Cannot allocate memory".
     """
@@ -218,6 +249,7 @@ def spare_maps() -> None:
 
 
 def _distrust(path: Path, reason: str) -> None:
+    """Warn that a file is not used, and why."""
     warnings.warn(f"{path} is not used: {reason}", RuntimeWarning, stacklevel=3)
 
 

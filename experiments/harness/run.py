@@ -1,4 +1,6 @@
-"""What every experiment shares: flags from a frozen dataclass, float64, figure style, last line.
+"""What every experiment shares: flags from a frozen dataclass, presets, records, last line.
+
+A script reads:
 
 @dataclass(frozen=True)
 class Config:
@@ -26,29 +28,32 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record, run_points
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, which colour-blind readers tell apart."""
+from experiments.harness.style import figure_style, save_figure
 
 MIN_COMPILE_SECONDS = 0.2
-"""Of functions worth a file in the persistent cache."""
+"""Compilation time (s) from which a function is worth a file in the persistent cache: a choice."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of an experiment: what to compute and where it goes."""
+    """One run of an experiment: what to compute and where it goes.
+
+    Attributes:
+        figure: name of the experiment.
+        preset: name of the preset.
+        config: the frozen dataclass of the preset, with what the flags changed.
+        results: the folder of all results.
+        fresh: compute every point, stored or not.
+        plot_only: read records, compute nothing.
+    """
 
     figure: str
     preset: str
     config: Any
-    """The frozen dataclass of the preset, with what the flags changed."""
     results: Path = Path("results")
     fresh: bool = False
     plot_only: bool = False
@@ -65,7 +70,19 @@ class Run:
         *,
         version: int = 1,
     ) -> Iterator[Record]:
-        """The records of the points: read, or computed where missing, as the flags say."""
+        """The records of the points: read, or computed where missing, as the flags say.
+
+        Args:
+            points: dataclass instances or mappings of plain values, see `records.identity`.
+            compute: the arrays of a point, by name, from nothing but the point.
+            version: version of the experiment, to be raised when `compute` computes something else.
+
+        Returns:
+            the records in the order of the points, each as soon as it is there.
+
+        Raises:
+            FileNotFoundError: the run is plot-only and a point has no valid record.
+        """
         compute = None if self.plot_only else compute
         return run_points(
             points, compute, self.folder, self.fresh, experiment=self.figure, version=version
@@ -80,7 +97,18 @@ def start(
 ) -> Run:
     """Read the flags, switch JAX to float64 and its cache on, set the figures' style.
 
-    Arguments of `parse`.
+    Args:
+        figure: name of the experiment.
+        presets: instances of one frozen dataclass, by name; the first is the default.
+        argv: the flags; those of the command line if None.
+        description: shown by `--help`.
+
+    Returns:
+        the run, see `parse`.
+
+    Raises:
+        TypeError: the dataclass is not frozen, or a field has a type that no flag can set.
+        SystemExit: a flag is wrong.
     """
     run = parse(figure, presets, argv, description)
     jax.config.update("jax_enable_x64", True)
@@ -119,13 +147,19 @@ def parse(
         argv: the flags; those of the command line if None.
         description: shown by `--help`.
 
+    Returns:
+        the run, its configuration the preset's with what the flags changed.
+
     Raises:
         TypeError: the dataclass is not frozen, or a field has another type.
         SystemExit: a flag is wrong.
     """
     kind = type(next(iter(presets.values())))
     if not (dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen):
-        raise TypeError(f"presets are instances of a frozen dataclass, got {kind.__name__}")
+        raise TypeError(
+            f"presets are instances of {kind.__name__}: wanted a frozen dataclass; "
+            "use @dataclass(frozen=True)."
+        )
     parser = argparse.ArgumentParser(
         prog=f"python -m experiments.{figure}",
         description=description,
@@ -150,54 +184,18 @@ def parse(
 
 
 def add_run_flags(parser: argparse.ArgumentParser, presets: Iterable[str]) -> None:
-    """The flags of every script: `--preset`, `--results`, and `--fresh` or `--plot-only`."""
+    """Add the flags of every script: `--preset`, `--results`, and `--fresh` or `--plot-only`.
+
+    Args:
+        parser: what they are added to.
+        presets: the names of the presets; the first is the default.
+    """
     presets = list(presets)
     parser.add_argument("--preset", choices=presets, default=presets[0], help="(%(default)s)")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--fresh", action="store_true", help="compute every point anew")
     either.add_argument("--plot-only", action="store_true", help="read records, compute nothing")
-
-
-def figure_style() -> None:
-    """Draw to files only, in a style fit for print: type-42 fonts, colour-blind safe colours."""
-    matplotlib.use("Agg")
-    plt.rcParams.update(
-        {
-            "figure.figsize": (5.0, 3.6),
-            "figure.constrained_layout.use": True,
-            "savefig.dpi": 200,
-            "pdf.fonttype": 42,
-            "font.size": 9,
-            "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.alpha": 0.3,
-            "legend.frameon": False,
-            "lines.markersize": 4,
-        }
-    )
-
-
-def label_axes(ax: Axes, x: tuple[str, str | None], y: tuple[str, str | None]) -> None:
-    """Label both axes with (quantity, unit); the unit None is for pure numbers and counts."""
-    for axis, (quantity, unit) in ((ax.xaxis, x), (ax.yaxis, y)):
-        axis.set_label_text(quantity if unit is None else f"{quantity} ({unit})")
-
-
-def reference_slope(ax: Axes, x: Any, y: Any, slope: float, label: str | None = None) -> None:
-    """Draw y ~ x^slope through the last point of a curve, where the theory gives a slope."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    ax.plot(x, y[-1] * (x / x[-1]) ** slope, "--", color="0.5", lw=0.9, zorder=1, label=label)
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write `path`.pdf and `path`.png, byte for byte the same for the same figure, and close it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(f"{path}.pdf", metadata={"CreationDate": None})
-    figure.savefig(f"{path}.png", metadata={"Software": None})
-    plt.close(figure)
 
 
 def gather(
@@ -210,8 +208,19 @@ def gather(
 ) -> tuple[list[Record], dict[str, Any]]:
     """The records of a run and their summary, `summarise(config, records, preset)`.
 
-    Added to it: "seconds", what computing all of the records took, and "wall_seconds", what this
-    run took, which may have found some of them stored.
+    Args:
+        run: the run, see `start`.
+        points: see `records.identity`.
+        compute: the arrays of a point, by name.
+        summarise: headline numbers from configuration, records and the preset's name.
+        version: version of the experiment.
+
+    Returns:
+        the records, and the summary with "seconds", what computing all of the records took, and
+        "wall_seconds", what this run took, which may have found some of them stored.
+
+    Raises:
+        FileNotFoundError: the run is plot-only and a point has no valid record.
     """
     began = time.perf_counter()
     records = list(run.records(points, compute, version=version))
@@ -222,7 +231,17 @@ def gather(
 
 
 def conclude(run: Run, summary: dict[str, Any], figure: Figure, caption: str) -> dict[str, Any]:
-    """Save the figure, print its caption, `finish`."""
+    """Save the figure under the summary's name, print its caption, and `finish`.
+
+    Args:
+        run: the run, see `start`.
+        summary: headline numbers, with the name of the figure under "figure".
+        figure: saved as results/<figure>/<figure>.pdf and .png, and closed.
+        caption: what the figure shows, printed before the last line.
+
+    Returns:
+        the summary as it was written.
+    """
     name = summary["figure"]
     save_figure(figure, run.results / name / name)
     print(caption)
@@ -239,7 +258,7 @@ def finish(summary: Mapping[str, Any], results: str | Path = "results") -> dict[
         results: the folder of all results.
 
     Returns:
-        The summary as it was written.
+        the summary as it was written.
 
     Raises:
         TypeError: a value is neither a number, string, array, nor a list or mapping of them.
@@ -264,12 +283,13 @@ def _flag(name: str, hint: Any) -> dict[str, Any]:
             count = "+" if rest == [...] else 1 + len(rest)
             return {"type": inner, "nargs": count, "metavar": inner.__name__.upper()}
     raise TypeError(
-        f"{name}: a field that is a flag is int, float, str, bool or a tuple of one of the "
-        f"first three (tuple[int, ...]), got {hint}"
+        f"{name} is of type {hint}: wanted int, float, str, bool or a tuple of one of the first "
+        "three, e.g. tuple[int, ...], which a flag can set."
     )
 
 
 def _strict(value: Any) -> Any:
+    """The value in plain Python types, None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(key): _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -280,4 +300,6 @@ def _strict(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
         return value
-    raise TypeError(f"a summary holds numbers, strings, lists and mappings, got {value!r}")
+    raise TypeError(
+        f"a value of the summary is {value!r}: wanted a number, string, array, list or mapping."
+    )

@@ -1,1 +1,1 @@
-"""What draws: reads summaries and records only."""
+"""What the figures draw, from summaries and records only."""

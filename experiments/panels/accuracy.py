@@ -1,11 +1,11 @@
-"""Panels of `fit_accuracy`: errors against what foretells them, fit by fit."""
+"""Panels of `fit_accuracy`: errors against what predicts them, fit by fit."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from experiments.harness.run import PALETTE, label_axes
 from experiments.harness.statistics import extremes
+from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.errors import draw_flags
 from experiments.systems.observations import FLAGS
 
@@ -25,7 +25,13 @@ ESTIMATES = {  # of the energy error: colour, marker and label
 
 
 def draw_geometry(ax: Axes, summary: dict, abscissa: str) -> None:
-    """Every fit's error against one measure of its accuracy, and the middle line of slope 1."""
+    """Every fit's error against one measure of its accuracy, and the middle line of slope 1.
+
+    Args:
+        ax: the axes.
+        summary: of `fit_accuracy`.
+        abscissa: one of ABSCISSAE.
+    """
     table = {name: np.array(values) for name, values in summary["fits"].items()}
     x, y = table[abscissa], table["geometry_error"]
     for order in summary["orders"]:
@@ -40,8 +46,8 @@ def draw_geometry(ax: Axes, summary: dict, abscissa: str) -> None:
         middle = np.exp(np.mean(np.log(y[sound] / x[sound])))
         ax.loglog(ends, middle * ends, "--", color="0.5", lw=0.9, label="slope 1")
     if found["spearman"] is not None:
-        told = f"rank correlation {found['spearman']:.3f}, scatter {found['scatter']:.2f} decades"
-        ax.set_title(told, fontsize=9)
+        title = f"rank correlation {found['spearman']:.3f}, scatter {found['scatter']:.2f} decades"
+        ax.set_title(title, fontsize=9)
     label_axes(ax, (ABSCISSAE[abscissa], "eV/Å"), ("geometry error", "Å"))
 
 
@@ -54,7 +60,7 @@ def draw_energy(ax: Axes, summary: dict) -> None:
         ax.loglog(true, estimate, marker, color=colour, alpha=0.7, label=label)
     ends = np.array(extremes(true))
     ax.loglog(ends, ends, "--", color="0.5", lw=0.9, label="equal")
-    label_axes(ax, ("energy error", "eV"), ("foretold", "eV"))
+    label_axes(ax, ("energy error", "eV"), ("predicted", "eV"))
     ax.legend(fontsize=7)
 
 

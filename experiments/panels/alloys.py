@@ -1,4 +1,4 @@
-"""What `alloy_composition` draws and says, from its summary and records."""
+"""The panels of `alloy_composition` and its caption, from its summary and records."""
 
 import textwrap
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import PALETTE, label_axes
+from experiments.harness.style import PALETTE, label_axes
 from experiments.systems.alloy_sets import DESIGNS, KINDS, SETS
 from experiments.systems.alloys import N_ATOMS, TRAINING
 
@@ -17,13 +17,22 @@ MARKERS = dict(zip(KINDS, "os^", strict=True))
 
 
 def all_sites(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """What (a) has per test site, of all seeds: LPR and error (designs, sites), species, where."""
+    """What (a) has per test site, of all seeds.
+
+    Args:
+        records: of `alloy_composition`.
+
+    Returns:
+        "lpr" (designs, sites) 1/eV^2, "error" (designs, sites) eV, "species" (sites,), and
+        "at_half" (sites,), whether the site is of a structure at 1:1.
+    """
     arrays = [record.arrays for record in records if record.point.part == "simulated"]
     names = ("lpr", "error", "species", "at_half")
     return {name: np.concatenate([found[name] for found in arrays], axis=-1) for name in names}
 
 
 def plot(summary: dict, records: Sequence[Record]) -> Figure:
+    """The whole figure: (a) the simulated alloy, and (b) the measured one where it was computed."""
     n_rows = 1 + (summary["measured"] is not None)
     figure, axes = plt.subplots(n_rows, 3, figsize=(13.0, 3.9 * n_rows + 1.0), squeeze=False)
     draw_designs(axes[0, 0], summary["simulated"], "lpr")
@@ -38,7 +47,13 @@ def plot(summary: dict, records: Sequence[Record]) -> Figure:
 
 
 def draw_designs(ax: Axes, summary: dict, quantity: str) -> None:
-    """LPR or error of both species at 1:1, and that of the energy of exchange, by design."""
+    """LPR or error of both species at 1:1, and that of the energy of exchange, by design.
+
+    Args:
+        ax: the axes.
+        summary: of the simulated alloy.
+        quantity: "lpr" or "rms_error".
+    """
     other = {"lpr": "exchange_rigidity", "rms_error": "exchange_error"}[quantity]
     for k, design in enumerate(summary["designs"]):
         place = k // len(KINDS) + 0.25 * (k % len(KINDS) - 1)
@@ -85,7 +100,13 @@ def draw_scatter(ax: Axes, sites: dict[str, np.ndarray]) -> None:
 
 
 def draw_curves(ax: Axes, summary: dict, quantity: str) -> None:
-    """A quantity of each test set (and species, for LPR) against the number of compositions."""
+    """A quantity of each test set (and species, for LPR) against the number of compositions.
+
+    Args:
+        ax: the axes.
+        summary: of the measured alloy.
+        quantity: "lpr", "energy_mae" or "force_mae".
+    """
     scale = 1e3 if quantity == "energy_mae" else 1.0
     sets, elements = summary["test_sets"], summary["elements"]
     for (curve, values), style in zip(summary["curves"].items(), ("o-", "^--", "s:"), strict=True):
@@ -116,6 +137,7 @@ def colours(table: np.ndarray) -> list[str]:
 
 
 def caption(summary: dict) -> str:
+    """The text under the figure, with the numbers of this run."""
     text = caption_of_simulated(summary["simulated"])
     if summary["measured"]:
         return text + "\n" + caption_of_measured(summary["measured"])
@@ -123,6 +145,7 @@ def caption(summary: dict) -> str:
 
 
 def caption_of_simulated(summary: dict) -> str:
+    """What came out of (a)."""
     designs, (a, b) = summary["designs"], summary["elements"]
     fixed = [d for d in designs if not SETS[d["structures"]]]
     mixed = [d for d in designs if SETS[d["structures"]]]
@@ -132,7 +155,7 @@ def caption_of_simulated(summary: dict) -> str:
 
     by_kinds = "; ".join(f"{kinds} {of('lpr', mixed, [kinds])}" for kinds in KINDS)
     highest = max(d["largest_lpr"] / d["bound"] for d in designs)
-    firmer = [d["exchange_rigidity"] / max(d["lpr"]) for d in mixed]
+    ratios = [d["exchange_rigidity"] / max(d["lpr"]) for d in mixed]
     return (
         f"(a) {a}–{b} (Zhou EAM, with {summary['offset']:g} eV more per atom of {b}: a species' "
         "zero of energy is a convention, and the EAM's own, the same for both, is what the prior "
@@ -153,12 +176,13 @@ def caption_of_simulated(summary: dict) -> str:
         "data; here both get half, as in the EAM's pair part, which leaves the sharing of "
         f"many-body energy. The energy of exchanging an atom of {a} for one of {b} (grey), a "
         "difference of totals, does not ask for it: with other compositions it is "
-        f"{ranged(firmer)} times firmer than a site, and wrong by "
+        f"{ranged(ratios)} times more rigid than a site, and wrong by "
         f"{of('exchange_error', mixed)} eV; by {of('exchange_error', fixed)} eV at 1:1."
     )
 
 
 def caption_of_measured(summary: dict) -> str:
+    """What came out of (b)."""
     (curve, values), sets = next(iter(summary["curves"].items())), summary["test_sets"]
 
     def course(name: str, steps: Sequence[int], scale: float = 1.0) -> str:

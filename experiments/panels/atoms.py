@@ -1,6 +1,7 @@
 """Structures drawn with a colour per atom: bonds, depth, and a scale of rigidities."""
 
 import numpy as np
+from jax.typing import ArrayLike
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -19,12 +20,12 @@ FAR = 0.45
 def draw_atoms(
     ax: Axes,
     structure: Structure,
-    values,
+    values: ArrayLike,
     *,
     bond: float,
     label: str | None = "log10 LPR",
     limits: tuple[float, float] | None = None,
-    marked=None,
+    marked: np.ndarray | None = None,
     colours: str = "viridis",
     size: float = 130.0,
 ) -> ScalarMappable:
@@ -34,8 +35,10 @@ def draw_atoms(
     of 0 is drawn black and an infinite one white, with the ends of the colour bar to say so.
 
     Args:
-        structure: n atoms.  values: (n,) >= 0, rigidities.
-        bond: atoms closer than this are joined by a line, A.
+        ax: the axes.
+        structure: n atoms.
+        values: (n,) >= 0, rigidities.
+        bond: atoms closer than this are joined by a line, Å.
         label: of the colour bar; None draws no bar, where panels share one.
         limits: of the colour scale, in log10; those of the finite values if None.
         marked: (n,) bool, atoms that get a thick ring.
@@ -43,14 +46,20 @@ def draw_atoms(
         size: of the nearest atom, points^2.
 
     Returns:
-        The colour scale, for a bar that panels share.
+        the colour scale, for a bar that panels share.
+
+    Raises:
+        ValueError: values are not one per atom, or one is negative or NaN.
     """
     values, marked = (
         np.asarray(values),
         np.zeros(structure.n_atoms, bool) if marked is None else marked,
     )
     if values.shape != (structure.n_atoms,) or not (values >= 0.0).all():
-        raise ValueError(f"values of shape {values.shape}: wanted one >= 0 per atom")
+        raise ValueError(
+            f"values is an array of shape {values.shape}: wanted one >= 0 per atom, "
+            f"({structure.n_atoms},)."
+        )
     scale = colour_scale(values, limits, colours)
     with np.errstate(divide="ignore"):
         faces = scale.to_rgba(np.log10(values))
@@ -77,8 +86,19 @@ def draw_atoms(
     return scale
 
 
-def colour_scale(values, limits=None, colours: str = "viridis") -> ScalarMappable:
-    """Colours by log10 of values, the finite and positive of which set the limits if None do."""
+def colour_scale(
+    values: np.ndarray, limits: tuple[float, float] | None = None, colours: str = "viridis"
+) -> ScalarMappable:
+    """Colours by log10 of values.
+
+    Args:
+        values: any shape.
+        limits: of the scale, in log10; those of the finite and positive values if None.
+        colours: one of Matplotlib's maps.
+
+    Returns:
+        the scale: black below the limits, white above them.
+    """
     shown = values[np.isfinite(values) & (values > 0.0)]
     if limits is None:
         limits = (np.log10(shown.min()), np.log10(shown.max())) if shown.size else (0.0, 1.0)
@@ -87,21 +107,51 @@ def colour_scale(values, limits=None, colours: str = "viridis") -> ScalarMappabl
 
 
 def wrapped(structure: Structure) -> np.ndarray:
-    """Positions inside the cell along its periodic directions, (n, 3) A."""
+    """Positions inside the cell along its periodic directions.
+
+    Args:
+        structure: n atoms.
+
+    Returns:
+        (n, 3) Å.
+    """
     cell = np.asarray(structure.cell)
     fractions = np.asarray(structure.positions) @ np.linalg.inv(cell)
     return (fractions - np.floor(fractions) * np.array(structure.pbc, float)) @ cell
 
 
 def turned(degrees: tuple[float, float]) -> np.ndarray:
-    """The rotation about x and then y, (3, 3)."""
+    """The rotation about x and then y.
+
+    Args:
+        degrees: the two angles.
+
+    Returns:
+        (3, 3).
+    """
     (cx, cy), (sx, sy) = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     about_x = np.array([[1.0, 0.0, 0.0], [0.0, cx, -sx], [0.0, sx, cx]])
     return np.array([[cy, 0.0, sy], [0.0, 1.0, 0.0], [-sy, 0.0, cy]]) @ about_x
 
 
-def draw_bonds(ax: Axes, structure: Structure, positions, turn, nearness, bond: float) -> None:
-    """Each atom's half of its bonds, far ones first."""
+def draw_bonds(
+    ax: Axes,
+    structure: Structure,
+    positions: np.ndarray,
+    turn: np.ndarray,
+    nearness: np.ndarray,
+    bond: float,
+) -> None:
+    """Each atom's half of its bonds, far ones first.
+
+    Args:
+        ax: the axes.
+        structure: n atoms.
+        positions: (n, 3) Å, inside the cell.
+        turn: (3, 3) rotation to the plane of the drawing.
+        nearness: (n,) 0 for the farthest atom, 1 for the nearest.
+        bond: atoms closer than this are joined, Å.
+    """
     graph = build_graph(
         Structure(positions, structure.cell, structure.species, structure.pbc), bond
     )

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from experiments.harness.run import PALETTE, label_axes
+from experiments.harness.style import PALETTE, label_axes
 from experiments.systems.decay_kinds import KINDS
 
 COLOURS = dict(zip(KINDS, (*PALETTE[:5], "0.45"), strict=True))
@@ -15,7 +15,8 @@ MARKERS = dict(zip(KINDS, "os^vDx", strict=True))
 UNITS = {"geometry": "lattice constants", "energy": "$a_2$ of the shortest bond"}
 
 
-def told(slope: Mapping[str, float]) -> str:
+def slope_label(slope: Mapping[str, float]) -> str:
+    """A fitted slope, its error and the theory's; or that the quantity changes sign."""
     if slope.get("changes_sign"):
         return f"changes sign ({slope['theory']:g})"
     return f"{slope['slope']:.2f} ± {slope['error']:.2f} ({slope['theory']:g})"
@@ -29,7 +30,7 @@ def draw_errors(ax: Axes, box: Mapping[str, Any], quantity: str) -> None:
     for name, curve in box["curves"].items():
         x, y, colour = np.array(curve["L"]), np.abs(curve[quantity]), COLOURS[name]
         slope = curve[f"{quantity}_slope"]
-        ax.loglog(x, y, MARKERS[name] + "-", color=colour, lw=1, label=told(slope))
+        ax.loglog(x, y, MARKERS[name] + "-", color=colour, lw=1, label=slope_label(slope))
         predicted = np.abs(curve[f"{quantity}_predicted"])
         ax.loglog(x, predicted, MARKERS[name], color=colour, mfc="none", ms=7, mew=0.7)
         if quantity == "geometry":
@@ -74,8 +75,9 @@ def draw_local(ax: Axes, box: Mapping[str, Any], quantity: str) -> None:
 
 
 def draw_strain(ax: Axes, box: Mapping[str, Any]) -> None:
+    """The strain of the reference by shells, the theory's slope, and the end of the box."""
     r, strain, slope = np.array(box["distance"]), np.array(box["strain"]), box["strain_slope"]
-    ax.loglog(r, strain, ".", ms=3, color=PALETTE[0], label=told(slope))
+    ax.loglog(r, strain, ".", ms=3, color=PALETTE[0], label=slope_label(slope))
     start, end = slope["window"]
     middle = np.argmin(np.abs(r - np.sqrt(start * end)))
     theory = strain[middle] * (r / r[middle]) ** slope["theory"]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import PALETTE, label_axes
+from experiments.harness.style import PALETTE, label_axes
 
 COLOURS = {"configured": PALETTE[0], "equal": PALETTE[1]}
 QUANTITIES = (("geometry", "Å"), ("energy", "eV"))

@@ -1,7 +1,7 @@
 """The panels of `rigidity_and_disagreement` and its caption, from its summary and record."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import PALETTE, label_axes
+from experiments.harness.style import PALETTE, label_axes
 
 COMMITTEES = {
     "posterior": "samples of the posterior",
@@ -20,6 +20,13 @@ COMMITTEES = {
 
 
 def plot(summary: Mapping, central: Record, spread: Mapping[str, np.ndarray]) -> Figure:
+    """The whole figure.
+
+    Args:
+        summary: of `rigidity_and_disagreement`.
+        central: the record of the model that has committees.
+        spread: standard deviation of each site energy over models, eV, by kind of model.
+    """
     figure, axes = plt.subplots(2, 3, figsize=(13.0, 8.6))
     draw_committees(axes[0, 0], summary, central, ("posterior",))
     draw_committees(axes[0, 1], summary, central, ("bootstrap", "white"))
@@ -32,7 +39,7 @@ def plot(summary: Mapping, central: Record, spread: Mapping[str, np.ndarray]) ->
     return figure
 
 
-def by_family(ax: Axes, summary: Mapping, central: Record, x, y) -> None:
+def by_family(ax: Axes, summary: Mapping, central: Record, x: np.ndarray, y: np.ndarray) -> None:
     """A point for each site: circles near the training set, triangles far from it."""
     for k, family in enumerate(summary["families"]):
         mine = central.arrays["family"] == k
@@ -42,12 +49,14 @@ def by_family(ax: Axes, summary: Mapping, central: Record, x, y) -> None:
 
 
 def style_of(summary: Mapping, k: int, family: str) -> dict[str, Any]:
+    """Marker and colour of family number k."""
     shape = {"marker": "o", "ms": 2.2} if family in summary["near"] else {"marker": "^", "ms": 3.0}
     colour = PALETTE[k % len(PALETTE)]
     return shape | dict(color=colour, ls="", mew=0, alpha=0.6, rasterized=True)
 
 
-def draw_committees(ax: Axes, summary: Mapping, central: Record, names) -> None:
+def draw_committees(ax: Axes, summary: Mapping, central: Record, names: Sequence[str]) -> None:
+    """Variance of each site energy in committees against 1/LPR."""
     inverse = 1 / central.arrays["lpr"]
     for name, colour in zip(names, PALETTE, strict=False):
         found = summary["committees"][name]
@@ -63,6 +72,7 @@ def draw_committees(ax: Axes, summary: Mapping, central: Record, names) -> None:
 
 
 def draw_spread(ax: Axes, summary: Mapping, central: Record, spread: np.ndarray) -> None:
+    """Standard deviation of each site energy over all models against LPR."""
     lpr = central.arrays["lpr"]
     by_family(ax, summary, central, lpr, spread)
     ends = np.array([lpr.min(), lpr.max()])
@@ -90,6 +100,7 @@ def draw_families(ax: Axes, summary: Mapping, central: Record) -> None:
 
 
 def draw_true_error(ax: Axes, summary: Mapping, central: Record) -> None:
+    """Error against the reference's site energies, by predicted standard deviation."""
     arrays = central.arrays
     deviation = arrays["forces_site_deviation"]
     error = np.abs(arrays["energies"][0] - arrays["true"])
@@ -109,6 +120,7 @@ def draw_true_error(ax: Axes, summary: Mapping, central: Record) -> None:
 
 
 def draw_coverage(ax: Axes, summary: Mapping) -> None:
+    """How often errors lie inside their intervals, against how often they should."""
     for kind, marker in (("energy", "o"), ("forces", "s")):
         found = summary["calibration"][kind]
         for group, colour in zip(("validation", "near", "far"), PALETTE, strict=False):
@@ -123,17 +135,19 @@ def draw_coverage(ax: Axes, summary: Mapping) -> None:
 
 
 def slope_of(found: Mapping) -> str:
+    """A slope and its standard error, as text."""
     return f"{found['slope']:.4f} ± {found['slope_error']:.4f}"
 
 
 def caption(summary: Mapping[str, Any]) -> str:
     """What theory expects and what came out, with this run's numbers."""
     lost = " SOME FITS ARE RANK-DEFICIENT." if summary["rank_deficient"] else ""
-    said = [about_committees(summary), about_models(summary), about_calibration(summary)]
-    return "\n".join(said) + lost
+    parts = [about_committees(summary), about_models(summary), about_calibration(summary)]
+    return "\n".join(parts) + lost
 
 
 def about_committees(summary: Mapping[str, Any]) -> str:
+    """What came out of the committees of one model."""
     posterior, real, white = (summary["committees"][name] for name in COMMITTEES)
     off = abs(posterior["slope"] - 1) / posterior["slope_error"]
     degree, r_cut = summary["central"]
@@ -151,6 +165,7 @@ def about_committees(summary: Mapping[str, Any]) -> str:
 
 
 def about_models(summary: Mapping[str, Any]) -> str:
+    """What came out of the comparison of all models."""
     spread, truth = summary["spread_against_rigidity"], summary["true_error_against"]
     rank = {name: f"{-found['spearman']:.3f}" for name, found in spread.items()}
     return (
@@ -164,6 +179,7 @@ def about_models(summary: Mapping[str, Any]) -> str:
 
 
 def about_calibration(summary: Mapping[str, Any]) -> str:
+    """What came out of the calibration on validation cells."""
     energy, forces = (summary["calibration"][kind] for kind in ("energy", "forces"))
     inside = {
         name: " and ".join(

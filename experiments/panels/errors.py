@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from experiments.harness.run import PALETTE, label_axes
+from experiments.harness.style import PALETTE, label_axes
 from experiments.systems.observations import FLAGS, OBSERVATION_SETS
 
 LABELS = {"E": "E", "EF": "E+F", "EFV": "E+F+V", "EFFC": "E+F+FC", "EFVFC": "E+F+V+FC"}
@@ -21,7 +21,15 @@ Curve = Mapping[str, Any]
 
 
 def curve_of(arrays: Sequence[Mapping[str, np.ndarray]], k: int) -> dict[str, list]:
-    """Every number of the k-th observation set, over records that hold arrays over the sets."""
+    """Every number of the k-th observation set, over records that hold arrays over the sets.
+
+    Args:
+        arrays: of the records, one for each size.
+        k: number of the observation set.
+
+    Returns:
+        lists over the sizes, with "L" the radius, Å.
+    """
     n = {len(a["geometry_error"]) for a in arrays}.pop()
     numbers = [name for name, value in arrays[0].items() if value.shape == (n,)]
     return {
@@ -31,7 +39,15 @@ def curve_of(arrays: Sequence[Mapping[str, np.ndarray]], k: int) -> dict[str, li
 
 
 def draw_errors(ax: Axes, curve: Curve, quantity: str, name: str, unit: str) -> None:
-    """Size of the true error (filled), the first-order prediction (open), the bound if any."""
+    """Size of the true error (filled), the first-order prediction (open), the bound if any.
+
+    Args:
+        ax: the axes.
+        curve: lists over the sizes.
+        quantity: "geometry" or "energy".
+        name: of the observation set.
+        unit: of the error.
+    """
     x, colour, marker = np.array(curve["L"]), COLOURS[name], MARKERS[name]
     true = sizes(curve, f"{quantity}_error")
     ax.loglog(x, true, marker + "-", color=colour, label="true")
@@ -45,16 +61,25 @@ def draw_errors(ax: Axes, curve: Curve, quantity: str, name: str, unit: str) -> 
 
 
 def sizes(curve: Curve, quantity: str) -> np.ndarray:
+    """Absolute values of a quantity over the sizes."""
     return np.abs(np.array(curve[quantity], float))
 
 
 def ticks_at(ax: Axes, x: np.ndarray) -> None:
+    """Ticks at these abscissae only."""
     ax.set_xticks(x, labels=[f"{radius:.1f}" for radius in x])
     ax.xaxis.set_minor_locator(NullLocator())
 
 
 def draw_flags(ax: Axes, x: np.ndarray, y: np.ndarray, curve: Curve) -> None:
-    """A red sign over each number that is not to be read, at the top where there is no number."""
+    """A red sign over each number that is not to be read, at the top where there is no number.
+
+    Args:
+        ax: the axes.
+        x: (n,) abscissae.
+        y: (n,) ordinates, NaN where there is no number.
+        curve: the flags, each a list of n.
+    """
     for flag, marker in FLAG_MARKERS.items():
         raised = np.array(curve[flag], bool)
         style = dict(color="red", ms=9, mew=1.5, ls="", marker=marker, zorder=5)
@@ -70,7 +95,7 @@ def flag_counts(curves: Mapping[str, Curve]) -> dict[str, int]:
     return {flag: sum(sum(map(bool, c[flag])) for c in curves.values()) for flag in FLAGS}
 
 
-def told(counts: Mapping[str, int]) -> str:
+def flag_caption(counts: Mapping[str, int]) -> str:
     """A sentence on what the red signs mean; empty where there are none."""
     signs = {"+": "plus", "1": "tripod", "2": "upright tripod", "x": "cross", "*": "star"}
     named = [
@@ -80,7 +105,16 @@ def told(counts: Mapping[str, int]) -> str:
 
 
 def effectivity(curve: Curve, quantity: str, of: str = "predicted") -> list[float]:
-    """|predicted or bound| over |true|, for the fits without a flag; NaN for the others."""
+    """|predicted or bound| over |true| error, for the fits without a flag.
+
+    Args:
+        curve: lists over the sizes.
+        quantity: "geometry" or "energy".
+        of: "predicted" or "bound".
+
+    Returns:
+        one ratio for each fit, NaN for a fit with a flag.
+    """
     failed = np.any([np.array(curve[flag], bool) for flag in FLAGS], axis=0)
     ratio = sizes(curve, f"{quantity}_{of}") / sizes(curve, f"{quantity}_error")
     return np.where(failed, np.nan, ratio).tolist()

@@ -1,4 +1,4 @@
-"""How `mlearn_rigidity` is drawn and described, from its summary."""
+"""The panels of `mlearn_rigidity` and its caption, from its summary."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import PALETTE, label_axes
+from experiments.harness.style import PALETTE, label_axes
 
 STAGES = {
     "base": "trained kinds only",
@@ -29,6 +29,7 @@ CURVES = {
 
 
 def plot(summary: dict, records: Sequence[Record]) -> Figure:
+    """The whole figure: a row for each material."""
     materials = summary["materials"]
     figure, axes = plt.subplots(
         len(materials), 5, figsize=(17, 3.3 * len(materials) + 0.8), squeeze=False
@@ -62,6 +63,7 @@ def draw_groups(ax: Axes, summary: dict, found: dict) -> None:
 
 
 def draw_choices(ax: Axes, found: dict, quantity: str) -> None:
+    """A quantity against the number of cells added, a curve for each rule of choice."""
     for colour, (rule, label) in zip(PALETTE, RULES.items(), strict=False):
         curve = found["choices"][rule]
         x, y, sd = (np.asarray(curve[k]) for k in ("added", quantity, f"{quantity}_sd"))
@@ -95,6 +97,7 @@ def draw_errors(ax: Axes, found: dict) -> None:
 
 
 def caption(summary: dict) -> str:
+    """The text under the figure, with the numbers of this run."""
     synthetic = summary["data"] == "synthetic"
     lead = (
         "SYNTHETIC DATA, not mlearn: Stillinger-Weber silicon stands in, errors compare with "
@@ -112,6 +115,7 @@ def caption(summary: dict) -> str:
 
 
 def sentence(name: str, found: dict) -> str:
+    """What came out for one material."""
     test, loss, lpr = found["test"]["whole"]["all"], found["loss"], found["lpr"]
     count = found["choices"]["random"]["added"][-1]
     gap = lpr["base"]["AIMD-NVT"][1] / lpr["base"]["Vacancy"][1]
@@ -140,5 +144,10 @@ def sentence(name: str, found: dict) -> str:
 
 
 def over(curve: Sequence[float], random: Sequence[float]) -> float:
-    """Geometric mean of the ratio where cells were added."""
+    """Geometric mean of the ratio of two curves where cells were added.
+
+    Args:
+        curve: a quantity by number of cells added, the first without any.
+        random: the same under random choice.
+    """
     return float(np.exp(np.mean(np.log(np.divide(curve[1:], random[1:])))))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import PALETTE, label_axes, reference_slope
+from experiments.harness.style import PALETTE, label_axes, reference_slope
 
 SHOWN = {
     "compositions": "fixed + compositions",
@@ -19,6 +19,7 @@ SHOWN = {
 
 
 def plot(summary: Mapping, records: Sequence[Record]) -> Figure:
+    """The whole figure."""
     figure, axes = plt.subplot_mosaic(
         [["compositions", "pure", "table"], ["blocks", "spread", "table"]],
         figsize=(13.0, 6.6),
@@ -63,6 +64,7 @@ def draw_curves(ax: Axes, record: Record, design: str) -> None:
 
 
 def draw_spread(ax: Axes, summary: Mapping) -> None:
+    """Smallest LPR against the spread of features inside the groups, and slope 2."""
     found = summary["in_group_spread"]
     x, y = found["spread"], found["smallest_lpr"]
     ax.loglog(x, y, "o-", label=f"fixed proportions; slope {found['slope']:.2f}")
@@ -96,6 +98,7 @@ def range_of(values: Sequence[int]) -> str:
 
 
 def caption(summary: Mapping) -> str:
+    """The text under the figure, with the numbers of this run."""
     wrong = summary["rows"] - summary["rows_as_expected"]
     verdict = (
         f"in all {summary['rows']} rows of the table, for every draw"

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from experiments.harness.run import PALETTE, label_axes
+from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.errors import draw_flags
 from experiments.systems.observations import FLAGS
 

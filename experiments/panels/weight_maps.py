@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from experiments.harness.run import label_axes
+from experiments.harness.style import label_axes
 
 UNITS = {"E": "Å", "bulk": "Å", "V": "Å", "FC": "1/Å"}
 """Of a weight over that of the forces: what multiplies it is in eV, eV or eV/Å^2."""
@@ -25,7 +25,7 @@ MISMATCHES = (
     ("elastic", "acoustic tensor", "GPa"),
     ("force_constants", "force constants", "eV/Å$^2$"),
 )
-MARKED = {  # name: marker and colour; colours tell apart on viridis
+MARKED = {  # name: marker and colour, which stands out from viridis
     "best": ("*", "#E69F00"),
     "recommended": ("D", "#D55E00"),
     "configured": ("s", "white"),
@@ -41,19 +41,23 @@ def plot(
 ) -> Figure:
     """Errors in large, mismatches in small.
 
-    axes: W_x and W_y over W_F, for each plane; planes: arrays (W_y, W_x); lost: fits that failed.
+    Args:
+        summary: of `loss_weights`.
+        axes: W_x and W_y over W_F, for each plane.
+        planes: arrays (W_y, W_x) by name, for each plane.
+        lost: (W_y, W_x) bool, fits that failed, for each plane.
     """
     figure = plt.figure(figsize=(14.5, 6.2 * len(planes) + 2.4))
     grid = figure.add_gridspec(2 * len(planes), 4, height_ratios=(3, 2) * len(planes))
-    for k, (told, arrays, bad) in enumerate(zip(summary["planes"], planes, lost, strict=True)):
+    for k, (plane, arrays, bad) in enumerate(zip(summary["planes"], planes, lost, strict=True)):
         for row, wanted in enumerate((ERRORS, MISMATCHES)):
             for column, (name, title, unit) in enumerate(wanted):
                 ax = figure.add_subplot(grid[2 * k + row, column])
                 pair = arrays[_pair(name)] if row == 0 else arrays[name]
-                title += ", no bulk energy" if told["left_out"] else ""
+                title += ", no bulk energy" if plane["left_out"] else ""
                 draw_map(ax, axes[k], arrays[name], bad, title, unit, scale_of=(pair, bad))
-                draw_marks(ax, summary, told, best=not name.startswith("energy"))
-                label_axes(ax, *((f"$W_{{{told[c]}}}/W_F$", UNITS[told[c]]) for c in "xy"))
+                draw_marks(ax, summary, plane, best=not name.startswith("energy"))
+                label_axes(ax, *((f"$W_{{{plane[c]}}}/W_F$", UNITS[plane[c]]) for c in "xy"))
     figure.axes[0].legend(fontsize=7, loc="lower left", facecolor="0.7", frameon=True)
     text = "\n".join(textwrap.fill(line, 205) for line in caption(summary).splitlines())
     figure.supxlabel(text, fontsize=8, ha="left", x=0.01)
@@ -65,8 +69,26 @@ def _pair(name: str) -> str:
     return name.replace("predicted", "error")
 
 
-def draw_map(ax: Axes, axes, values, lost, title, unit, scale_of) -> None:
-    """Sizes in colour and contours, a change of sign as a dotted line, failures as red crosses."""
+def draw_map(
+    ax: Axes,
+    axes: Sequence[np.ndarray],
+    values: np.ndarray,
+    lost: np.ndarray,
+    title: str,
+    unit: str,
+    scale_of: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Sizes in colour and contours, a change of sign as a dotted line, failures as red crosses.
+
+    Args:
+        ax: the axes.
+        axes: W_x (n,) and W_y (m,) over W_F.
+        values: (m, n).
+        lost: (m, n) bool, fits that failed.
+        title: of the map.
+        unit: of the values.
+        scale_of: values and failures that set the scale of colours.
+    """
     x, y = axes
     edges = [_edges(axis) for axis in axes]
     shown = np.ma.masked_where(lost | ~np.isfinite(values), np.abs(values))
@@ -95,18 +117,24 @@ def _edges(axis: np.ndarray) -> np.ndarray:
     return np.append(axis * 10**-half, axis[-1] * 10**half)
 
 
-def draw_marks(ax: Axes, summary: Mapping, told: Mapping, best: bool) -> None:
+def draw_marks(ax: Axes, summary: Mapping, plane: Mapping, best: bool) -> None:
     """The best point of the plane for geometry, the recommended and the configured one.
 
     A weight of zero is drawn at the edge.
+
+    Args:
+        ax: the axes of a map.
+        summary: of `loss_weights`.
+        plane: its entry of the plane.
+        best: whether to mark the best point.
     """
     at = {
-        name: [summary["marks"][told[of]]["ratios"][list(summary["factors"]).index(told[c])]
+        name: [summary["marks"][plane[of]]["ratios"][list(summary["factors"]).index(plane[c])]
                for c in "xy"]
         for name, of in (("recommended", "recommended"), ("configured", "base"))
     }  # fmt: skip
     if best:
-        at["best"] = told["geometry"]["best_at"]
+        at["best"] = plane["geometry"]["best_at"]
     for name, (x, y) in at.items():
         marker, colour = MARKED[name]
         style = dict(ls="", mec="black", ms=12 if marker == "*" else 7, zorder=5, clip_on=False)
@@ -134,7 +162,7 @@ def caption(summary: Mapping) -> str:
         "that balance its terms, with none on the energy of the bulk, are near the best. Came out: "
         f"predicted / true, 5th to 95th percentile by plane, geometry {spans['geometry']}, energy "
         f"{spans['energy']}.",
-        *(_told(plane) for plane in planes),
+        *(_sentence(plane) for plane in planes),
         "The formula for FC expands in waves of length L: (mu^1/4 / L)^2 = "
         f"{float(summary['theory_reach']) ** 0.5 / float(summary['L']) ** 2:.2f} is not small. "
         "Measured, from the configured weights to without bulk energy to all as recommended: "
@@ -158,7 +186,8 @@ MEASURED = (
 )
 
 
-def _told(plane: Mapping) -> str:
+def _sentence(plane: Mapping) -> str:
+    """What came out in one plane."""
     g, without = plane["geometry"], ", no bulk energy" if plane["left_out"] else ""
     x, y = g["best_at"]
     return (
@@ -172,5 +201,6 @@ def _told(plane: Mapping) -> str:
 
 
 def _span(percentiles) -> str:
+    """The 5th and the 95th percentile, as text."""
     _, low, _, high, _ = percentiles
     return f"{low:.2f}–{high:.2f}"

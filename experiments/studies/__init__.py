@@ -1,1 +1,1 @@
-"""What several figures compute."""
+"""Computations that several figures share."""

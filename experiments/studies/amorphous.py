@@ -20,21 +20,22 @@ from lprjax.regression.rigidity import local_prediction_rigidity
 SLOTS = 24  # neighbours of a graph: one shape for all cells
 FOLDS = (3, 4, 5)
 CLASSES = ("3-fold", "4-fold", "5-fold", "4-fold, pristine cell")
-RIDGES = tuple(10.0**k for k in range(-16, -3))
-TOLERATED = 1.02
+RIDGES = tuple(10.0**k for k in range(-16, -3))  # tried, 1/eV^2
+TOLERATED = 1.02  # see `best_ridge`: a choice
 Pair = tuple[np.ndarray, np.ndarray]
 """LPR (S, n) in 1/eV^2 of the atoms of the pristine and the defective cells held out."""
 
 
 class Data(NamedTuple):
-    """Rows of the site energies (S, n, K), energies per atom (S,) eV, coordination (S, n)."""
+    """What is known of S cells of n atoms."""
 
-    rows: np.ndarray
-    energies: np.ndarray
-    coordination: np.ndarray
+    rows: np.ndarray  # (S, n, K) of the site energies
+    energies: np.ndarray  # (S,) per atom, eV
+    coordination: np.ndarray  # (S, n)
 
 
 def data_of(spec: ACESpec, structures: Sequence[Structure]) -> Data:
+    """Rows, energies and coordination of cells of equal size."""
     reference = stillinger_weber()
     graphs = [build_graph(s, spec.r_cut, n_neighbours=SLOTS) for s in structures]
     rows = [np.asarray(site_basis(spec, graph)) for graph in graphs]
@@ -46,10 +47,12 @@ def data_of(spec: ACESpec, structures: Sequence[Structure]) -> Data:
 
 
 def part(data: Data, chosen: slice) -> Data:
+    """Some of the cells."""
     return Data(*(array[chosen] for array in data))
 
 
 def joined(first: Data, second: Data) -> Data:
+    """The cells of both."""
     return Data(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
 
 
@@ -59,7 +62,16 @@ def energies_of(data: Data) -> dict[str, Factor]:
 
 
 def train(factors: Mapping, ridge: float, force_weight: float = 0.0) -> Fit:
-    """Energies per atom at weight 1 / eV and ridge |c|^2; with forces, where their factors are."""
+    """A fit to energies per atom at weight 1/eV, with forces where their factors are.
+
+    Args:
+        factors: by kind.
+        ridge: multiplies |c|^2.
+        force_weight: of the forces; not read without their factors.
+
+    Returns:
+        the fit.
+    """
     forces = {"forces": force_weight} if len(factors) > 1 else {}
     return fit(factors, {"energy": 1.0} | forces, ridge=ridge)
 
@@ -74,6 +86,12 @@ def best_ridge(data: Data) -> float:
     """The largest of RIDGES that, for four fifths of the cells, is as good as any on the others.
 
     As good: an error at most TOLERATED times the least, for the error is flat over decades.
+
+    Args:
+        data: the training cells.
+
+    Returns:
+        the ridge.
     """
     cut = -max(1, len(data.energies) // 5)
     early, late = part(data, slice(None, cut)), part(data, slice(cut, None))
@@ -90,8 +108,8 @@ class Study(NamedTuple):
     structures: tuple[list[Structure], list[Structure]]  # held out: pristine, defective
     data: tuple[Data, Data]  # of the two
     errors: dict[int, tuple[float, float]]  # of the energies, eV per atom, by cells swapped
-    rigidities: dict[int, Pair]
-    with_forces: dict[int, Pair]
+    rigidities: dict[int, Pair]  # by cells swapped
+    with_forces: dict[int, Pair]  # the same, of fits to forces too
     other_ridges: dict[float, Pair]  # no cell swapped: how much hangs on the ridge
 
 
@@ -107,16 +125,26 @@ def study(
 ) -> Study:
     """Train on the first pristine cells, with the last of them swapped for defective ones.
 
-    training, swapped, shown: numbers of cells, cut to what there is. held_out: cells of each kind
-    that no fit sees. force_weight: of the fits with forces, none swapped and `shown`; 0 leaves
-    them out.
-    Raises ValueError where no cell of a kind would be left for training.
+    Args:
+        spec: the basis.
+        cells: what came of the quenches.
+        training: number of training cells, cut to what there is.
+        held_out: cells of each kind that no fit sees.
+        swapped: numbers of swapped cells, cut to what there is.
+        shown: number of swapped cells of the fits with forces, cut to what there is.
+        force_weight: of the fits with forces, none swapped and `shown`; 0 leaves them out.
+
+    Returns:
+        what was trained, and the rigidities of all atoms of the cells held out.
+
+    Raises:
+        ValueError: no cell of a kind would be left for training.
     """
     found = (len(cells.pristine), len(cells.defective))
     if min(found) <= held_out:
         raise ValueError(
-            f"{found[0]} pristine and {found[1]} defective cells arrived, wanted more than the "
-            f"{held_out} of each that are held out: quench more cells"
+            f"the quenches gave {found[0]} pristine and {found[1]} defective cells: wanted more "
+            f"than the {held_out} of each that are held out; quench more cells."
         )
     training = min(training, found[0] - held_out)
     most = min(training, found[1] - held_out)
@@ -153,8 +181,20 @@ def lpr(found: Fit, data: Data) -> np.ndarray:
     return np.asarray(local_prediction_rigidity(found.factor, data.rows))
 
 
-def force_factors(spec: ACESpec, kept, training: int, shown: int) -> dict[int, dict]:
-    """The forces of both training sets: none swapped, and `shown`; what they share, once."""
+def force_factors(
+    spec: ACESpec, kept: tuple[list[Structure], list[Structure]], training: int, shown: int
+) -> dict[int, dict]:
+    """The forces of both training sets: none swapped, and `shown`; what they share, once.
+
+    Args:
+        spec: the basis.
+        kept: pristine and defective cells, training cells first.
+        training: number of training cells.
+        shown: number of swapped cells.
+
+    Returns:
+        factors by number of swapped cells.
+    """
     reference = stillinger_weber()
 
     def compressed(structures):
@@ -177,4 +217,5 @@ def by_class(found: Study, rigidities: Pair) -> dict[str, np.ndarray]:
 
 
 def quartiles(values: np.ndarray) -> list[float]:
+    """25 %, 50 % and 75 % of the values; NaN where there are none."""
     return np.quantile(values, [0.25, 0.5, 0.75]).tolist() if values.size else [np.nan] * 3

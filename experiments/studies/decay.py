@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from experiments.systems import bond_lattice, symmetric_fields
 from experiments.systems.bond_lattice import (
@@ -33,11 +34,13 @@ ROUNDOFF = 1e-15  # of a residual: where Newton's method on the reference ends, 
 
 @dataclass(frozen=True)
 class Point:
+    """One simulation: the reference alone, or a surrogate."""
+
     dimension: int
-    half_width: int
-    kind: str = "reference"
-    radius: float = 0.0
-    strength: float = 0.0
+    half_width: int  # of the box, sites
+    kind: str = "reference"  # or one of KINDS
+    radius: float = 0.0  # L, lattice constants
+    strength: float = 0.0  # of the change, relative
 
 
 class Reference(NamedTuple):
@@ -45,14 +48,15 @@ class Reference(NamedTuple):
 
     model: Model
     solver: symmetric_fields.Transform
-    displacement: jax.Array
+    displacement: jax.Array  # ubar
     load: jax.Array  # E'(ubar), rounding errors: ubar is exact under them
-    residuals: list[float]
-    products: int
+    residuals: list[float]  # of Newton's method
+    products: int  # with the Hessian
 
 
 @lru_cache(maxsize=1)
 def reference(dimension: int, m: int) -> Reference:
+    """The reference's equilibrium in a box of 2 m sites per side."""
     require_x64()
     model = bond_lattice.reference(m, dimension)
     wave = symmetric_fields.waves(m, dimension)
@@ -70,7 +74,16 @@ _negative_norm = jax.jit(symmetric_fields.Transform.negative_norm)
 
 
 def change(kind: Kind, dimension: int, strength: float) -> np.ndarray:
-    """(shells, 4): what the surrogate adds outside, of alternating sign from shell to shell."""
+    """What the surrogate adds outside, of alternating sign from shell to shell.
+
+    Args:
+        kind: of derivative.
+        dimension: 2 or 3.
+        strength: largest change of a shell, relative to its own derivative.
+
+    Returns:
+        (shells, 4), a_1 to a_4.
+    """
     second = np.array(SECOND[dimension])
     size = second * {2: 1.0, 3: bond_lattice.THIRD, 4: bond_lattice.FOURTH}[kind.order]
     direction = size * (-1.0) ** np.arange(len(size))
@@ -81,11 +94,11 @@ def change(kind: Kind, dimension: int, strength: float) -> np.ndarray:
     return found
 
 
-def outside(distance, radius, sharp: bool):
+def outside(distance: np.ndarray, radius: float, sharp: bool) -> ArrayLike:
     """chi: 0 within the radius, 1 beyond it (sharp) or beyond twice the radius, smooth between.
 
     Energies that are cut sharply leave unbalanced forces at the cut, of first order in the strain
-    there whatever the moments: a far field is told apart from its rim by a smooth cut alone.
+    there whatever the moments: only a smooth cut separates a far field from its rim.
     """
     if sharp:
         return 1.0 * (distance >= radius)
@@ -93,6 +106,7 @@ def outside(distance, radius, sharp: bool):
 
 
 def compute(point: Point) -> dict[str, Any]:
+    """The arrays of one point."""
     if point.kind == "reference":
         return describe_reference(point)
     ref = reference(point.dimension, point.half_width)

@@ -41,7 +41,13 @@ from lprjax.atoms.structures import Structure, rattled, strained, supercell
 from lprjax.crystals.elasticity import GPA_PER_EV_A3, acoustic_tensors, elastic_constants
 from lprjax.defects.budget import FAILURES, error_budget
 from lprjax.defects.catalogue import named_defect
-from lprjax.defects.defect import Defect, formation_energy, relax_defect
+from lprjax.defects.defect import (
+    Defect,
+    formation_energy,
+    geometry_error,
+    left_basin,
+    relax_defect,
+)
 from lprjax.potentials.observables import observe
 from lprjax.regression.assembly import PerAtom, compress_structures
 from lprjax.regression.factors import Factor, compress
@@ -49,7 +55,6 @@ from lprjax.regression.fitting import Fit, fit
 from lprjax.regression.rows import design_rows
 from lprjax.simulation.relaxation import relax
 
-LEFT_BASIN = 0.5  # nearest-neighbour distances
 NUDGE = 0.01  # Å, random moves that the reference starts with: no saddle point of high symmetry
 MAX_EVALUATIONS = 300  # of a fit's relaxation
 
@@ -108,7 +113,7 @@ class Config:
         return 0.5 * m * self.crystal.lattice_constant
 
 
-def _only(config: Config, *names: str) -> Config:
+def only(config: Config, *names: str) -> Config:
     """The configuration with everything but the named fields at its default: a key of a cache."""
     return Config(**{name: getattr(config, name) for name in names})
 
@@ -144,7 +149,7 @@ def strained_cells(config: Config) -> Iterator[Structure]:
 
 def bulk(config: Config) -> PerAtom:
     """Energy per atom of the perfect crystal, of the basis and of the reference."""
-    return _bulk(_only(config, *_BASIS))
+    return _bulk(only(config, *_BASIS))
 
 
 @lru_cache(maxsize=8)
@@ -159,13 +164,13 @@ def training_factors(config: Config, m: int) -> dict[Hashable, Factor]:
 
     Raises ValueError for a material there is not, or a defect that its lattice does not have.
     """
-    return bulk_factors(config) | _defect_factors(_only(config, *_CELLS), m)
+    return bulk_factors(config) | _defect_factors(only(config, *_CELLS), m)
 
 
 def bulk_factors(config: Config) -> dict[Hashable, Factor]:
     """Those of `training_factors` that do not depend on the defect: bulk energy, virials, force
     constants."""
-    return _bulk_factors(_only(config, *_BULK))
+    return _bulk_factors(only(config, *_BULK))
 
 
 def bulk_energy(config: Config) -> Factor:
@@ -210,7 +215,7 @@ def reference_simulation(config: Config, m: int | None = None) -> Simulation:
     Raises ValueError for a material there is not, or a defect that its lattice does not have.
     """
     m = config.target if m is None else m
-    return _simulation(_only(config, "material", "defect"), m)
+    return _simulation(only(config, "material", "defect"), m)
 
 
 @lru_cache(maxsize=4)
@@ -314,17 +319,15 @@ def simulate(config: Config, coefficients, *, preconditioner=None) -> Simulated:
         preconditioner=preconditioner or defect.preconditioner,
         max_evaluations=MAX_EVALUATIONS,
     )
-    moves = relaxed.positions - start.positions
+    there = displacement + defect.on_sites(relaxed.positions - start.positions)
     per_atom = float(bulk(config).row @ coefficients)
     energy = formation_energy(relaxed.energy, defect.structure.n_atoms, per_atom)
-    drifted = moves - jnp.mean(moves, axis=0)  # a shift of the whole crystal is none
-    farthest = float(jnp.max(jnp.linalg.norm(drifted, axis=1)))
     return Simulated(
-        displacement + defect.on_sites(moves),
-        float(defect.lattice.strain_norm(defect.on_sites(moves))),
+        there,
+        float(geometry_error(defect, there, displacement)),
         energy - true,
         unconverged=not relaxed.converged,
-        left_basin=not farthest < LEFT_BASIN * config.crystal.nearest_neighbour,
+        left_basin=left_basin(defect, displacement, there) is not None,
     )
 
 

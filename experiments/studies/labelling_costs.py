@@ -32,11 +32,13 @@ from lprjax.atoms.structures import Structure
 from lprjax.regression.assembly import compress_structures
 from lprjax.regression.factors import merge
 
-FORCE_CONSTANT_CALLS = 2
+FORCE_CONSTANT_CALLS = 2  # central differences of one atom in one direction, see above
 
 
 @dataclass(frozen=True)
 class Config(defect_fits.Config):
+    """Settings of the fits, and what labels may cost; each field is a flag."""
+
     target: int = field(default=6, metadata={"help": "cubic cells per side of the simulation"})
     degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
     lattice_cells: int = field(
@@ -65,6 +67,8 @@ class Strategy(NamedTuple):
 
 
 class Cost(NamedTuple):
+    """What labels cost."""
+
     calls: int
     atom_calls: int
 
@@ -101,11 +105,21 @@ def weights(config: Config, strategy: Strategy) -> dict:
 
 
 def n_atoms(config: Config, m: int) -> int:
+    """Atoms of the defect cell of m cubes per side."""
     return reference_simulation(config, m).defect.structure.n_atoms
 
 
 def cost(config: Config, counts: Mapping[int, int], kinds: Sequence[str]) -> Cost:
-    """Of the bulk energy, of counts[m] defect cells of m cubes per side, and of other kinds."""
+    """What labels cost.
+
+    Args:
+        config: the settings.
+        counts: number of defect cells, by cubes per side.
+        kinds: other kinds of observation; the bulk energy is always in it.
+
+    Returns:
+        calls and atom-calls.
+    """
     unit = config.crystal.unit_cell.n_atoms
     paid = [(1, unit)] + [(count, n_atoms(config, m)) for m, count in counts.items()]
     if "virial" in kinds:
@@ -116,15 +130,32 @@ def cost(config: Config, counts: Mapping[int, int], kinds: Sequence[str]) -> Cos
 
 
 def allocation(config: Config, strategy: Strategy, budget: int) -> dict[int, int]:
-    """How many defect cells of each size a budget (calls of the smallest cell) pays for, beside
-    the other kinds; empty where some size would get none."""
+    """How many defect cells of each size a budget pays for, beside the other kinds.
+
+    Args:
+        config: the settings.
+        strategy: how the budget is spent.
+        budget: in calls of the smallest defect cell.
+
+    Returns:
+        number of cells by cubes per side; empty where some size would get none.
+    """
     left = budget * n_atoms(config, config.sizes[0]) - cost(config, {}, strategy.kinds).atom_calls
     counts = {m: int(share * left // n_atoms(config, m)) for m, share in strategy.shares.items()}
     return counts if min(counts.values()) > 0 else {}
 
 
 def training_data(config: Config, counts: Mapping[int, int], kinds: Sequence[str]) -> dict:
-    """The factors that an allocation buys, with keys as those of `defect_fits`."""
+    """The factors that an allocation buys, with keys as those of `defect_fits`.
+
+    Args:
+        config: the settings.
+        counts: number of defect cells, by cubes per side.
+        kinds: other kinds of observation.
+
+    Returns:
+        factors.
+    """
     factors = {k: f for k, f in bulk_factors(config).items() if k in (("energy", "bulk"), *kinds)}
     for m, count in counts.items():
         for key, factor in cells_by_count(config, m)[count].items():

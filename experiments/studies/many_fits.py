@@ -9,7 +9,7 @@ from jax.scipy.linalg import cho_solve
 from jax.tree_util import Partial
 
 from experiments.studies import defect_fits
-from experiments.studies.defect_fits import reference_simulation
+from experiments.studies.defect_fits import only, reference_simulation
 from lprjax.ace.potential import linear_potential
 from lprjax.atoms.graphs import build_graph
 from lprjax.crystals.elasticity import GPA_PER_EV_A3, acoustic_tensors
@@ -20,9 +20,7 @@ from lprjax.regression.rows import prediction_rows
 def stiffness(config: defect_fits.Config):
     """The reference's Hessian as a preconditioner of `relax`: near the fits' own, which nothing
     that knows the lattice alone is. Its dense factor, for cells of some hundred atoms."""
-    return _stiffness(
-        defect_fits.Config(material=config.material, defect=config.defect), config.target
-    )
+    return _stiffness(only(config, "material", "defect"), config.target)
 
 
 @lru_cache(maxsize=2)
@@ -58,8 +56,7 @@ class Elastic(NamedTuple):
 
 
 def elastic_rows(config: defect_fits.Config) -> Elastic:
-    names = ("material", "order", "degree", "r_cut")
-    return _elastic_rows(defect_fits.Config(**{name: getattr(config, name) for name in names}))
+    return _elastic_rows(only(config, "material", "order", "degree", "r_cut"))
 
 
 @lru_cache(maxsize=4)

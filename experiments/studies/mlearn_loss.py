@@ -1,6 +1,6 @@
 """The loss of the mlearn fits: its weights, ridge and prior, chosen on a validation split.
 
-Energies and virials are per atom, see `mlearn_data`; a weight multiplies a residual.
+Energies and virials are per atom, see `systems.mlearn`; a weight multiplies a residual.
 """
 
 from collections.abc import Sequence
@@ -47,11 +47,13 @@ PUBLISHED = {  # mean absolute errors on the test sets: eV/atom, eV/Å
         "ace-jax": (6.16e-3, 0.066),
     },
 }
-LINEAR_ACE = ("python-ace", "ace-jax")
+LINEAR_ACE = ("python-ace", "ace-jax")  # of PUBLISHED, those that this fit is compared with
 
 
 @dataclass(frozen=True)
 class Config:
+    """Settings of the figure; each field is a flag."""
+
     data: str = field(
         default="", metadata={"help": "folder of mlearn_*_*.xyz (default: $LPRJAX_DATA)"}
     )
@@ -84,6 +86,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Point:
+    """One task on one material."""
+
     config: Config  # its `data` says which data, not where they are
     material: str
     task: str  # "fit", or one of the ways to choose
@@ -91,24 +95,36 @@ class Point:
 
 
 class Loss(NamedTuple):
-    energy: float
-    virial: float
+    """Weights and prior of a fit."""
+
+    energy: float  # weight, atom/eV; forces: 1 Å/eV
+    virial: float  # weight, atom/eV
     ridge: float
-    power: float
+    power: float  # of the smoothness prior
 
     @property
     def weights(self) -> dict[str, float]:
+        """The weight of each kind."""
         return {"energy": self.energy, "forces": 1.0, "virial": self.virial}
 
 
 def spec_of(config: Config, name: str) -> ACESpec:
+    """The basis of a material."""
     r_cut, r0, power = BASES[name]
     element = name.partition("-")[0]
     return ACESpec((element,), config.order, config.degree, r_cut, r0, power, constant=True)
 
 
 def split(train: Sequence[CellRows], every: int) -> tuple[list[CellRows], list[CellRows]]:
-    """The training set in two: what the search for a loss fits, and what it judges by."""
+    """The training set in two: what the search for a loss fits, and what it validates on.
+
+    Args:
+        train: all training cells.
+        every: every how many-th cell validates.
+
+    Returns:
+        fitted and validation cells.
+    """
     held = {k for k in range(len(train)) if k % every == every // 2}
     return (
         [cell for k, cell in enumerate(train) if k not in held],
@@ -117,16 +133,29 @@ def split(train: Sequence[CellRows], every: int) -> tuple[list[CellRows], list[C
 
 
 def mark(name: str) -> tuple[float, float]:
-    """The least energy and the least force error of the published linear ACE models."""
+    """The least energy and the least force error of the published linear ACE models.
+
+    Args:
+        name: of the material.
+
+    Returns:
+        eV/atom, eV/Å.
+    """
     table = PUBLISHED["Si" if name == SYNTHETIC else name]
     return tuple(min(table[code][k] for code in LINEAR_ACE) for k in (0, 1))
 
 
 @lru_cache(maxsize=2)
 def chosen_loss(config: Config, name: str, folder: str) -> tuple[Loss, np.ndarray]:
-    """The loss chosen by validation, and all that were tried: (n, 6), loss and its errors.
+    """The loss chosen by validation: first the weights, then ridge and prior.
 
-    First the weights are chosen, then ridge and prior.
+    Args:
+        config: what is tried.
+        name: of the material.
+        folder: where the data are.
+
+    Returns:
+        the loss, and all that were tried: (n, 6), each loss and its energy and force errors.
     """
     spec = spec_of(config, name)
     fitted, held = split(cell_rows(spec, name, "train", folder), config.validation)
@@ -148,8 +177,17 @@ def chosen_loss(config: Config, name: str, folder: str) -> tuple[Loss, np.ndarra
 
 
 def least_energy_error(tried: dict[Loss, tuple[float, float]], price: float) -> Loss:
-    """The loss of least energy error among those whose force error is within 1 + price of the
-    least: forces are most of the data, energies hang on their weight."""
+    """The loss of least energy error among those whose force error is affordable.
+
+    Forces are most of the data; energies depend on their weight.
+
+    Args:
+        tried: energy and force error of each loss.
+        price: affordable is a force error within 1 + price of the least.
+
+    Returns:
+        the loss.
+    """
     least = min(forces for _, forces in tried.values())
     affordable = {k: energy for k, (energy, f) in tried.items() if f <= (1 + price) * least}
     return min(affordable, key=affordable.get)
@@ -161,7 +199,15 @@ def weighted(factors: dict[str, Factor], loss: Loss) -> Factor:
 
 
 def weighted_rows(cell: CellRows, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
-    """All rows (r, K) and targets (r,) of a cell as they enter the loss."""
+    """All rows and targets of a cell as they enter the loss.
+
+    Args:
+        cell: its rows by kind.
+        loss: the weights.
+
+    Returns:
+        rows (r, K) and targets (r,).
+    """
     return tuple(
         np.concatenate([loss.weights[kind] * part[kind] for kind in KINDS])
         for part in (cell.rows, cell.targets)
@@ -169,13 +215,14 @@ def weighted_rows(cell: CellRows, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_of(spec: ACESpec, data: Factor, loss: Loss) -> Fit:
+    """The fit to weighted data, with the ridge and the prior of the loss."""
     prior = smoothness_prior(spec, loss.power)
     return fit({"all": data}, {"all": 1.0}, ridge=loss.ridge, prior=prior)
 
 
 @lru_cache(maxsize=2)
 def trained_kinds(config: Config, name: str, folder: str) -> Factor:
-    """What the loss keeps of all AIMD and elastic training cells."""
+    """The weighted factor of all AIMD and elastic training cells."""
     loss, _ = chosen_loss(config, name, folder)
     train = cell_rows(spec_of(config, name), name, "train", folder)
     return weighted(factors_of(of_groups(train, TRAINED)), loss)

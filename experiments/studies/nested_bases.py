@@ -20,12 +20,21 @@ from lprjax.regression.fitting import Fit
 def columns(spec: ACESpec, order: int, degree: int) -> np.ndarray:
     """Which columns of a basis of one species are the basis of that order and degree.
 
-    Raises ValueError where the smaller basis is not inside.
+    Args:
+        spec: the largest basis.
+        order: of the smaller one.
+        degree: of the smaller one.
+
+    Returns:
+        numbers of the columns, ascending.
+
+    Raises:
+        ValueError: the smaller basis is not inside.
     """
     if not (1 <= order <= spec.order and 1 <= degree <= spec.degree):
         raise ValueError(
-            f"order {order} and degree {degree} arrived; wanted at most those of the largest "
-            f"basis, {spec.order} and {spec.degree}: raise --order or --degree"
+            f"order is {order} and degree {degree}: wanted 1 to those of the largest basis, "
+            f"{spec.order} and {spec.degree}; raise --order or --degree."
         )
     t = tables(spec)
     many_body = [
@@ -36,8 +45,17 @@ def columns(spec: ACESpec, order: int, degree: int) -> np.ndarray:
 
 
 def sub_fit(config: Config, factors: Mapping, order: int, degree: int) -> tuple[Fit, bool]:
-    """The fit in a smaller basis, its coefficients those of the largest one; and whether its
-    rank is full."""
+    """The fit in a smaller basis.
+
+    Args:
+        config: of the largest basis.
+        factors: in its columns.
+        order: of the smaller basis.
+        degree: of the smaller basis.
+
+    Returns:
+        the fit, its coefficients those of the largest basis; and whether its rank is full.
+    """
     kept = columns(config.spec, order, degree)
     onto = np.eye(config.spec.n_columns)[:, kept]
     parts = {key: projected(factor, onto) for key, factor in factors.items()}

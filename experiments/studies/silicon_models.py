@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from experiments.systems.silicon_cells import BOND, Cell, draw
 from lprjax.ace.basis import site_basis
@@ -33,6 +34,8 @@ BATCHES = 10  # of each committee: their differences give the standard error of 
 
 @dataclass(frozen=True)
 class Config:
+    """Settings of the figure; each field is a flag."""
+
     order: int = field(default=3, metadata={"help": "order of the ACE bases"})
     degree: int = field(default=10, metadata={"help": "of the model that has committees"})
     r_cut: float = field(default=5.0, metadata={"help": "of the model that has committees, Å"})
@@ -68,10 +71,11 @@ class Point:
 
     config: Config
     degree: int
-    r_cut: float
+    r_cut: float  # Å
 
     @property
     def spec(self) -> ACESpec:
+        """The basis."""
         return ACESpec(("Si",), self.config.order, self.degree, self.r_cut, BOND)
 
     @property
@@ -90,9 +94,21 @@ class Roles(NamedTuple):
 
 @lru_cache(maxsize=1)
 def all_cells(config: Config) -> Roles:
-    """The labelled cells, the same for all models."""
+    """The labelled cells, the same for all models.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        cells by role.
+
+    Raises:
+        ValueError: there is not one count for each near family.
+    """
     if len(config.counts) != len(config.near):
-        raise ValueError(f"counts {config.counts}: one for each of near, {config.near}, is wanted")
+        raise ValueError(
+            f"counts is {config.counts}: wanted one number for each of near, {config.near}."
+        )
 
     def drawn(role: str, counts: dict[str, int]) -> list[Cell]:
         entropy = [(f, (config.seed, role, k)) for f, n in counts.items() for k in range(n)]
@@ -111,8 +127,19 @@ def graphs_of(point: Point, cells: Roles) -> Roles:
     return Roles(*([next(graphs) for _ in role] for role in cells))
 
 
-def fitted(point: Point, graphs: Sequence[Graph], cells: Sequence[Cell]):
-    """The fit to all cells; a triangle for each cell, at the weights; the diagonal of Gamma."""
+def fitted(
+    point: Point, graphs: Sequence[Graph], cells: Sequence[Cell]
+) -> tuple[Fit, tuple[Factor, ...], np.ndarray]:
+    """The fit to all cells.
+
+    Args:
+        point: the model.
+        graphs: of the cells.
+        cells: labelled.
+
+    Returns:
+        the fit; a triangle for each cell, at the weights; the diagonal of Gamma, (K,).
+    """
     config, spec = point.config, point.spec
     by_cell = [
         compress_structures(spec, [(graph, cell.labels)], KINDS)
@@ -137,17 +164,36 @@ def weighted(factors: Mapping[str, Factor], weights: Mapping[str, float]) -> Fac
 
 
 def halves(config: Config, n: int) -> np.ndarray:
-    """How often each of n structures counts, (halves, n): one or zero, the same for all models."""
+    """How often each of n structures counts: one or zero, the same for all models.
+
+    Args:
+        config: the settings.
+        n: number of structures.
+
+    Returns:
+        (halves, n).
+    """
     rng = np.random.default_rng([config.seed, 1])
     return np.array([rng.permutation(n) < n // 2 for _ in range(config.halves)], float)
 
 
 @jax.jit
-def refits(parts: Sequence[Factor], multiplicities, ridge: float, prior) -> jax.Array:
-    """Coefficients (m, K) of fits in which structure j counts multiplicities[., j] times.
+def refits(
+    parts: Sequence[Factor], multiplicities: ArrayLike, ridge: float, prior: ArrayLike
+) -> jax.Array:
+    """Fits in which structure j counts multiplicities[., j] times.
 
     A structure that counts k times has its rows k times: its triangle at weight k^1/2, so that a
     fit is a QR of triangles and never sees the rows again.
+
+    Args:
+        parts: a triangle for each of n structures, at the weights.
+        multiplicities: (m, n).
+        ridge: multiplies |Gamma c|^2, 1/eV^2.
+        prior: (K,) diagonal of Gamma.
+
+    Returns:
+        coefficients (m, K).
     """
     return jax.lax.map(
         lambda counts: solution(parts, jnp.sqrt(counts), ridge, prior)[0],
@@ -155,8 +201,21 @@ def refits(parts: Sequence[Factor], multiplicities, ridge: float, prior) -> jax.
     )
 
 
-def committees(config: Config, whole: Fit, parts, prior, rows) -> dict[str, np.ndarray]:
-    """Variance of each site energy (eV^2) in the committees, (BATCHES, n_sites)."""
+def committees(
+    config: Config, whole: Fit, parts: Sequence[Factor], prior: np.ndarray, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Variance of each site energy in the committees.
+
+    Args:
+        config: the settings.
+        whole: the fit to all cells.
+        parts: a triangle for each cell, at the weights.
+        prior: (K,) diagonal of Gamma.
+        rows: (n_sites, K) basis functions of the sites.
+
+    Returns:
+        "variance_posterior", "variance_bootstrap" and "variance_white", (BATCHES, n_sites) eV^2.
+    """
     rng = np.random.default_rng([config.seed, 2])
     drawn = rng.multinomial(len(parts), np.full(len(parts), 1 / len(parts)), config.replicates)
     replicates = partial(
@@ -195,9 +254,27 @@ def observations(point: Point, graphs: Sequence[Graph], cells: Sequence[Cell]) -
     }
 
 
-def calibrated(point: Point, whole: Fit, prior, held_out, site_rows) -> dict[str, Any]:
-    """The variance model by kind, from validation cells, and how it covers test cells near and far;
-    standard deviations of site energies (eV) with the scale of the energies, and of the forces."""
+def calibrated(
+    point: Point,
+    whole: Fit,
+    prior: np.ndarray,
+    held_out: Mapping[str, tuple[Sequence[Graph], Sequence[Cell]]],
+    site_rows: np.ndarray,
+) -> dict[str, Any]:
+    """The variance model by kind, from validation cells, and how it covers test cells.
+
+    Args:
+        point: the model.
+        whole: the fit to all cells.
+        prior: (K,) diagonal of Gamma.
+        held_out: graphs and cells by group: "validation", "near" and "far".
+        site_rows: (n_sites, K) basis functions of the test cells' atoms.
+
+    Returns:
+        by kind: parameters and likelihood of the model, errors, deviations and coverage of every
+        group, and standard deviations of the site energies (eV), with the scale of the energies
+        and with that of the forces.
+    """
     groups = {
         name: observations(point, graphs, cells) for name, (graphs, cells) in held_out.items()
     }

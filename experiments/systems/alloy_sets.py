@@ -1,4 +1,4 @@
-"""The training sets of `alloy_composition`: which compositions, which kinds, in which order."""
+"""The training sets of `alloy_composition`: compositions, kinds of labels, and their order."""
 
 from itertools import product
 

@@ -1,9 +1,9 @@
 """Binary alloys to learn from: structures, labels, and factors by composition.
 
 Site energies are a convention: the energy of a bond belongs to both of its ends, and no energy,
-force or virial tells how it is shared. In a basis with functions of its own for every species of
-the centre, sum_ij R_n(r_ij) over A-B pairs appears twice, once seen from A and once from B, the
-same number in every structure: `shared_bonds` gives both ends half of it.
+force or virial determines how it is shared. In a basis with functions of its own for every
+species of the centre, sum_ij R_n(r_ij) over A-B pairs appears twice, once seen from A and once from
+B, the same number in every structure: `shared_bonds` gives both ends half of it.
 """
 
 import hashlib
@@ -39,16 +39,17 @@ from lprjax.regression.fitting import Fit, fit
 from lprjax.regression.rigidity import local_prediction_rigidity, prediction_rigidity
 from lprjax.regression.rows import design_rows
 
-N_ATOMS = 16
+N_ATOMS = 16  # of every simulated structure: a choice
 LATTICES = {  # crystal, cells, nearest neighbours over its edge, over those of bcc
     "bcc": (bcc, (2, 2, 2), np.sqrt(3) / 2, 1.0),
     "fcc": (fcc, (2, 2, 1), np.sqrt(1 / 2), 1.03),
     "sc": (simple_cubic, (4, 2, 2), 1.0, 0.95),
     "diamond": (diamond, (2, 1, 1), np.sqrt(3) / 4, 0.93),
 }
-"""Four coordination numbers, 16 atoms each; fewer neighbours are closer."""
-STRETCH = (0.93, 1.1)  # of all distances
-SHEAR = 0.03
+"""Four coordination numbers, 16 atoms each; fewer neighbours are closer (factors: a choice)."""
+# Disorder of the simulated structures: choices.
+STRETCH = (0.93, 1.1)  # of all distances, least and largest factor
+SHEAR = 0.03  # largest entry of the strain
 RATTLE = 0.12  # Å; a structure's is uniform between zero and this
 
 TRAINING = "NbTa_binary.xyz"
@@ -60,16 +61,24 @@ SOURCE = (
 
 
 class Sample(NamedTuple):
-    """A structure within reach of the basis, and what the reference says about it."""
+    """A structure's graph and the reference's values for it."""
 
-    graph: Graph
-    labels: Labels
-    sites: np.ndarray | None = None  # (n,) eV
+    graph: Graph  # with the cutoff of the basis
+    labels: Labels  # energy eV, forces eV/Å, virial eV
+    sites: np.ndarray | None = None  # (n,) site energies, eV; None where there are none
 
 
 def random_alloy(elements: Sequence[str], count: int, rng: np.random.Generator) -> Structure:
-    """16 atoms on one of four lattices, `count` of them of the second element; random order,
-    volume, strain and displacements."""
+    """A structure of 16 atoms in random order, with random volume, strain and displacements.
+
+    Args:
+        elements: two of Zhou's.
+        count: atoms of the second element.
+        rng: decides lattice (one of four), order, volume, strain and displacements.
+
+    Returns:
+        the structure.
+    """
     crystal, cells, bond, closeness = LATTICES[rng.choice(list(LATTICES))]
     share = count / N_ATOMS
     distance = (1 - share) * ZHOU_2004[elements[0]].re + share * ZHOU_2004[elements[1]].re
@@ -87,10 +96,24 @@ def random_alloy(elements: Sequence[str], count: int, rng: np.random.Generator) 
 
 
 def simulated(
-    potential: Potential, spec: ACESpec, structures: Sequence[Structure], kinds, offset: float
+    potential: Potential,
+    spec: ACESpec,
+    structures: Sequence[Structure],
+    kinds: Sequence[str],
+    offset: float,
 ) -> list[Sample]:
-    """Samples with the potential's labels and site energies, and `offset` eV more for every atom
-    of the second element."""
+    """Structures with the potential's labels and site energies.
+
+    Args:
+        potential: the reference.
+        spec: the basis, whose cutoff the graphs have.
+        structures: what is labelled.
+        kinds: of labels.
+        offset: eV more for every atom of the second element.
+
+    Returns:
+        a sample of each structure.
+    """
     site_energies = jax.jit(lambda graph: potential(graph))
     seen, samples = build_graphs(structures, potential.r_cut), []
     for graph, near in zip(seen, build_graphs(structures, spec.r_cut), strict=True):
@@ -102,26 +125,56 @@ def simulated(
 
 
 def require_data(folder: str | Path) -> None:
-    """Raise FileNotFoundError, naming what is missing and its source."""
+    """Check that all data files are there.
+
+    Args:
+        folder: where they are looked for.
+
+    Raises:
+        FileNotFoundError: some are missing; the message has their names and their source.
+    """
     missing = [name for name in (TRAINING, *TESTS) if not (Path(folder) / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{folder} has no {', '.join(missing)}; wanted: {SOURCE}.")
+        raise FileNotFoundError(
+            f"{folder} has no {', '.join(missing)}: wanted the data of {SOURCE}."
+        )
 
 
 def digest(folder: str | Path) -> str:
-    """Of the data files: records belong to data, wherever they lie."""
+    """SHA-256 of the data files: records belong to data, wherever they lie.
+
+    Args:
+        folder: where the files are.
+
+    Returns:
+        hexadecimal digits.
+    """
     whole = b"".join((Path(folder) / name).read_bytes() for name in (TRAINING, *TESTS))
     return hashlib.sha256(whole).hexdigest()
 
 
 def read_binary(path: str | Path, rng: np.random.Generator) -> dict[tuple[int, int], list]:
-    """(structure, labels) by composition (atoms of the first and of the second element, in
-    alphabetical order), each in random order; raises ValueError for other than two elements, or
-    cells of different size."""
+    """Labelled structures by composition, each composition in random order.
+
+    Args:
+        path: extended XYZ.
+        rng: decides the order.
+
+    Returns:
+        (structure, labels) by atoms of the first and of the second element, in alphabetical
+        order.
+
+    Raises:
+        ValueError: there are other than two elements, or cells of different size.
+    """
     frames = [(structure, labels) for structure, labels, _ in read_extxyz(path)]
     numbers = sorted({z for s, _ in frames for z in np.asarray(s.species).tolist()})
-    if len(numbers) != 2 or len({structure.n_atoms for structure, _ in frames}) != 1:
-        raise ValueError(f"{path}: wanted two elements in cells of one size, got {numbers}.")
+    sizes = {structure.n_atoms for structure, _ in frames}
+    if len(numbers) != 2 or len(sizes) != 1:
+        raise ValueError(
+            f"{path} has the elements {numbers} in cells of {sorted(sizes)} atoms: wanted two "
+            "elements in cells of one size."
+        )
     pool: dict[tuple[int, int], list] = {}
     for k in rng.permutation(len(frames)):
         species = np.asarray(frames[k][0].species)
@@ -131,14 +184,33 @@ def read_binary(path: str | Path, rng: np.random.Generator) -> dict[tuple[int, i
 
 
 def measured(spec: ACESpec, frames: Sequence[tuple[Structure, Labels]]) -> list[Sample]:
-    """Samples of labelled structures."""
+    """Samples of labelled structures.
+
+    Args:
+        spec: the basis, whose cutoff the graphs have.
+        frames: structures and their labels.
+
+    Returns:
+        a sample of each, without site energies.
+    """
     graphs = build_graphs([structure for structure, _ in frames], spec.r_cut)
     return [Sample(g, labels) for g, (_, labels) in zip(graphs, frames, strict=True)]
 
 
 def shared_bonds(spec: ACESpec) -> np.ndarray:
-    """P (K, K') of zeros and ones: c = P z has the same radial function for A that sees B as for B
-    that sees A. K - K' is the number of directions of c that change no energy whatsoever."""
+    """Coefficients that share the energy of every bond evenly between its ends.
+
+        c = P z
+
+    K - K' is the number of directions of c that change no energy whatsoever.
+
+    Args:
+        spec: the basis, of K columns.
+
+    Returns:
+        P (K, K') of zeros and ones: the same radial function for A that sees B as for B that sees
+        A.
+    """
     t, names = tables(spec), []
     for centre in range(len(spec.elements)):
         for k in range(t.n_functions):
@@ -157,21 +229,40 @@ def shared_bonds(spec: ACESpec) -> np.ndarray:
 
 
 def constants(spec: ACESpec) -> np.ndarray:
-    """(n_elements, K) bool: the constant of each species."""
+    """Which columns are the constant of each species.
+
+    Args:
+        spec: the basis, of K columns.
+
+    Returns:
+        (n_elements, K) bool.
+    """
     parts = components(spec)
     return np.stack([parts["constant"] & parts[f"centre {e}"] for e in spec.elements])
 
 
 def paired_blocks(pool: Mapping, base: Any, most: int) -> dict[tuple, list]:
-    """Up to `most` structures of every other composition, ("new", c), and as many of the base
-    composition each, ("old", c), to give way to them; the rest of it is ("old", base).
+    """Structures of every other composition, and as many of the base one to give way to them.
 
-    Raises ValueError where the base composition has too few.
+    Args:
+        pool: structures by composition.
+        base: the base composition.
+        most: how many structures of each other composition, at most.
+
+    Returns:
+        ("new", c): up to `most` structures of composition c; ("old", c): as many of the base
+        composition; ("old", base): the rest of it.
+
+    Raises:
+        ValueError: the base composition has too few.
     """
     others = {c: values[:most] for c, values in pool.items() if c != base}
     left = list(pool[base])
     if sum(map(len, others.values())) >= len(left):
-        raise ValueError(f"{len(left)} structures of {base} are too few to give way to all others.")
+        raise ValueError(
+            f"{len(left)} structures of {base} are too few: wanted more than the "
+            f"{sum(map(len, others.values()))} that they give way to; add some, or lower `most`."
+        )
     blocks = {}
     for c, values in others.items():
         old, left = left[: len(values)], left[len(values) :]
@@ -182,7 +273,16 @@ def paired_blocks(pool: Mapping, base: Any, most: int) -> dict[tuple, list]:
 def block_factors(
     spec: ACESpec, blocks: Mapping[tuple, Iterable[Sample]], kinds: Sequence[str]
 ) -> dict[tuple, Factor]:
-    """A factor per (kind, block), in all columns of the basis."""
+    """A factor per (kind, block), in all columns of the basis.
+
+    Args:
+        spec: the basis.
+        blocks: samples by name of their block.
+        kinds: of labels.
+
+    Returns:
+        factors by (kind, name of the block).
+    """
     found = {}
     for block, samples in blocks.items():
         pairs = ((sample.graph, sample.labels) for sample in samples)
@@ -191,10 +291,19 @@ def block_factors(
     return found
 
 
-def chosen_data(factors: Mapping, kinds, chosen: Iterable, swap: bool) -> dict[str, Factor]:
+def chosen_data(
+    factors: Mapping, kinds: Sequence[str], chosen: Iterable, swap: bool
+) -> dict[str, Factor]:
     """The factor of each kind, of the base composition and of the chosen ones.
 
-    swap: as many structures of the base composition give way, so that the number stays.
+    Args:
+        factors: by (kind, block), see `block_factors`.
+        kinds: of labels.
+        chosen: compositions beside the base one.
+        swap: as many structures of the base composition give way, so that the number stays.
+
+    Returns:
+        one factor per kind.
     """
     chosen = set(chosen)
 
@@ -210,7 +319,7 @@ def chosen_data(factors: Mapping, kinds, chosen: Iterable, swap: bool) -> dict[s
 
 
 class Probe(NamedTuple):
-    """Rows of a test set in z, and what the reference says."""
+    """Rows of a test set in the coefficients z, and the reference's values."""
 
     sites: np.ndarray  # (N, K')
     species: np.ndarray  # (N,)
@@ -222,23 +331,40 @@ class Probe(NamedTuple):
 
     @property
     def sizes(self) -> np.ndarray:
-        """(M,) atoms."""
+        """(M,) number of atoms of each structure."""
         return np.bincount(self.structure)
 
     @property
     def mean_rows(self) -> np.ndarray:
-        """(M, K'): of the energy per atom."""
+        """(M, K') rows of the energy per atom."""
         sums = np.zeros((len(self.energies), self.sites.shape[1]))
         np.add.at(sums, self.structure, self.sites)
         return sums / self.sizes[:, None]
 
     def energy_errors(self, z: np.ndarray) -> np.ndarray:
-        """(M,) eV/atom."""
+        """Errors of the energies per atom.
+
+        Args:
+            z: (K',) coefficients.
+
+        Returns:
+            (M,) eV/atom.
+        """
         return self.mean_rows @ z - self.energies / self.sizes
 
 
 def rows_of(spec: ACESpec, samples: Sequence[Sample], onto: np.ndarray, forces: bool) -> Probe:
-    """The rows of a test set, padding left out; those of forces where asked for."""
+    """The rows of a test set, padding left out.
+
+    Args:
+        spec: the basis, of K columns.
+        samples: the test set.
+        onto: (K, K') P of `shared_bonds`.
+        forces: whether to make the rows of forces too.
+
+    Returns:
+        rows and the reference's values.
+    """
     sites = [np.asarray(site_basis(spec, sample.graph)) @ onto for sample in samples]
     species = [np.asarray(sample.graph.species) for sample in samples]
     real = np.concatenate(species) > 0
@@ -262,13 +388,44 @@ def rows_of(spec: ACESpec, samples: Sequence[Sample], onto: np.ndarray, forces: 
 
 
 def weights(kinds: Sequence[str], errors: Sequence[float], n_atoms: int) -> dict[str, float]:
-    """1 / error of each kind; energies and virials are of whole cells, their errors per atom."""
+    """1 / error of each kind; energies and virials are of whole cells, their errors per atom.
+
+    Args:
+        kinds: of labels.
+        errors: eV/atom for energies and virials, eV/Å for forces, in the order of the kinds.
+        n_atoms: of a cell.
+
+    Returns:
+        the weight of each kind, 1/eV or Å/eV.
+    """
     extent = {"energy": n_atoms, "virial": n_atoms}
     return {k: 1.0 / (extent.get(k, 1) * e) for k, e in zip(kinds, errors, strict=False)}
 
 
-def judged(data, w, ridge: float, probe: Probe, constants: np.ndarray) -> dict[str, Any]:
-    """What one training set says of the test structures at 1:1, 3:1 and 1:3, as many of each."""
+def judged(
+    data: Mapping[str, Factor],
+    w: Mapping[str, float],
+    ridge: float,
+    probe: Probe,
+    constants: np.ndarray,
+) -> dict[str, Any]:
+    """Rigidities and errors that one training set leaves on the test structures.
+
+    Args:
+        data: factors by kind.
+        w: weights by kind.
+        ridge: of the fit, 1/eV^2.
+        probe: test structures at 1:1, 3:1 and 1:3, as many of each.
+        constants: (2, K') the constant of each species.
+
+    Returns:
+        "lpr" (N,) 1/eV^2 and "error" (N,) eV of the sites; "energy_mae" (3,) eV/atom by
+        composition; "exchange_rigidity" 1/eV^2 and "exchange_error" eV of turning an atom of the
+        first element into one of the second; "constants" (4,) 1/eV^2, rigidities of both
+        constants, their sum and their difference; "bound" 1/eV^2, the theory's bound of LPR;
+        "undetermined", directions that the data leave without a ridge; "vanishing", sites whose
+        LPR is zero without a ridge.
+    """
     fitted, exact = (fit(data, w, ridge=value) for value in (ridge, 0.0))
     z, difference = np.asarray(fitted.coefficients), constants[0] - constants[1]
     energies = probe.energy_errors(z).reshape(3, -1)
@@ -292,7 +449,18 @@ def judged(data, w, ridge: float, probe: Probe, constants: np.ndarray) -> dict[s
 
 
 def by_test_set(fits: list[Fit], probes: dict[str, Probe], numbers: list[int]) -> dict[str, Any]:
-    """Geometric mean LPR (fits, sets, species), NaN for none; errors (fits, sets)."""
+    """Rigidities and errors of several fits on several test sets.
+
+    Args:
+        fits: of the same basis.
+        probes: the test sets, by name, with rows of forces.
+        numbers: atomic numbers of the species.
+
+    Returns:
+        "lpr" (fits, sets, species) 1/eV^2, geometric mean, NaN where a set lacks the species;
+        "energy_mae", "energy_bias" eV/atom, "force_mae" and "force_scale", the mean |F|, eV/Å,
+        each (fits, sets).
+    """
     found = {name: [] for name in ("lpr", "energy_mae", "energy_bias", "force_mae", "force_scale")}
     for fitted, probe in product(fits, probes.values()):
         z = np.asarray(fitted.coefficients)

@@ -13,7 +13,7 @@ rotations.  The groups g of terms and their weights are
     CHANGE   chi(l): what a surrogate adds to it away from the core;
     DEFECT   1 at the origin, 0 elsewhere: an atom that is too large, its bonds under tension.
 
-Fields are those of `orthant`; gradients are with respect to the orthant's variables.
+Fields are those of `symmetric_fields`; gradients are with respect to the orthant's variables.
 Derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
 
@@ -25,6 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from experiments.systems import symmetric_fields
 from experiments.systems.symmetric_fields import (
@@ -54,7 +55,14 @@ MAX_PRODUCTS = 200  # of the Hessian in one solve; half a dozen are enough for s
 
 
 def star(dimension: int) -> list[tuple[tuple[int, ...], int]]:
-    """(rho, number of its shell) of every bond of a site, both rho and -rho."""
+    """Every bond of a site, both rho and -rho.
+
+    Args:
+        dimension: 2 or 3.
+
+    Returns:
+        (rho, number of its shell) of each.
+    """
     found = set()
     for shell, first in enumerate(SHELLS[dimension]):
         for bond in itertools.permutations(first):
@@ -64,7 +72,15 @@ def star(dimension: int) -> list[tuple[tuple[int, ...], int]]:
 
 
 def moments(dimension: int, rank: int) -> np.ndarray:
-    """(d^rank, shells): the sum over each shell of rho x rho x ... , `rank` factors."""
+    """Sums over each shell of rho x rho x ..., `rank` factors.
+
+    Args:
+        dimension: 2 or 3.
+        rank: number of factors.
+
+    Returns:
+        (d^rank, shells).
+    """
     total = np.zeros((dimension**rank, len(SHELLS[dimension])))
     for bond, shell in star(dimension):
         power = np.ones(1)
@@ -74,11 +90,21 @@ def moments(dimension: int, rank: int) -> np.ndarray:
     return total
 
 
-def keeping(dimension: int, rank: int, direction) -> np.ndarray:
-    """The part of a change of the shells' a_k, (shells,), that leaves the moments of a rank alone.
+def keeping(dimension: int, rank: int, direction: ArrayLike) -> np.ndarray:
+    """The part of a change of the shells' a_k that leaves the moments of a rank alone.
 
     Rank 2 k: 4 keeps the elastic constants (of a_2), 6 those of third order (of a_3).
-    Raises ValueError where nothing is left of the direction.
+
+    Args:
+        dimension: 2 or 3.
+        rank: of the moments.
+        direction: (shells,) change of a_k.
+
+    Returns:
+        (shells,) its projection.
+
+    Raises:
+        ValueError: nothing is left of the direction.
     """
     direction = np.asarray(direction, float)
     _, values, modes = np.linalg.svd(moments(dimension, rank))
@@ -86,8 +112,8 @@ def keeping(dimension: int, rank: int, direction) -> np.ndarray:
     kept = null.T @ (null @ direction)
     if np.linalg.norm(kept) < 1e-6 * np.linalg.norm(direction):
         raise ValueError(
-            f"nothing of {direction.tolist()} keeps the moments of rank {rank}: wanted a direction "
-            f"with a part along {null.tolist()}."
+            f"direction is {direction.tolist()}, of which nothing keeps the moments of rank "
+            f"{rank}: wanted a direction with a part along {null.tolist()}."
         )
     return kept
 
@@ -95,13 +121,13 @@ def keeping(dimension: int, rank: int, direction) -> np.ndarray:
 @partial(jax.tree_util.register_dataclass, data_fields=("coefficients", "weights"), meta_fields=())
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Bonds and where they act."""
+    """Bonds and where they act; arrays over the sites are on the orthant."""
 
     coefficients: jax.Array  # (3, shells, 4), a_1 to a_4 by group
     weights: jax.Array  # (2, ...), chi and that of the defect
 
     def only(self, *groups: int) -> "Model":
-        """The model without the other groups."""
+        """The model without the other groups, each one of LATTICE, CHANGE, DEFECT."""
         kept = jnp.isin(jnp.arange(3), jnp.array(groups))
         return dataclasses.replace(self, coefficients=self.coefficients * kept[:, None, None])
 
@@ -134,8 +160,16 @@ def _mixed(a, share):
     return [a[LATTICE, k] + share[0] * a[CHANGE, k] + share[1] * a[DEFECT, k] for k in range(4)]
 
 
-def site_energies(model: Model, u) -> tuple[jax.Array, jax.Array]:
-    """Energy of every site of the orthant, and the sum of the sizes of its terms."""
+def site_energies(model: Model, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Energy of every site, and the sum of the sizes of its terms.
+
+    Args:
+        model: bonds and where they act.
+        u: (d, ...) displacement on the orthant.
+
+    Returns:
+        two arrays over the orthant.
+    """
 
     def half_bond(r, s, here, there, a):
         a1, a2, a3, a4 = _mixed(a, here)
@@ -145,17 +179,32 @@ def site_energies(model: Model, u) -> tuple[jax.Array, jax.Array]:
     return tuple(_over_bonds(half_bond, jnp.zeros((2, *u[0].shape)), model, u))
 
 
-def energy(model: Model, u) -> tuple[jax.Array, jax.Array]:
-    """Energy of the whole box, and what rounding may add to it: terms may cancel."""
+def energy(model: Model, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Energy of the whole box, and what rounding may add to it: terms may cancel.
+
+    Args:
+        model: bonds and where they act.
+        u: (d, ...) displacement on the orthant.
+
+    Returns:
+        two scalars.
+    """
     found, size = site_energies(model, u)
     count = multiplicity(u.shape[1] - 1, len(u))
     return jnp.sum(count * found), 10 * jnp.finfo(u.dtype).eps * jnp.sum(count * size)
 
 
-def gradient(model: Model, u) -> jax.Array:
-    """dE/du, (d, ...), gathered at each site from its bonds: no pass backwards, no memory.
+def gradient(model: Model, u: jax.Array) -> jax.Array:
+    """dE/du, gathered at each site from its bonds: no pass backwards, no memory.
 
     A bond pulls at l along rho + D_rho u by V'(s), V the mean of what its two ends bring.
+
+    Args:
+        model: bonds and where they act.
+        u: (d, ...) displacement on the orthant.
+
+    Returns:
+        (d, ...), with respect to the orthant's variables.
     """
 
     def pull(r, s, here, there, a):
@@ -165,15 +214,31 @@ def gradient(model: Model, u) -> jax.Array:
     return multiplicity(u.shape[1] - 1, len(u)) * _over_bonds(pull, jnp.zeros_like(u), model, u)
 
 
-def hessian_product(model: Model, u, v) -> jax.Array:
-    """E''(u) v, exact."""
+def hessian_product(model: Model, u: jax.Array, v: jax.Array) -> jax.Array:
+    """E''(u) v, exact.
+
+    Args:
+        model: bonds and where they act.
+        u: (d, ...) displacement on the orthant.
+        v: (d, ...) vector field on the orthant.
+
+    Returns:
+        (d, ...).
+    """
     return jax.jvp(partial(gradient, model), (u,), (v,))[1]
 
 
-def stiffness(second, wave) -> np.ndarray:
-    """Phi(k) = sum_rho a_2 rho rho^T (1 - cos k . rho), (d, d, ...), of a homogeneous lattice.
+def stiffness(second: ArrayLike, wave: np.ndarray) -> np.ndarray:
+    """The Hessian of a homogeneous lattice for plane waves.
 
-    second: (shells,), a_2. wave: (d, ...), wave vectors.
+        Phi(k) = sum_rho a_2 rho rho^T (1 - cos k . rho)
+
+    Args:
+        second: (shells,), a_2.
+        wave: (d, ...), wave vectors.
+
+    Returns:
+        (d, d, ...).
     """
     total = np.zeros((len(wave), *wave.shape))
     for bond, shell in star(len(wave)):
@@ -182,15 +247,31 @@ def stiffness(second, wave) -> np.ndarray:
     return total
 
 
-def stability(second, wave) -> float:
-    """The smallest eigenvalue of Phi(k) / K(k) over the wave vectors but k = 0."""
+def stability(second: ArrayLike, wave: np.ndarray) -> float:
+    """The smallest eigenvalue of Phi(k) / K(k) over the wave vectors but k = 0.
+
+    Args:
+        second: (shells,), a_2.
+        wave: (d, ...), wave vectors.
+
+    Returns:
+        the stability constant, K's being the unit.
+    """
     blocks = np.moveaxis(stiffness(second, wave), (0, 1), (-2, -1))
     symbol = symmetric_fields.seminorm_symbol(wave)
     return float(np.min(np.linalg.eigvalsh(blocks)[symbol > 0] / symbol[symbol > 0, None]))
 
 
 def reference(m: int, dimension: int) -> Model:
-    """The lattice with its defect, and no change, on an orthant of (m + 1)^d sites."""
+    """The lattice with its defect, and no change.
+
+    Args:
+        m: half the sites per side of the box; the orthant has (m + 1)^d sites.
+        dimension: d, 2 or 3.
+
+    Returns:
+        the model.
+    """
     second = np.array(SECOND[dimension])
     nothing = np.zeros_like(second)
     lattice = np.stack([nothing, second, THIRD * second, FOURTH * second], axis=1)
@@ -204,16 +285,33 @@ def reference(m: int, dimension: int) -> Model:
 class Equilibrium(NamedTuple):
     """Where E'(u) equals a given load."""
 
-    displacement: jax.Array
+    displacement: jax.Array  # (d, ...)
     residuals: list[float]  # before each Newton step and after the last, in Phi's negative norm
     products: int  # with the Hessian
 
 
-def equilibrium(model: Model, start, load, solver: Transform, tolerance, inner=1e-7) -> Equilibrium:
-    """Newton's method for E'(u) = load, (d, ...), each step by conjugate gradients.
+def equilibrium(
+    model: Model,
+    start: jax.Array,
+    load: jax.Array,
+    solver: Transform,
+    tolerance: float,
+    inner: float = 1e-7,
+) -> Equilibrium:
+    """Newton's method for E'(u) = load, each step by conjugate gradients.
 
-    tolerance: of the residual. inner: of a linear solve, relative; convergence is quadratic down to
-    that factor a step. Ends also where two steps do not halve the residual: look at the last one.
+    Ends also where two steps do not halve the residual: look at the last one.
+
+    Args:
+        model: bonds and where they act.
+        start: (d, ...) displacement.
+        load: (d, ...).
+        solver: the inverse of the homogeneous lattice's Hessian.
+        tolerance: of the residual.
+        inner: of a linear solve, relative; convergence is quadratic down to that factor a step.
+
+    Returns:
+        the displacement, with the residuals on the way.
     """
     u, residuals, products = start, [], 0
     while True:
@@ -227,14 +325,39 @@ def equilibrium(model: Model, start, load, solver: Transform, tolerance, inner=1
 
 
 @jax.jit
-def residual(model: Model, u, load, solver: Transform):
-    """E'(u) - load, (d, ...), and its size in the negative norm of Phi."""
+def residual(
+    model: Model, u: jax.Array, load: jax.Array, solver: Transform
+) -> tuple[jax.Array, jax.Array]:
+    """E'(u) - load, and its size in the negative norm of Phi.
+
+    Args:
+        model: bonds and where they act.
+        u: (d, ...) displacement.
+        load: (d, ...).
+        solver: the inverse of Phi.
+
+    Returns:
+        (d, ...) and a scalar.
+    """
     rest = gradient(model, u) - load
     return rest, jnp.sqrt(jnp.vdot(rest, solver.solve(rest)))
 
 
 @jax.jit
-def response(model: Model, u, f, solver: Transform, tolerance) -> Solved:
-    """E''(u)^-1 f by conjugate gradients, preconditioned by the homogeneous lattice's inverse."""
+def response(
+    model: Model, u: jax.Array, f: jax.Array, solver: Transform, tolerance: ArrayLike
+) -> Solved:
+    """E''(u)^-1 f by conjugate gradients, preconditioned by the homogeneous lattice's inverse.
+
+    Args:
+        model: bonds and where they act.
+        u: (d, ...) displacement.
+        f: (d, ...) force.
+        solver: the inverse of the homogeneous lattice's Hessian.
+        tolerance: relative, of the solve.
+
+    Returns:
+        the solution and how it was found.
+    """
     hessian = partial(hessian_product, model, u)
     return conjugate_gradients(hessian, solver.solve, f, tolerance, MAX_PRODUCTS)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lprjax.defects.rates import Rate, error_rate
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -13,10 +15,13 @@ class Kind:
     sharp: bool = False  # outside begins at once, not over the distance L
 
     def geometry(self, d: int) -> float:
-        return -(d + 1) / 2 if self.sharp else -(self.order - 1.5) * d - 2 * self.keeps
+        return -(d + 1) / 2 if self.sharp else self._rate(d).geometry
 
     def energy(self, d: int) -> float:
-        return -(d + 1) if self.sharp else -(self.order - 1) * d - 2 * self.keeps
+        return -(d + 1) if self.sharp else self._rate(d).energy
+
+    def _rate(self, d: int) -> Rate:
+        return error_rate(self.order, d, elastic_kept=self.keeps)
 
 
 KINDS = {

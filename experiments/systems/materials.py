@@ -29,9 +29,12 @@ FCC_CUTOFF = 1.65
 class Material:
     """A reference potential and its crystal, at the lattice constant that the potential has.
 
-    name: as in MATERIALS.  element: chemical symbol.  crystal: bcc, fcc or diamond.
-    guess: Å, the lattice constant where the search for the true one starts.
-    build: makes the potential.
+    Attributes:
+        name: as in MATERIALS.
+        element: chemical symbol.
+        crystal: bcc, fcc or diamond.
+        guess: Å, the lattice constant where the search for the true one starts.
+        build: makes the potential.
     """
 
     name: str
@@ -42,17 +45,22 @@ class Material:
 
     @cached_property
     def potential(self) -> Potential:
+        """The reference potential."""
         return self.build()
 
     @cached_property
     def equilibrium(self) -> Equilibrium:
-        """The crystal at zero pressure. Raises RuntimeError where the search does not settle."""
+        """The crystal at zero pressure.
+
+        Raises:
+            RuntimeError: the search does not settle.
+        """
         start = CRYSTALS[self.crystal](self.element, self.guess, primitive=True)
         found = equilibrium(self.potential, start)
         if not found.converged:
             raise RuntimeError(
-                f"{self.name} has no {self.crystal} crystal near a = {self.guess} Å: give another "
-                "guess, or another crystal"
+                f"{self.name} has no {self.crystal} crystal near guess = {self.guess} Å: wanted a "
+                "minimum of the energy there; give another guess, or another crystal."
             )
         return found
 
@@ -103,7 +111,17 @@ MATERIALS = {
 
 
 def material(name: str) -> Material:
-    """The material of that name; ValueError, listing those there are, for any other."""
+    """The material of that name.
+
+    Args:
+        name: one of MATERIALS.
+
+    Returns:
+        the material.
+
+    Raises:
+        ValueError: there is none of that name; the message lists those there are.
+    """
     if name not in MATERIALS:
-        raise ValueError(f"no material {name!r}: choose among {', '.join(MATERIALS)}")
+        raise ValueError(f"material is {name!r}: wanted one of {', '.join(MATERIALS)}.")
     return MATERIALS[name]

@@ -21,12 +21,13 @@ import numpy as np
 from lprjax.atoms.graphs import Graph, build_graph
 from lprjax.atoms.structures import Structure, diamond, rattled, supercell
 from lprjax.numerics.guarded import smoothstep
+from lprjax.potentials.potential import Potential
 from lprjax.potentials.stillinger_weber import stillinger_weber
 from lprjax.simulation.dynamics import molecular_dynamics
 from lprjax.simulation.relaxation import relax
 
 BOND = 2.85
-"""A; atoms closer than this are bonded (Chong et al. 2023)."""
+"""Å; atoms closer than this are bonded (Chong et al. 2023)."""
 CRYSTALLINE = 7.0
 """Degrees; a smaller standard deviation of the bond angles is a crystal's. Amorphous: 10 to 15."""
 CELL_REPEATS = (2, 2, 2)  # 64 atoms
@@ -37,8 +38,13 @@ CELL_REPEATS = (2, 2, 2)  # 64 atoms
 class Restrained:
     """Stillinger-Weber silicon with a three-body strength lam, and a restraint to four neighbours.
 
-    lam: no unit.  kappa: eV.  inner, outer: A, where the step f starts and ends; outer <= r_cut.
     A pytree: other values need no recompilation.
+
+    Attributes:
+        lam: three-body strength, no unit.
+        kappa: strength of the restraint, eV.
+        inner: where the step f starts, Å.
+        outer: where it ends, Å; at most r_cut.
     """
 
     lam: float = 21.0
@@ -48,9 +54,11 @@ class Restrained:
 
     @property
     def r_cut(self) -> float:
+        """Cutoff, Å."""
         return stillinger_weber().r_cut
 
     def __call__(self, graph: Graph) -> jax.Array:
+        """Site energies of a graph, eV."""
         r = jnp.linalg.norm(graph.vectors(), axis=-1)
         t = (r - self.inner) / (self.outer - self.inner)
         step = 1.0 - smoothstep(t)
@@ -63,7 +71,7 @@ class Restrained:
 class Protocol:
     """How one cell is made; temperatures in K, times in fs."""
 
-    lattice_constant: float = field(default=5.525, metadata={"help": "of the diamond molten, A"})
+    lattice_constant: float = field(default=5.525, metadata={"help": "of the diamond molten, Å"})
     melt: float = field(default=3500.0, metadata={"help": "temperature of the melt, K"})
     hot: float = field(default=3000.0, metadata={"help": "start of the quench, K"})
     cold: float = field(default=1200.0, metadata={"help": "end of the quench, K"})
@@ -77,10 +85,12 @@ class Protocol:
 
     @property
     def restrained(self) -> Restrained:
+        """The potential of the quench."""
         return Restrained(lam=self.lam, kappa=self.kappa)
 
     @property
     def free(self) -> Restrained:
+        """The same without the restraint."""
         return Restrained(lam=self.lam)
 
 
@@ -92,8 +102,13 @@ def crystal(protocol: Protocol) -> Structure:
 def melt_quench(protocol: Protocol, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """One cell per seed, relaxed with the restraint and then, from there, without.
 
-    Returns positions "restrained" and "free" (B, n, 3) A; "sound" (B,), that no neighbour was lost
-    and both relaxations converged; the "cell" (3, 3) A.
+    Args:
+        protocol: temperatures, times and potential.
+        seeds: B of them.
+
+    Returns:
+        positions "restrained" and "free" (B, n, 3) Å; "sound" (B,), that no neighbour was lost and
+        both relaxations converged; the "cell" (3, 3) Å.
     """
     start = crystal(protocol)
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
@@ -125,21 +140,45 @@ def melt_quench(protocol: Protocol, seeds: Sequence[int]) -> dict[str, np.ndarra
     }
 
 
-def relaxed(potential, cells: Sequence[Structure]) -> tuple[list[Structure], np.ndarray]:
-    """The minima next to the cells, and which relaxations converged."""
+def relaxed(potential: Potential, cells: Sequence[Structure]) -> tuple[list[Structure], np.ndarray]:
+    """The minima next to the cells.
+
+    Args:
+        potential: what is minimised.
+        cells: where from.
+
+    Returns:
+        the minima, and which relaxations converged, (B,) bool.
+    """
     found = [relax(potential, cell, force_tolerance=1e-3, max_evaluations=500) for cell in cells]
     minima = [replace(cell, positions=r.positions) for cell, r in zip(cells, found, strict=True)]
     return minima, np.array([r.converged for r in found])
 
 
 def coordination(structure: Structure, bond: float = BOND) -> np.ndarray:
-    """The number of neighbours closer than `bond` (A) of each atom, (n,)."""
+    """The number of close neighbours of each atom.
+
+    Args:
+        structure: n atoms.
+        bond: closer than this, Å.
+
+    Returns:
+        (n,).
+    """
     counts = build_graph(structure, bond).neighbour_counts()
     return np.asarray(counts)[: structure.n_atoms]
 
 
 def angle_spread(structure: Structure, bond: float = BOND) -> float:
-    """The standard deviation of all bond angles of a structure, degrees."""
+    """The standard deviation of all bond angles of a structure.
+
+    Args:
+        structure: n atoms.
+        bond: atoms closer than this are bonded, Å.
+
+    Returns:
+        degrees.
+    """
     graph = build_graph(structure, bond)
     vectors, mask = np.asarray(graph.vectors()), np.asarray(graph.edge_mask)
     units = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -155,12 +194,20 @@ class Cells(NamedTuple):
     pristine: list[Structure]  # minima with the restraint, every atom of four neighbours
     defective: list[Structure]  # minima without it, of those quenches that gave no pristine cell
     unsound: int  # a neighbour was lost or a relaxation did not converge
-    crystalline: int
+    crystalline: int  # the bond angles are a crystal's
     healed: int  # not pristine with the restraint, but without it: set aside
 
 
 def sort_cells(protocol: Protocol, batches: Sequence[dict[str, np.ndarray]]) -> Cells:
-    """Tell the cells of `melt_quench` apart; no quench gives more than one."""
+    """Sort the cells of `melt_quench` by kind; no quench gives more than one.
+
+    Args:
+        protocol: how they were made.
+        batches: what `melt_quench` returned.
+
+    Returns:
+        the cells that are used, and how many are not.
+    """
     pristine, defective, counts = [], [], {"unsound": 0, "crystalline": 0, "healed": 0}
     each = (
         [arrays[name][k] for name in ("sound", "restrained", "free")]

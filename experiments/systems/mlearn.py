@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from experiments.systems.materials import material
 from lprjax.ace.basis import site_basis
@@ -27,44 +28,70 @@ from lprjax.regression.rows import design_rows
 KINDS = ("energy", "forces", "virial")
 GROUPS = ("AIMD-NVT", "Elastic", "Surface", "Vacancy")
 SYNTHETIC = "Si-SW"  # the material that needs no file
-RATTLE = {"AIMD-NVT": 0.15, "Elastic": 0.0, "Surface": 0.03, "Vacancy": 0.1}  # Å
-STAND_IN = {  # how many cells of each group
+RATTLE = {"AIMD-NVT": 0.15, "Elastic": 0.0, "Surface": 0.03, "Vacancy": 0.1}  # Å, a choice
+STAND_IN = {  # how many cells of each group: a choice, small
     "train": {"AIMD-NVT": 14, "Elastic": 8, "Surface": 4, "Vacancy": 12},
     "test": {"AIMD-NVT": 4, "Elastic": 2, "Surface": 2, "Vacancy": 4},
 }
 
 
 class Cell(NamedTuple):
+    """A labelled cell."""
+
     structure: Structure
-    labels: Labels
-    group: str
+    labels: Labels  # energy eV, forces eV/Å, virial eV
+    group: str  # one of GROUPS
 
 
 class CellRows(NamedTuple):
-    """One cell of n atoms: rows (r, K) and targets (r,) by kind, energy and virial per atom."""
+    """The rows of one cell of n atoms by kind, energy and virial per atom."""
 
-    group: str
-    rows: dict[str, np.ndarray]
-    targets: dict[str, np.ndarray]
+    group: str  # one of GROUPS
+    rows: dict[str, np.ndarray]  # (r, K)
+    targets: dict[str, np.ndarray]  # (r,) eV or eV/Å
     sites: np.ndarray  # (n, K) B(i)
 
 
 def file_of(name: str, split: str, folder: str) -> Path:
-    """The file of a material's split; FileNotFoundError, saying where it comes from, if absent."""
+    """The file of a material's split.
+
+    Args:
+        name: "Mo" or "Si".
+        split: "train" or "test".
+        folder: where the files are; empty for none.
+
+    Returns:
+        the path.
+
+    Raises:
+        FileNotFoundError: it is absent; the message says where it comes from.
+    """
     path = Path(folder) / f"mlearn_{name}_{split}.xyz"
     if not (folder and path.is_file()):
         raise FileNotFoundError(
-            f"no {path.name} in {folder or 'any folder, since none was given'}: pass --data DIR "
-            "(or set LPRJAX_DATA) with mlearn_Si_train.xyz, mlearn_Si_test.xyz, "
+            f"no {path.name} in {folder or 'any folder, since none was given'}: wanted --data DIR "
+            "(or LPRJAX_DATA) with mlearn_Si_train.xyz, mlearn_Si_test.xyz, "
             "mlearn_Mo_train.xyz and mlearn_Mo_test.xyz, made from the data of "
             "github.com/materialsvirtuallab/mlearn (Zuo et al., J. Phys. Chem. A 124 (2020) 731): "
-            "extended XYZ with energy, forces, stress and config_type"
+            "extended XYZ with energy, forces, stress and config_type."
         )
     return path
 
 
 def cells(name: str, split: str, folder: str) -> list[Cell]:
-    """All cells of "train" or "test", labelled."""
+    """All cells of one split, labelled.
+
+    Args:
+        name: "Mo", "Si", or SYNTHETIC for the stand-in.
+        split: "train" or "test".
+        folder: where the files are; not looked at for the stand-in.
+
+    Returns:
+        the cells.
+
+    Raises:
+        FileNotFoundError: the file is absent.
+    """
     if name == SYNTHETIC:
         return stand_in(split)
     frames = read_extxyz(file_of(name, split, folder))
@@ -101,13 +128,33 @@ def undisturbed(group: str, cube: Structure, key: jax.Array) -> Structure:
 
 @lru_cache(maxsize=2)
 def cell_rows(spec: ACESpec, name: str, split: str, folder: str) -> list[CellRows]:
-    """The rows of every cell; all share padded shapes, so that they compile once."""
+    """The rows of every cell; all share padded shapes, so that they compile once.
+
+    Args:
+        spec: the basis.
+        name: see `cells`.
+        split: see `cells`.
+        folder: see `cells`.
+
+    Returns:
+        the rows, cell by cell.
+    """
     data = cells(name, split, folder)
     graphs = build_graphs([cell.structure for cell in data], spec.r_cut)
     return [rows_of(spec, cell, graph) for cell, graph in zip(data, graphs, strict=True)]
 
 
 def rows_of(spec: ACESpec, cell: Cell, graph: Graph) -> CellRows:
+    """The rows and targets of one cell, and the basis functions of its atoms.
+
+    Args:
+        spec: the basis.
+        cell: labelled.
+        graph: of the cell, padded or not.
+
+    Returns:
+        energy and virial per atom.
+    """
     n = cell.structure.n_atoms
     found = design_rows(spec, graph, KINDS)
     share = {"energy": 1.0 / n, "forces": 1.0, "virial": 1.0 / n}
@@ -132,11 +179,20 @@ def factors_of(data: Iterable[CellRows]) -> dict[str, Factor]:
 
 
 def of_groups(data: Iterable[CellRows], groups: Sequence[str]) -> list[CellRows]:
+    """The cells of these groups."""
     return [cell for cell in data if cell.group in groups]
 
 
-def mean_errors(data: Iterable[CellRows], coefficients) -> tuple[float, float]:
-    """Mean absolute errors of energies (eV/atom) and of force components (eV/Å)."""
+def mean_errors(data: Iterable[CellRows], coefficients: ArrayLike) -> tuple[float, float]:
+    """Mean absolute errors over cells.
+
+    Args:
+        data: rows of the cells.
+        coefficients: (K,).
+
+    Returns:
+        of energies (eV/atom) and of force components (eV/Å).
+    """
     data = list(data)
     energy, forces = (
         np.concatenate([cell.rows[kind] @ coefficients - cell.targets[kind] for cell in data])

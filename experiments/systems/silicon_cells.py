@@ -30,13 +30,15 @@ from lprjax.potentials import stillinger_weber
 from lprjax.potentials.observables import observe
 
 LATTICE_CONSTANT = 5.43095  # Å, of diamond in this potential
-BOND = np.sqrt(3) / 4 * LATTICE_CONSTANT
+BOND = np.sqrt(3) / 4 * LATTICE_CONSTANT  # Å, between nearest neighbours
 
 
 class Cell(NamedTuple):
-    family: str
+    """A labelled cell."""
+
+    family: str  # one of FAMILIES
     structure: Structure
-    labels: Labels  # energy and forces
+    labels: Labels  # energy eV and forces eV/Å
     sites: np.ndarray  # (n,) site energies of the reference, eV
 
 
@@ -98,6 +100,8 @@ def _other(crystal: Callable, low: float, high: float) -> _Make:
 
 
 class _Family(NamedTuple):
+    """How cells of one family are made and rattled."""
+
     make: _Make
     rattle: tuple[float, float]  # Å, least and largest
 
@@ -114,16 +118,25 @@ FAMILIES = {
     "bcc": _Family(_other(bcc, 2.5, 2.9), (0.05, 0.05)),
     "fcc": _Family(_other(fcc, 2.6, 3.0), (0.05, 0.05)),
 }
-"""How cells of each are made. At most 8 cells^3 atoms."""
+"""How cells of each are made, by choice. At most 8 cells^3 atoms."""
 
 
 def draw(family: str, cells: int, entropy: Sequence[int | str]) -> Cell:
     """One labelled cell. The same entropy gives the same one, whatever else is drawn.
 
-    cells: cubes of diamond per side. Raises ValueError for an unknown family.
+    Args:
+        family: one of FAMILIES.
+        cells: cubes of diamond per side.
+        entropy: whole numbers and words that seed the draw.
+
+    Returns:
+        the cell.
+
+    Raises:
+        ValueError: the family is unknown.
     """
     if family not in FAMILIES:
-        raise ValueError(f"no family {family!r}: choose among {', '.join(FAMILIES)}")
+        raise ValueError(f"family is {family!r}: wanted one of {', '.join(FAMILIES)}.")
     numbers = [e if isinstance(e, int) else zlib.crc32(e.encode()) for e in (*entropy, family)]
     rng = np.random.default_rng(numbers)
     atoms, sigma = FAMILIES[family].make(cells, rng), rng.uniform(*FAMILIES[family].rattle)

@@ -10,6 +10,7 @@ axis and cosines along the others: dense matrices, and no mode is free.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -19,8 +20,16 @@ import numpy as np
 REACH = 2  # sites beyond the orthant's ends that `mirrored` adds
 
 
-def mirrored(field, odd_axis: int | None = None) -> jax.Array:
-    """A component continued by REACH sites beyond both ends of every axis."""
+def mirrored(field: jax.Array, odd_axis: int | None = None) -> jax.Array:
+    """A component continued by REACH sites beyond both ends of every axis.
+
+    Args:
+        field: over the orthant.
+        odd_axis: the axis along which it is odd; None where it is even along all.
+
+    Returns:
+        longer by 2 REACH along every axis.
+    """
     for axis in range(field.ndim):
         width = [(REACH, REACH) if a == axis else (0, 0) for a in range(field.ndim)]
         field = jnp.pad(field, width, mode="reflect")
@@ -31,35 +40,74 @@ def mirrored(field, odd_axis: int | None = None) -> jax.Array:
     return field
 
 
-def mirrored_vector(u) -> list[jax.Array]:
-    """All components of a vector field, continued."""
+def mirrored_vector(u: jax.Array) -> list[jax.Array]:
+    """All components of a vector field (d, ...), each continued as `mirrored` does."""
     return [mirrored(component, axis) for axis, component in enumerate(u)]
 
 
-def shifted(padded, bond) -> jax.Array:
-    """The field at l + bond, for l on the orthant. padded: by `mirrored`."""
+def shifted(padded: jax.Array, bond: Sequence[int]) -> jax.Array:
+    """The field at l + bond, for l on the orthant.
+
+    Args:
+        padded: by `mirrored`.
+        bond: whole numbers, at most REACH in size.
+
+    Returns:
+        over the orthant.
+    """
     ends = zip(bond, padded.shape, strict=True)
     return padded[tuple(slice(REACH + x, n - REACH + x) for x, n in ends)]
 
 
 def multiplicity(m: int, dimension: int) -> jax.Array:
-    """How many sites of the box a site of the orthant stands for."""
+    """How many sites of the box a site of the orthant stands for.
+
+    Args:
+        m: half the sites per side of the box.
+        dimension: d.
+
+    Returns:
+        (m + 1,) * d.
+    """
     line = jnp.full(m + 1, 2.0).at[jnp.array([0, m])].set(1.0)
     return math.prod(_along(axis, dimension, line) for axis in range(dimension))
 
 
 def distances(m: int, dimension: int) -> np.ndarray:
-    """|l|, with l over the orthant."""
+    """|l|, with l over the orthant.
+
+    Args:
+        m: half the sites per side of the box.
+        dimension: d.
+
+    Returns:
+        (m + 1,) * d, lattice constants.
+    """
     return np.sqrt(np.sum(np.square(np.indices((m + 1,) * dimension)), axis=0))
 
 
 def waves(m: int, dimension: int) -> np.ndarray:
-    """The wave vectors, (d, m + 1, ...): k_i = 0, pi / m ... pi."""
+    """The wave vectors, k_i = 0, pi / m ... pi.
+
+    Args:
+        m: half the sites per side of the box.
+        dimension: d.
+
+    Returns:
+        (d, m + 1, ...).
+    """
     return np.indices((m + 1,) * dimension) * (np.pi / m)
 
 
-def strain_squares(v) -> jax.Array:
-    """|Dv(l)|^2 over the nearest neighbours, each bond counted from both of its ends."""
+def strain_squares(v: jax.Array) -> jax.Array:
+    """|Dv(l)|^2 over the nearest neighbours, each bond counted from both of its ends.
+
+    Args:
+        v: (d, ...) vector field.
+
+    Returns:
+        over the orthant.
+    """
     total = 0.0
     for i, padded in enumerate(mirrored_vector(v)):
         for axis in range(padded.ndim):
@@ -69,13 +117,20 @@ def strain_squares(v) -> jax.Array:
     return total
 
 
-def strain_norm(v) -> jax.Array:
-    """||Dv||, the square root of the sum of `strain_squares` over the box."""
+def strain_norm(v: jax.Array) -> jax.Array:
+    """||Dv||, the square root of the sum of `strain_squares` over the box; v: (d, ...)."""
     return jnp.sqrt(jnp.sum(multiplicity(v.shape[1] - 1, len(v)) * strain_squares(v)))
 
 
-def seminorm_symbol(wave) -> np.ndarray:
-    """K(k) of ||Dv||^2 = v^T K v; wave: (d, ...)."""
+def seminorm_symbol(wave: np.ndarray) -> np.ndarray:
+    """K(k) of ||Dv||^2 = v^T K v.
+
+    Args:
+        wave: (d, ...), wave vectors.
+
+    Returns:
+        (...).
+    """
     return np.sum(4.0 * (1.0 - np.cos(wave)), axis=0)
 
 
@@ -93,11 +148,12 @@ class Transform:
     """
 
     sines: jax.Array  # (m + 1, m + 1)
-    cosines: jax.Array
+    cosines: jax.Array  # (m + 1, m + 1)
     inverse: jax.Array  # (d, d, ...), Phi(k)^-1 / norms
     seminorm_inverse: jax.Array  # (...), 1 / K(k) / norms
 
-    def _turned(self, field):
+    def _turned(self, field: jax.Array) -> jax.Array:
+        """T applied to a vector field."""
         components = []
         for i, component in enumerate(field):
             for axis in range(component.ndim):
@@ -106,17 +162,25 @@ class Transform:
             components.append(component)
         return jnp.stack(components)
 
-    def solve(self, f) -> jax.Array:
-        """Phi^-1 f of a gradient f with respect to the orthant's variables."""
+    def solve(self, f: jax.Array) -> jax.Array:
+        """Phi^-1 f of a gradient f (d, ...) with respect to the orthant's variables."""
         return self._turned(jnp.einsum("ij...,j...->i...", self.inverse, self._turned(f)))
 
-    def negative_norm(self, f) -> jax.Array:
-        """(f^T K^-1 f)^(1/2), the largest f . v / ||Dv||."""
+    def negative_norm(self, f: jax.Array) -> jax.Array:
+        """(f^T K^-1 f)^(1/2), the largest f . v / ||Dv||; f: (d, ...)."""
         return jnp.sqrt(jnp.sum(self.seminorm_inverse * self._turned(f) ** 2))
 
 
-def transform(stiffness, wave) -> Transform:
-    """The Transform of a Hessian with blocks `stiffness` (d, d, ...) at `waves`, on the host."""
+def transform(stiffness: np.ndarray, wave: np.ndarray) -> Transform:
+    """The exact inverses of a homogeneous Hessian and of K, computed on the host.
+
+    Args:
+        stiffness: (d, d, ...), the Hessian's blocks at the wave vectors.
+        wave: (d, m + 1, ...), see `waves`.
+
+    Returns:
+        the transform.
+    """
     dimension, m = len(wave), wave.shape[1] - 1
     index = np.arange(m + 1)
     angle = np.pi * (np.outer(index, index) % (2 * m)) / m
@@ -138,5 +202,6 @@ def transform(stiffness, wave) -> Transform:
     )
 
 
-def _along(axis, dimension, line):
+def _along(axis: int, dimension: int, line: jax.Array) -> jax.Array:
+    """A line of numbers as an array that varies along one axis."""
     return line.reshape([-1 if a == axis else 1 for a in range(dimension)])

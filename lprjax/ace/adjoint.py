@@ -20,35 +20,42 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lprjax.ace.spec import ACESpec, tables
 from lprjax.ace.sums_of_products import Sums, sums
 
-ROUNDING = 1e-12  # couplings are of order one
+ROUNDING = 1e-12
+"""Couplings are of order one: what falls below is rounding."""
+RANK = 1e-8
+"""Singular values below this share of the largest are zero: exact zeros against numbers of order
+one, between which any threshold will do."""
 
 
 class Block(NamedTuple):
-    """The functions Q of one degree l, and the n that they meet: 1 … n_max."""
+    """The functions Q of one degree l, and the n that they multiply: 1 … n_max."""
 
     l: int
     n_max: int
-    n_q: int
+    n_q: int  # functions Q of this degree
     entries: slice  # of Q, by m, then by q
 
 
 class Adjoint(NamedTuple):
+    """What the rows of a basis are made of: the functions Q, and C, by which rows are sums of Y."""
+
     q: Sums  # the functions Q as sums of products of channels
-    blocks: list[Block]
-    slots: np.ndarray  # (n_many_body, lanes) where the Y are that make up a row, block by block,
-    shares: np.ndarray  # and C, 0 where padded; in each block Y is ordered (z, n, q)
+    blocks: list[Block]  # for each degree l
+    slots: np.ndarray  # (n_many_body, lanes) positions of the Y in a row; in each block (z, n, q)
+    shares: np.ndarray  # (n_many_body, lanes) C, 0 where padded
 
 
 class _Couplings(NamedTuple):
     """What is left of some slots after taking out a factor of degree l, all with the same rest."""
 
-    l: int
+    l: int  # degree
     basis: np.ndarray  # (n_q, 2l+1, n_products), orthonormal
     products: np.ndarray  # (n_products, order - 1)
     slots: np.ndarray  # (n_slots, 3) function, z, n
@@ -61,7 +68,14 @@ class _Couplings(NamedTuple):
 
 @lru_cache(maxsize=32)
 def adjoint_tables(spec: ACESpec) -> Adjoint:
-    """Tables of Q and C, from the product rule on every term."""
+    """Tables of Q and C, from the product rule on every term.
+
+    Args:
+        spec: of the basis; the last 32 are kept.
+
+    Returns:
+        The tables, on the host.
+    """
     blocks, lanes, start, offset = [], [[] for _ in range(tables(spec).n_many_body)], 0, 0
     entry, channels, values = [], [], []
     couplings = _couplings(spec)
@@ -120,32 +134,55 @@ def _couplings(spec: ACESpec) -> list[_Couplings]:
 def _span(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An orthonormal basis of the rows' span, and the rows in it."""
     _, sigma, vt = np.linalg.svd(rows, full_matrices=False)
-    basis = vt[: int(np.sum(sigma > 1e-8 * sigma[0]))]  # exact zeros against numbers of order one
+    basis = vt[: int(np.sum(sigma > RANK * sigma[0]))]
     return basis, rows @ basis.T
 
 
 def channels_of(spec: ACESpec, block: Block) -> np.ndarray:
-    """Indices of the channels that the functions of a block meet, (z, n, m)."""
+    """The channels that the functions of a block multiply.
+
+    Args:
+        spec: of the basis.
+        block: one of `adjoint_tables(spec).blocks`.
+
+    Returns:
+        Indices of the channels, (z, n, m) of shape (n_elements, n_max, 2l+1).
+    """
     t = tables(spec)
     table = np.empty((len(spec.elements), block.n_max, 2 * block.l + 1), int)
-    met = np.flatnonzero((t.channels[:, 2] == block.l) & (t.channels[:, 1] <= block.n_max))
-    z, n, _, m = t.channels[met].T
-    table[z, n - 1, m + block.l] = met
+    own = np.flatnonzero((t.channels[:, 2] == block.l) & (t.channels[:, 1] <= block.n_max))
+    z, n, _, m = t.channels[own].T
+    table[z, n - 1, m + block.l] = own
     return table
 
 
-def block_functions(spec: ACESpec, q: jnp.ndarray) -> list[jnp.ndarray]:
-    """Q of every block, (n, 2l+1, n_q), of all entries (n_entries, n)."""
+def block_functions(spec: ACESpec, q: jax.Array) -> list[jax.Array]:
+    """Q of every block.
+
+    Args:
+        spec: of the basis.
+        q: all entries at n sites, (n_entries, n), of `adjoint_tables(spec).q`.
+
+    Returns:
+        One array (n, 2l+1, n_q) for each block.
+    """
     by_site = q.T
     return [
         by_site[:, b.entries].reshape(-1, 2 * b.l + 1, b.n_q) for b in adjoint_tables(spec).blocks
     ]
 
 
-def rows_of(spec: ACESpec, parts: list[jnp.ndarray]) -> jnp.ndarray:
-    """Rows (…, n_many_body) of the Y of every block, each (…, z, n, q)."""
+def rows_of(spec: ACESpec, parts: list[jax.Array]) -> jax.Array:
+    """The rows of many-body functions, sums of Y weighted by C.
+
+    Args:
+        spec: of the basis.
+        parts: Y of every block, each (…, n_elements, n_max, n_q), in any unit.
+
+    Returns:
+        The rows, (…, n_many_body), in that unit.
+    """
     a = adjoint_tables(spec)
     y = jnp.concatenate([p.reshape(*p.shape[:-3], -1) for p in parts], axis=-1)
-    return sum(
-        share * y[..., slot] for slot, share in zip(a.slots.T, jnp.asarray(a.shares.T), strict=True)
-    )
+    lanes = zip(a.slots.T, jnp.asarray(a.shares.T), strict=True)
+    return sum(share * y[..., slot] for slot, share in lanes)

@@ -1,7 +1,7 @@
 """Real spherical harmonics Y_lm as polynomials of a unit vector.
 
-Convention: orthonormal on the unit sphere, real, no Condon–Shortley sign left in the real
-functions: Y_1 = sqrt(3/4pi) (y, z, x); order l = 0 … l_max, m = -l … l, index l^2 + l + m.
+Convention: orthonormal on the unit sphere, real, without the Condon–Shortley sign:
+Y_1 = sqrt(3/4pi) (y, z, x); order l = 0 … l_max, m = -l … l, index l^2 + l + m.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+Polynomial = dict[tuple[int, int, int], float]
+"""{(a, b, c): coefficient of x^a y^b z^c}."""
 
-def _harmonic(l: int, m: int) -> dict[tuple[int, int, int], float]:
-    """The homogeneous polynomial r^l Y_lm: {(a, b, c): coefficient of x^a y^b z^c}.
+
+def _harmonic(l: int, m: int) -> Polynomial:
+    """The homogeneous polynomial r^l Y_lm.
 
     r^l Y_lm = N_lm Pi_lm(z, r) * (Re or Im)(x + i y)^|m|, with Pi the polynomial left of the
     associated Legendre function (Helgaker, Jorgensen, Olsen 2000, section 6.4).
@@ -23,7 +26,7 @@ def _harmonic(l: int, m: int) -> dict[tuple[int, int, int], float]:
     mu = abs(m)
     norm = sqrt((2 * l + 1) / (4 * pi) * factorial(l - mu) / factorial(l + mu))
     norm *= sqrt(2) if m else 1.0
-    terms: dict[tuple[int, int, int], float] = {}
+    terms: Polynomial = {}
     for k in range((l - mu) // 2 + 1):
         # d^mu/dz^mu of the Legendre polynomial's term z^(l-2k), times r^(2k) expanded
         legendre = (-1) ** k * comb(l, k) * comb(2 * l - 2 * k, l) / 2**l
@@ -42,20 +45,20 @@ def _harmonic(l: int, m: int) -> dict[tuple[int, int, int], float]:
     return terms
 
 
-def _derivative(terms: dict[tuple[int, int, int], float], axis: int) -> dict:
+def _derivative(terms: Polynomial, axis: int) -> Polynomial:
     """d/dx_axis of a polynomial."""
-    out = {}
+    out: Polynomial = {}
     for key, value in terms.items():
         if key[axis]:
-            lower = tuple(e - (axis == a) for a, e in enumerate(key))
+            lower = (key[0] - (axis == 0), key[1] - (axis == 1), key[2] - (axis == 2))
             out[lower] = out.get(lower, 0.0) + key[axis] * value
     return out
 
 
 @cache
 def _polynomials(l_max: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exponents (n_monomials, 3) and the matrix (n_monomials, 4, (l_max+1)^2) that makes of them
-    the harmonics and their three derivatives."""
+    """Exponents (n_monomials, 3) and the matrix (n_monomials, 4, (l_max+1)^2) that makes the
+    harmonics and their three derivatives of the monomials."""
     harmonics = [_harmonic(l, m) for l in range(l_max + 1) for m in range(-l, l + 1)]
     columns = [harmonics] + [[_derivative(h, axis) for h in harmonics] for axis in range(3)]
     keys = sorted({key for column in columns for terms in column for key in terms})
@@ -67,7 +70,7 @@ def _polynomials(l_max: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(keys), matrix
 
 
-def _monomials(unit: jnp.ndarray, l_max: int) -> jnp.ndarray:
+def _monomials(unit: jax.Array, l_max: int) -> jax.Array:
     """All x^a y^b z^c that the harmonics up to l_max need, (n_monomials, ...)."""
     exponents, _ = _polynomials(l_max)
     powers = [jnp.ones_like(unit)]
@@ -79,11 +82,19 @@ def _monomials(unit: jnp.ndarray, l_max: int) -> jnp.ndarray:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def spherical_harmonics(unit: jnp.ndarray, l_max: int) -> jnp.ndarray:
-    """Real spherical harmonics of unit vectors, Y_lm, shape ((l_max+1)^2, ...).
+def spherical_harmonics(unit: jax.Array, l_max: int) -> jax.Array:
+    """Real spherical harmonics of unit vectors, Y_lm.
 
-    unit: (3, ...), dimensionless, |unit| = 1. Off the sphere the value is that of the homogeneous
-    polynomial r^l Y_lm; derivatives of R(r) Y_lm(r/|r|) are right because they pass through r/|r|.
+    Args:
+        unit: (3, ...), dimensionless, |unit| = 1. Off the sphere the value is that of the
+            homogeneous polynomial r^l Y_lm; derivatives of R(r) Y_lm(r/|r|) are right because they
+            pass through r/|r|.
+        l_max: highest degree, >= 0.
+
+    Returns:
+        Y_lm, ((l_max+1)^2, ...), dimensionless, at index l^2 + l + m.
+
+    Source: Helgaker, Jorgensen, Olsen, Molecular Electronic-Structure Theory (2000), section 6.4.
     """
     _, matrix = _polynomials(l_max)
     return jnp.tensordot(matrix[:, 0].T, _monomials(unit, l_max), 1)
@@ -96,12 +107,15 @@ def _spherical_harmonics_jvp(l_max, primals, tangents):
     return values, jnp.sum(gradients * tangents[0][:, None], axis=0)
 
 
-def spherical_harmonics_and_gradients(
-    unit: jnp.ndarray, l_max: int
-) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Y_lm, ((l_max+1)^2, ...), and the gradients of the homogeneous polynomials r^l Y_lm at u.
+def spherical_harmonics_and_gradients(unit: jax.Array, l_max: int) -> tuple[jax.Array, jax.Array]:
+    """Y_lm and the gradients of the homogeneous polynomials r^l Y_lm at unit vectors.
 
-    unit: u, (3, ...). Returns the gradients as (3, (l_max+1)^2, ...), dimensionless.
+    Args:
+        unit: (3, ...), dimensionless, |unit| = 1.
+        l_max: highest degree, >= 0.
+
+    Returns:
+        Y_lm, ((l_max+1)^2, ...), and the gradients, (3, (l_max+1)^2, ...), dimensionless.
     """
     _, matrix = _polynomials(l_max)
     found = jnp.tensordot(matrix.reshape(len(matrix), -1).T, _monomials(unit, l_max), 1)

@@ -9,12 +9,13 @@ The indices are those of `spec`.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.data import chemical_symbols
+from jax.core import Tracer
 
 from lprjax.ace.angular import spherical_harmonics
 from lprjax.ace.radial import many_body_radial, pair_radial
@@ -24,24 +25,56 @@ from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import check_reach
 
 
-def species_one_hot(spec: ACESpec, species: jnp.ndarray) -> jnp.ndarray:
-    """One-hot rows of atomic numbers, (..., n_elements); zero rows for padding (species 0)."""
+def species_one_hot(spec: ACESpec, species: jax.Array) -> jax.Array:
+    """One-hot rows of atomic numbers.
+
+    Args:
+        spec: whose elements give the order of the columns.
+        species: atomic numbers, (...).
+
+    Returns:
+        0 or 1, (..., n_elements); zero rows for padding (species 0).
+    """
     return (species[..., None] == jnp.asarray(spec.numbers)).astype(float)
 
 
-def radial_functions_and_slopes(spec: ACESpec, r: jnp.ndarray, edge_mask: jnp.ndarray):
-    """Many-body and pair radial functions of distances r (...) in Å, each (n_max, ...), and their
-    slopes in 1/Å; zero on padded edges and beyond the cutoff."""
-    options = dict(r0=spec.r0, r_cut=spec.r_cut, n_max=spec.degree, power=spec.cutoff_power)
-    found = many_body_radial(r, **options), pair_radial(r, **options)
-    return tuple(
-        zip(*jax.tree.map(lambda x: jnp.where(edge_mask[None], x, 0.0), found), strict=True)
+def radial_functions_and_slopes(
+    spec: ACESpec, r: jax.Array, edge_mask: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Many-body and pair radial functions of the edges, and their slopes.
+
+    Args:
+        spec: of the basis.
+        r: lengths, (...), Å.
+        edge_mask: (...) bool, False on padded edges.
+
+    Returns:
+        (many-body, pair) functions, dimensionless, and (many-body, pair) slopes, 1/Å, each
+        (n_max, ...); zero on padded edges and beyond the cutoff.
+    """
+    options: dict[str, Any] = dict(
+        r0=spec.r0, r_cut=spec.r_cut, n_max=spec.degree, power=spec.cutoff_power
     )
+    found = many_body_radial(r, **options), pair_radial(r, **options)
+    found = jax.tree.map(lambda x: jnp.where(edge_mask[None], x, 0.0), found)
+    (many_body, many_body_slopes), (pair, pair_slopes) = found
+    return (many_body, pair), (many_body_slopes, pair_slopes)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def radial_functions(spec: ACESpec, r: jnp.ndarray, edge_mask: jnp.ndarray):
-    """Many-body and pair radial functions, as above; differentiated by their slopes."""
+def radial_functions(
+    spec: ACESpec, r: jax.Array, edge_mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Many-body and pair radial functions of the edges; differentiated by their slopes.
+
+    Args:
+        spec: of the basis.
+        r: lengths, (...), Å.
+        edge_mask: (...) bool, False on padded edges.
+
+    Returns:
+        (many-body, pair), dimensionless, each (n_max, ...), as `radial_functions_and_slopes`.
+    """
     return radial_functions_and_slopes(spec, r, edge_mask)[0]
 
 
@@ -55,7 +88,7 @@ class Sites(NamedTuple):
     """What the site functions of n atoms depend on."""
 
     edges: jax.Array  # (n, K, 3) Å
-    edge_mask: jax.Array  # (n, K)
+    edge_mask: jax.Array  # (n, K) bool
     others: jax.Array  # (n, K) atomic numbers of the neighbours
 
 
@@ -64,10 +97,18 @@ def sites_of(graph: Graph) -> Sites:
     return Sites(graph.vectors(), graph.edge_mask, graph.species[graph.neighbours])
 
 
-def atomic_base(spec: ACESpec, sites: Sites) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """A, shape (V + 1, n) with the unit channel last, and pair sums (n_elements * n_max, n).
+def atomic_base(spec: ACESpec, sites: Sites) -> tuple[jax.Array, jax.Array]:
+    """The channels A of every site, and the sums of its pair functions.
 
     Atoms are the last axis from here on: products gather whole rows.
+
+    Args:
+        spec: of the basis.
+        sites: the surroundings of n atoms.
+
+    Returns:
+        A, (V + 1, n) with the unit channel last, and the pair sums, (n_elements * n_max, n),
+        dimensionless.
     """
     vectors = jnp.moveaxis(sites.edges, -1, 0)
     r = jnp.sqrt(jnp.sum(vectors**2, axis=0))
@@ -84,7 +125,7 @@ def atomic_base(spec: ACESpec, sites: Sites) -> tuple[jnp.ndarray, jnp.ndarray]:
 
 
 @partial(jax.jit, static_argnums=0)
-def _site_functions(spec: ACESpec, graph: Graph) -> jnp.ndarray:
+def _site_functions(spec: ACESpec, graph: Graph) -> jax.Array:
     """B_k(i) of each atom's own species, (n_functions, n)."""
     t = tables(spec)
     base, pairs = atomic_base(spec, sites_of(graph))
@@ -92,49 +133,85 @@ def _site_functions(spec: ACESpec, graph: Graph) -> jnp.ndarray:
     return jnp.concatenate([t.sums(base), pairs, constant])
 
 
-def site_basis(spec: ACESpec, graph: Graph) -> jnp.ndarray:
-    """The basis functions of every site, B(i), shape (n, n_columns), dimensionless.
+def site_basis(spec: ACESpec, graph: Graph) -> jax.Array:
+    """The basis functions of every site, B(i).
 
-    E_i = B(i) . c; row i is zero outside the block of its own species and on padding atoms.
-    Raises ValueError for species that the specification lacks, RuntimeError without float64.
+        E_i = B(i) . c
+
+    Args:
+        spec: of the basis.
+        graph: of n atoms, padding included, reaching at least as far as the basis.
+
+    Returns:
+        B, (n, n_columns), dimensionless; row i is zero outside the block of its own species and on
+        padding atoms.
+
+    Raises:
+        RuntimeError: without float64.
+        ValueError: species that the specification lacks, or a graph that reaches less far than the
+            basis.
+
+    Source: Drautz, Phys. Rev. B 99 (2019) 014104; Dusson et al., J. Comput. Phys. 454 (2022)
+    110946.
     """
     check_graph(spec, graph)
     return _site_basis(spec, graph)
 
 
 @partial(jax.jit, static_argnums=0)
-def _site_basis(spec: ACESpec, graph: Graph) -> jnp.ndarray:
+def _site_basis(spec: ACESpec, graph: Graph) -> jax.Array:
     own = species_one_hot(spec, graph.species)
     blocks = own[:, :, None] * _site_functions(spec, graph).T[:, None, :]
     return blocks.reshape(len(own), -1)
 
 
 def check_graph(spec: ACESpec, graph: Graph) -> None:
-    """Raise ValueError unless every atom's species is among `spec.elements` and the graph reaches
-    as far as the basis; traced graphs pass unchecked."""
+    """Refuse a graph that the basis does not describe.
+
+    Args:
+        spec: of the basis.
+        graph: to be checked; a traced one passes unchecked.
+
+    Raises:
+        RuntimeError: without float64.
+        ValueError: a species that is not among `spec.elements`, or a graph that reaches less far
+            than the basis.
+    """
     require_x64()
     check_reach(graph, spec.r_cut, "the ACE basis")
-    if isinstance(graph.species, jax.core.Tracer):
+    if isinstance(graph.species, Tracer):
         return
-    strangers = set(np.unique(np.asarray(graph.species)).tolist()) - {0, *spec.numbers}
-    if strangers:
-        names = sorted(chemical_symbols[z] for z in strangers)
+    unknown = set(np.unique(np.asarray(graph.species)).tolist()) - {0, *spec.numbers}
+    if unknown:
+        names = sorted(chemical_symbols[z] for z in unknown)
         raise ValueError(
-            f"unknown species: the structure has {', '.join(names)}, the basis was built for "
-            f"{', '.join(spec.elements)}; add them to ACESpec(elements=...)"
+            f"unknown species: the structure has {', '.join(names)}: wanted those of the basis, "
+            f"{', '.join(spec.elements)}; add the others to ACESpec(elements=...)."
         )
 
 
-class OnBasis:
-    """What every potential with a `spec` has: the reach of its basis, and what it refuses."""
+class _HasSpec(Protocol):
+    @property
+    def spec(self) -> ACESpec: ...
 
-    spec: ACESpec
+
+class OnBasis:
+    """What every potential with a field `spec` has: its cutoff, and the check of graphs."""
 
     @property
-    def r_cut(self) -> float:
+    def r_cut(self: _HasSpec) -> float:
         """Cutoff in Å."""
         return self.spec.r_cut
 
-    def check(self, graph: Graph) -> None:
-        """Raise ValueError for species that the specification lacks, or a graph that ends short."""
+    def check(self: _HasSpec, graph: Graph) -> None:
+        """Refuse a graph as `check_graph` does.
+
+        Args:
+            graph: to be checked; a traced one passes unchecked.
+
+        Raises:
+            RuntimeError: without float64.
+            ValueError: species that the specification lacks, or a graph that reaches less far
+                than the basis.
+        """
         check_graph(self.spec, graph)

@@ -7,8 +7,7 @@ Convention: real orthonormal spherical harmonics, m = -l … l, related to the c
     Y_{l,-m} = sqrt(2) (-1)^m Im Y_l^m   (m > 0).
 
 All tables are exact up to rounding, made once on the host with NumPy and cached by l. The
-polynomials in `angular` use the same convention; `tests/test_ace.py` checks one against the other
-by rotating environments.
+polynomials in `angular` use the same convention.
 """
 
 from __future__ import annotations
@@ -19,8 +18,13 @@ from math import factorial, sqrt
 
 import numpy as np
 
-# Couplings are sums of products of numbers of order one: what falls below is rounding.
 _ROUNDING = 1e-12
+"""Couplings are sums of products of numbers of order one: what falls below is rounding."""
+_RANK = 1e-8
+"""Singular values below are zero: exact zeros against numbers of order one, between which any
+threshold will do."""
+_PIVOT = 1e-6
+"""Lengths below are zero: exact zeros against numbers of order one, as above."""
 
 
 def _clebsch_gordan(j1: int, m1: int, j2: int, m2: int, j3: int, m3: int) -> float:
@@ -54,8 +58,16 @@ def _complex_to_real(l: int) -> np.ndarray:
 def real_clebsch_gordan(l1: int, l2: int, l3: int) -> np.ndarray:
     """Tensor C[m1, m2, m3] that couples real Y_l1 and Y_l2 to a real tensor of degree l3.
 
-    Shape (2l1+1, 2l2+1, 2l3+1). For odd l1+l2+l3 the coupling is imaginary in this convention and
-    its imaginary part is returned: the overall phase is free.
+    For odd l1+l2+l3 the coupling is imaginary in this convention and its imaginary part is
+    returned: the overall phase is free.
+
+    Args:
+        l1: degree of the first factor.
+        l2: degree of the second.
+        l3: degree of what they are coupled to.
+
+    Returns:
+        The tensor, (2l1+1, 2l2+1, 2l3+1), dimensionless.
     """
     c = np.zeros((2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1), complex)
     for m1, m2 in product(range(-l1, l1 + 1), range(-l2, l2 + 1)):
@@ -70,8 +82,17 @@ def real_clebsch_gordan(l1: int, l2: int, l3: int) -> np.ndarray:
 def invariant_tensors(degrees: tuple[int, ...]) -> np.ndarray:
     """All rotation- and inversion-invariant tensors in the product of one to four harmonics.
 
-    Shape (n_invariants, 2l_1+1, …, 2l_v+1); n_invariants = 0 if sum l is odd (inversion) or no
-    coupling exists. Four factors are coupled as ((l1 l2) L (l3 l4) L) 0 over all L.
+    Four factors are coupled as ((l1 l2) L (l3 l4) L) 0 over all L.
+
+    Args:
+        degrees: l of each factor.
+
+    Returns:
+        The tensors, (n_invariants, 2l_1+1, …, 2l_v+1); n_invariants = 0 if sum l is odd
+        (inversion) or no coupling exists.
+
+    Raises:
+        ValueError: more than four factors.
     """
     shape = tuple(2 * l + 1 for l in degrees)
     if sum(degrees) % 2:
@@ -92,7 +113,7 @@ def invariant_tensors(degrees: tuple[int, ...]) -> np.ndarray:
             for L in middle
         ]
         return np.stack(coupled) if coupled else np.zeros((0, *shape))
-    raise ValueError(f"order {len(degrees)} arrived; couplings are built for orders 1 to 4")
+    raise ValueError(f"order is {len(degrees)}: wanted 1 to 4, the orders of the couplings.")
 
 
 @cache
@@ -103,11 +124,20 @@ def symmetric_invariants(
 
     Two factors with the same label are the same channel, so products that differ by swapping them
     are the same monomial. The invariant tensors are summed over equal monomials and the redundant
-    ones removed by SVD (Dusson et al., J. Comput. Phys. 454 (2022) 110946).
+    ones removed by SVD.
 
-    degrees: l of each factor; labels: equal where (species, n, l) is equal, ascending.
-    Returns monomials (n_monomials, order) of m values and coefficients (rank, n_monomials) with
-    orthonormal rows.
+    Args:
+        degrees: l of each factor.
+        labels: one for each factor, equal where (species, n, l) is equal, ascending.
+
+    Returns:
+        Monomials (n_monomials, order) of m values, and coefficients (rank, n_monomials) with
+        orthonormal rows.
+
+    Raises:
+        ValueError: more than four factors.
+
+    Source: Dusson et al., J. Comput. Phys. 454 (2022) 110946.
     """
     tensors = invariant_tensors(degrees)
     ranges = [range(-l, l + 1) for l in degrees]
@@ -120,7 +150,7 @@ def symmetric_invariants(
     for row, tensor in zip(summed, tensors, strict=True):
         np.add.at(row, column_of, tensor.ravel())
     _, sigma, vt = np.linalg.svd(summed, full_matrices=False)
-    rank = int(np.sum(sigma > 1e-8))  # exact zeros against numbers of order one
+    rank = int(np.sum(sigma > _RANK))
     coefficients = _echelon(vt[:rank])
     coefficients = np.where(np.abs(coefficients) > _ROUNDING, coefficients, 0.0)
     used = np.any(coefficients != 0, axis=0)
@@ -137,6 +167,6 @@ def _echelon(rows: np.ndarray) -> np.ndarray:
     chosen = np.zeros((0, len(rows)))
     for column in rows.T:
         rest = column - chosen.T @ (chosen @ column)
-        if np.linalg.norm(rest) > 1e-6:  # exact zeros against numbers of order one
+        if np.linalg.norm(rest) > _PIVOT:
             chosen = np.concatenate([chosen, rest[None] / np.linalg.norm(rest)])
     return chosen @ rows

@@ -8,14 +8,13 @@ linear in the coefficients: what `basis` makes one by one is summed before it is
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from lprjax.ace.basis import OnBasis, Sites, atomic_base, sites_of, species_one_hot
 from lprjax.ace.spec import ACESpec, Tables, tables
@@ -23,7 +22,8 @@ from lprjax.atoms.graphs import Graph
 from lprjax.numerics.blocks import sites_in_blocks
 from lprjax.numerics.checks import require_x64
 
-BLOCK = 128  # sites whose energies are made at a time
+BLOCK = 128
+"""Sites whose energies are made at a time on a CPU (see `sites_in_blocks`): a choice."""
 
 
 @jax.tree_util.register_dataclass
@@ -31,9 +31,13 @@ BLOCK = 128  # sites whose energies are made at a time
 class LinearPotential(OnBasis):
     """A linear ACE potential: E_i = e0[z_i] + sum_k c_k B_k(i), in eV.
 
-    coefficients: (n_columns,) in eV; reference_energies: (n_elements,) in eV, the energy of each
-    species' isolated atom (zeros if the labels are cohesive energies). A pytree: new coefficients
-    recompile nothing.
+    A pytree: new coefficients recompile nothing.
+
+    Attributes:
+        coefficients: c, (n_columns,), eV.
+        reference_energies: e0, (n_elements,), eV, the energy of each species' isolated atom (zeros
+            if the labels are cohesive energies).
+        spec: of the basis; static under `jit`.
     """
 
     coefficients: jax.Array
@@ -47,7 +51,7 @@ class LinearPotential(OnBasis):
         return jnp.sum(own * (by_centre + self.reference_energies[None, :]), axis=-1)
 
     def _by_centre(self, sites: Sites) -> jax.Array:
-        """What every site would have for an energy if its atom were of each element, (n, …)."""
+        """The energy of every site if its atom were of each element, (n, n_elements), eV."""
         t = tables(self.spec)
         base, pairs = atomic_base(self.spec, sites)
         left, right = half_products(self.spec, base)
@@ -55,7 +59,9 @@ class LinearPotential(OnBasis):
         return jnp.stack([_site_energy(t, c, left, right, pairs) for c in blocks], axis=-1)
 
 
-def _site_energy(t: Tables, c: jnp.ndarray, left, right, pairs) -> jnp.ndarray:
+def _site_energy(
+    t: Tables, c: jax.Array, left: jax.Array, right: jax.Array, pairs: jax.Array
+) -> jax.Array:
     """left^T M right + pair part for one centre species' coefficients c (n_functions,)."""
     matrix = jnp.zeros(len(left) * len(right))
     matrix = matrix.at[t.halves[2]].add(c[t.term_function] * t.term_value)
@@ -65,55 +71,64 @@ def _site_energy(t: Tables, c: jnp.ndarray, left, right, pairs) -> jnp.ndarray:
 
 
 def linear_potential(
-    spec: ACESpec, coefficients: jax.Array, reference_energies: Mapping[str, float] | None = None
+    spec: ACESpec,
+    coefficients: ArrayLike | Sequence[float],
+    reference_energies: Mapping[str, float] | None = None,
 ) -> LinearPotential:
-    """The potential of a coefficient vector (n_columns,) in eV; reference energies by symbol, eV.
+    """The potential of a coefficient vector.
 
-    Raises ValueError for a vector of another length or a reference energy that is missing.
+    Args:
+        spec: of the basis.
+        coefficients: (n_columns,), eV.
+        reference_energies: the energy of the isolated atom by symbol, eV; None for zeros.
+
+    Returns:
+        The potential.
+
+    Raises:
+        RuntimeError: without float64.
+        ValueError: a vector of another length, or a reference energy that is missing.
     """
     require_x64()
     coefficients = jnp.asarray(coefficients, float)
     if coefficients.shape != (spec.n_columns,):
         raise ValueError(
-            f"coefficients of shape {coefficients.shape} arrived; {spec} wants ({spec.n_columns},)"
+            f"coefficients has shape {coefficients.shape}: wanted ({spec.n_columns},), in eV, the "
+            f"columns of {spec}."
         )
     e0 = isolated_energies(spec, reference_energies)
     return LinearPotential(coefficients, jnp.asarray(e0), spec)
 
 
 def isolated_energies(spec: ACESpec, by_symbol: Mapping[str, float] | None) -> np.ndarray:
-    """Reference energies in the order of `spec.elements`, (n_elements,) in eV; zeros for None.
+    """Reference energies in the order of the elements.
 
-    Raises ValueError for an element that is missing.
+    Args:
+        spec: of the basis.
+        by_symbol: the energy of the isolated atom, eV; None for zeros.
+
+    Returns:
+        The energies, (n_elements,), eV.
+
+    Raises:
+        ValueError: an element that is missing.
     """
     e0 = by_symbol or dict.fromkeys(spec.elements, 0.0)
     missing = [e for e in spec.elements if e not in e0]
     if missing:
-        raise ValueError(f"reference_energies lack {missing}; give one per element, in eV")
+        raise ValueError(f"reference_energies lack {missing}: wanted one per element, in eV.")
     return np.array([e0[e] for e in spec.elements], float)
 
 
-def half_products(spec: ACESpec, base: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Products of at most two channels, left (P, n) and right (Q, n): see `Tables.halves`."""
+def half_products(spec: ACESpec, base: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Products of at most two channels: see `Tables.halves`.
+
+    Args:
+        spec: of the basis.
+        base: the channels A at n sites, (V + 1, n), the last one 1.
+
+    Returns:
+        The left products (P, n) and the right ones (Q, n).
+    """
     left, right, _ = tables(spec).halves
     return base[left[:, 0]] * base[left[:, 1]], base[right[:, 0]] * base[right[:, 1]]
-
-
-def save_potential(path: str | Path, potential: LinearPotential) -> None:
-    """Write a potential to one file, .npz (specification as JSON, coefficients exactly)."""
-    with open(path, "wb") as file:  # an open file keeps its name: given a path, NumPy adds .npz
-        np.savez(
-            file,
-            spec=json.dumps(asdict(potential.spec)),
-            coefficients=np.asarray(potential.coefficients),
-            reference_energies=np.asarray(potential.reference_energies),
-        )
-
-
-def load_potential(path: str | Path) -> LinearPotential:
-    """Read a potential that `save_potential` wrote."""
-    with np.load(path) as file:
-        spec = json.loads(str(file["spec"]))
-        spec = ACESpec(**{**spec, "elements": tuple(spec["elements"])})
-        energies = dict(zip(spec.elements, file["reference_energies"], strict=True))
-        return linear_potential(spec, file["coefficients"], energies)

@@ -18,26 +18,47 @@ double in number with every array operation; n is the first axis.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from math import exp, lgamma, log
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
 
-CORE_POWER = 2  # many-body functions vanish as (1+t)^2 ~ r^8 at r = 0, where Y_lm is undefined
+Length = TypeVar("Length", jax.Array, float)
+
+CORE_POWER = 2
+"""A choice: many-body functions vanish as (1+t)^2 ~ r^8 at r = 0, where Y_lm is undefined."""
+MANY_BODY_AGNESI = (2, 4)
+"""(p, q) of the distance transform of the many-body functions; those of ACEpotentials."""
+PAIR_AGNESI = (1, 3)
+"""(p, q) of the distance transform of the pair functions; those of ACEpotentials."""
 
 
-def agnesi(r: jnp.ndarray, r0: float, p: int, q: int) -> jnp.ndarray:
-    """Generalised Agnesi transform x(r), decreasing from 1 at r = 0; r and r0 in Å.
+def agnesi(r: Length, r0: float, p: int, q: int) -> Length:
+    """Generalised Agnesi transform of a distance, decreasing from 1 at r = 0.
 
-    x = 1 / (1 + a s^q / (1 + s^(q-p))), s = r/r0. At s = 1 the slope has an extremum for
-    a = (-2q + p(-2 + 4q)) / (p + p^2 + q + q^2)  [d2x/ds2 = 0; Witt et al., J. Chem. Phys. 159
-    (2023) 164101 use the same family].
+        x = 1 / (1 + a s^q / (1 + s^(q-p))),  s = r / r0
+
+    At s = 1 the slope has an extremum, d2x/ds2 = 0, for
+    a = (-2q + p(-2 + 4q)) / (p + p^2 + q + q^2).
+
+    Args:
+        r: distances, (...), Å, >= 0.
+        r0: where the slope is steepest, Å.
+        p: x falls as r^-p at large distances.
+        q: 1 - x rises as r^q from r = 0; q > p.
+
+    Returns:
+        x, (...), dimensionless.
+
+    Source: the family of Witt et al., J. Chem. Phys. 159 (2023) 164101.
     """
     a = (-2 * q + p * (-2 + 4 * q)) / (p + p**2 + q + q**2)
-    s = r / r0
+    s: Any = r / r0
     return 1.0 / (1.0 + a * s**q / (1.0 + s ** (q - p)))
 
 
@@ -77,7 +98,7 @@ def _jacobi_in_chebyshev(alpha: int, beta: int, n_max: int) -> tuple[np.ndarray,
     return values.T, slopes.T
 
 
-def _chebyshev(t: jnp.ndarray, n_max: int) -> jnp.ndarray:
+def _chebyshev(t: jax.Array, n_max: int) -> jax.Array:
     """T_0 … T_{n_max-1} of t, (n_max, ...), doubled by T_{m+k} = 2 T_m T_k - T_{m-k}."""
     values = jnp.stack([jnp.ones_like(t), t])
     while len(values) < n_max:
@@ -86,7 +107,13 @@ def _chebyshev(t: jnp.ndarray, n_max: int) -> jnp.ndarray:
     return values[:n_max]
 
 
-def _with_slopes(parts, r: jnp.ndarray, alpha: int, beta: int, n_max: int):
+def _with_slopes(
+    parts: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    r: jax.Array,
+    alpha: int,
+    beta: int,
+    n_max: int,
+) -> tuple[jax.Array, jax.Array]:
     """P_{n-1}(t) e and its derivative in r, where parts(r) is the pair t, e."""
     (t, e), (t_slope, e_slope) = jax.jvp(parts, (r,), (jnp.ones_like(r),))
     powers = _chebyshev(t, n_max)
@@ -94,7 +121,7 @@ def _with_slopes(parts, r: jnp.ndarray, alpha: int, beta: int, n_max: int):
     return p * e[None], p_slope * (e * t_slope)[None] + p * e_slope[None]
 
 
-def _transformed(r: jnp.ndarray, r0: float, r_cut: float, p: int, q: int) -> jnp.ndarray:
+def _transformed(r: jax.Array, r0: float, r_cut: float, p: int, q: int) -> jax.Array:
     """t(r) in [-1, 1]; distances beyond the cutoff are taken to it, where the envelope vanishes."""
     inside = jnp.minimum(r, r_cut)
     end = agnesi(r_cut, r0, p, q)
@@ -102,30 +129,52 @@ def _transformed(r: jnp.ndarray, r0: float, r_cut: float, p: int, q: int) -> jnp
 
 
 def many_body_radial(
-    r: jnp.ndarray, *, r0: float, r_cut: float, n_max: int, power: int
-) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Radial functions R_n of the one-particle basis and dR_n/dr (1/Å), each (n_max, ...).
+    r: jax.Array, *, r0: float, r_cut: float, n_max: int, power: int
+) -> tuple[jax.Array, jax.Array]:
+    """Radial functions of the one-particle basis, orthonormal in t, and their slopes.
 
-    R_n = P_{n-1}(t) (1-t)^power (1+t)^2, Agnesi (p, q) = (2, 4), orthonormal in t. r in Å, r > 0.
+        R_n = P_{n-1}(t) (1-t)^power (1+t)^2,  Agnesi (p, q) = (2, 4)
+
+    Args:
+        r: distances, (...), Å, > 0; the functions vanish beyond r_cut.
+        r0: where the distance transform is steepest, Å.
+        r_cut: cutoff, Å.
+        n_max: number of functions, >= 1.
+        power: order of the zero at the cutoff.
+
+    Returns:
+        R_n, dimensionless, and dR_n/dr, 1/Å, each (n_max, ...).
     """
 
     def parts(r):
-        t = _transformed(r, r0, r_cut, 2, 4)
+        t = _transformed(r, r0, r_cut, *MANY_BODY_AGNESI)
         return t, (1.0 - t) ** power * (1.0 + t) ** CORE_POWER
 
     return _with_slopes(parts, r, 2 * power, 2 * CORE_POWER, n_max)
 
 
 def pair_radial(
-    r: jnp.ndarray, *, r0: float, r_cut: float, n_max: int, power: int
-) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Radial functions of the separate pair basis and their slopes (1/Å), each (n_max, ...).
+    r: jax.Array, *, r0: float, r_cut: float, n_max: int, power: int
+) -> tuple[jax.Array, jax.Array]:
+    """Radial functions of the separate pair basis and their slopes.
 
-    P_{n-1}(t) (r0/r) (1 - r/r_cut)^power, Agnesi (1, 3): repulsive as 1/r towards the core. r in Å.
+        P_{n-1}(t) (r0/r) (1 - r/r_cut)^power,  Agnesi (p, q) = (1, 3)
+
+    Repulsive as 1/r towards the core.
+
+    Args:
+        r: distances, (...), Å, > 0; the functions vanish beyond r_cut.
+        r0: where the distance transform is steepest, Å.
+        r_cut: cutoff, Å.
+        n_max: number of functions, >= 1.
+        power: order of the zero at the cutoff.
+
+    Returns:
+        The functions, dimensionless, and their derivatives in r, 1/Å, each (n_max, ...).
     """
 
     def parts(r):
-        t = _transformed(r, r0, r_cut, 1, 3)
+        t = _transformed(r, r0, r_cut, *PAIR_AGNESI)
         return t, r0 / r * (1.0 - jnp.minimum(r, r_cut) / r_cut) ** power
 
     return _with_slopes(parts, r, 2 * power, 0, n_max)

@@ -8,7 +8,7 @@ sum_i B(i), and the chain rule goes through the channels A_znlm and the function
     Y_znq = sum_j sum_m dA_znlm(j)/dx Q_qm(j) .
 
 For x the position of atom i, j runs over i and its neighbours: one matrix product for each atom and
-degree l, whose inner index is (m, neighbour), makes the rows of all functions. Atoms go through in
+degree l, whose inner index is (m, neighbour), makes the rows of all functions. Atoms are taken in
 chunks whose size does not depend on the structure. A displaced atom changes Q at its neighbours,
 and the slopes of its own edges: force-constant rows cost three such products.
 
@@ -18,8 +18,9 @@ constants d2E/dR dR (eV/Å^2), each per unit coefficient (eV).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,23 +39,26 @@ from lprjax.ace.spec import ACESpec, tables
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.voigt import COLUMNS, ROWS, VOIGT_TENSOR
 
-CACHE = 4_000_000  # bytes that a chunk of atoms may gather from its neighbours
+CACHE = 4_000_000
+"""Bytes that a chunk of atoms may gather from its neighbours: a choice, to fit a CPU's cache."""
+ACCELERATOR = 128
+"""How many times more on an accelerator, which wants much work at a time: a choice."""
 
 
 class Rows(NamedTuple):
     """Rows of one structure, d(observable)/dc for C coefficients c; None if not asked for.
 
-    energy: (C,); forces: (n, 3, C); virial: (3, 3, C); force_constants: (n_a, 3, n, 3, C).
+    In the unit of the observable (eV, eV/Å, eV, eV/Å^2) per unit of c.
     """
 
-    energy: jax.Array | None = None
-    forces: jax.Array | None = None
-    virial: jax.Array | None = None
-    force_constants: jax.Array | None = None
+    energy: jax.Array | None = None  # (C,)
+    forces: jax.Array | None = None  # (n, 3, C)
+    virial: jax.Array | None = None  # (3, 3, C)
+    force_constants: jax.Array | None = None  # (n_a, 3, n, 3, C)
 
 
 class _Atoms(NamedTuple):
-    """What the rows of c atoms need to know of their surroundings; K edges each."""
+    """What the rows of c atoms depend on: the atoms and their surroundings, K edges each."""
 
     index: jax.Array  # (c,)
     own: jax.Array  # (c, n_elements) one-hot species
@@ -85,14 +89,14 @@ def _edge_slopes(spec: ACESpec, edges: jax.Array, edge_mask: jax.Array) -> _Slop
     radial, radial_slope, angular, across, unit, pair_slope = found
     along = unit[:, :, None] * angular[:, None]
 
-    def of(block):
+    def of(block: Block) -> jax.Array:
         n, lm = slice(block.n_max), slice(block.l**2, (block.l + 1) ** 2)
         return (
             radial_slope[:, None, n, None] * along[:, :, None, lm]
             + radial[:, None, n, None] * across[:, :, None, lm]
         )
 
-    # A branch of its own keeps them in this shape: XLA would otherwise make them anew in that of
+    # A branch of its own keeps them in this shape: XLA would otherwise make them again in that of
     # every product they enter, where it no longer sees that one radial function serves all m.
     make = lambda: [of(b) for b in adjoint_tables(spec).blocks]  # noqa: E731
     none = lambda: [jnp.zeros(x.shape) for x in jax.eval_shape(make)]  # noqa: E731
@@ -100,30 +104,32 @@ def _edge_slopes(spec: ACESpec, edges: jax.Array, edge_mask: jax.Array) -> _Slop
     return _Slopes(many_body, unit[:, :, None] * pair_slope[:, None])
 
 
-def _felt(block: Block, atoms: _Atoms, slopes, q_own, q_others):
+def _block_forces(
+    block: Block, atoms: _Atoms, slopes: jax.Array, q_own: jax.Array, q_others: jax.Array
+) -> jax.Array:
     """One block's share of the forces on c atoms, (c, x, centre, z, n_max, n_q) of any x.
 
-    Atom i feels its own site through r_ij and its neighbours' through r_ji = -r_ij, for which
-    grad phi(-r) = (-1)^(l+1) grad phi(r).
+    Atom i moves its own site energy through r_ij and its neighbours' through r_ji = -r_ij, for
+    which grad phi(-r) = (-1)^(l+1) grad phi(r).
     slopes: (c, x, n_max, m, K); q_own: Q at the atoms, (c, m, n_q); q_others: at their neighbours,
     (c, m, K, n_q).
     """
-    seen = (-1.0) ** block.l * q_others
+    reflected = (-1.0) ** block.l * q_others
     contract = partial(jnp.einsum, "cxnms,cmsq->cxnq")
     if atoms.own.shape[1] == 1:  # centre and neighbour are always of the same species
-        return contract(slopes, seen + q_own[:, :, None])[:, :, None, None]
+        return contract(slopes, reflected + q_own[:, :, None])[:, :, None, None]
     of_species = atoms.others[:, :, None, None, None] * slopes[:, None]  # (c, species, x, n, m, K)
     n_species = of_species.shape[1]
     shape = (len(slopes), -1, *slopes.shape[2:])
     split = lambda y: y.reshape(len(y), n_species, slopes.shape[1], *y.shape[2:])  # noqa: E731
-    sites = split(contract(of_species.reshape(shape), seen))
+    sites = split(contract(of_species.reshape(shape), reflected))
     site = split(jnp.einsum("cxnm,cmq->cxnq", of_species.sum(-1).reshape(*shape[:-1]), q_own))
     return jnp.einsum("ctxnq,cz->cxtznq", sites, atoms.own) + jnp.einsum(
         "ctxnq,cz->cxztnq", site, atoms.own
     )
 
 
-def _felt_pairs(atoms: _Atoms, slopes):
+def _pair_forces(atoms: _Atoms, slopes: jax.Array) -> jax.Array:
     """The same of the pair functions: slopes (c, x, n_max, K), result (c, x, centre, z, n_max)."""
     by_species = jnp.einsum("cxnk,ctk->cxtn", slopes, atoms.others)
     return (
@@ -132,7 +138,9 @@ def _felt_pairs(atoms: _Atoms, slopes):
     )
 
 
-def _columns(spec: ACESpec, many_body, pair, constant) -> jnp.ndarray:
+def _columns(
+    spec: ACESpec, many_body: jax.Array, pair: jax.Array, constant: jax.Array
+) -> jax.Array:
     """Rows (…, C) of the functions' parts, each (…, centre, functions)."""
     constant = jnp.broadcast_to(constant[..., None], (*pair.shape[:-2], int(spec.constant)))
     pair = pair.reshape(*pair.shape[:-2], -1)
@@ -140,17 +148,19 @@ def _columns(spec: ACESpec, many_body, pair, constant) -> jnp.ndarray:
     return rows.reshape(*rows.shape[:-2], -1)
 
 
-def _force_rows(spec: ACESpec, atoms: _Atoms, slopes: _Slopes, functions) -> jnp.ndarray:
+def _force_rows(
+    spec: ACESpec, atoms: _Atoms, slopes: _Slopes, functions: Sequence[jax.Array]
+) -> jax.Array:
     """Force rows of c atoms, (c, 3, C)."""
     parts = [
-        _felt(b, atoms, s, q[atoms.index], jnp.moveaxis(q[atoms.neighbours], 1, 2))
+        _block_forces(b, atoms, s, q[atoms.index], jnp.moveaxis(q[atoms.neighbours], 1, 2))
         for b, s, q in zip(adjoint_tables(spec).blocks, slopes.many_body, functions, strict=True)
     ]
-    pair = _felt_pairs(atoms, slopes.pair)
+    pair = _pair_forces(atoms, slopes.pair)
     return _columns(spec, rows_of(spec, parts), pair, jnp.zeros(pair.shape[:3]))
 
 
-def _strain_slopes(slopes, lever) -> jnp.ndarray:
+def _strain_slopes(slopes: jax.Array, lever: jax.Array) -> jax.Array:
     """How sums over edges of phi change, less the sign, with a symmetric strain in Voigt order.
 
     slopes: d phi/dr_ij (c, 3, …, K); lever: r_ij by species of the neighbour (c, z, 3, K).
@@ -162,7 +172,13 @@ def _strain_slopes(slopes, lever) -> jnp.ndarray:
     return jnp.moveaxis(0.5 * (moments[:, :, ROWS, COLUMNS] + moments[:, :, COLUMNS, ROWS]), 2, 1)
 
 
-def _sums(spec: ACESpec, own, functions, channels, pairs) -> jnp.ndarray:
+def _sums(
+    spec: ACESpec,
+    own: jax.Array,
+    functions: Sequence[jax.Array],
+    channels: Sequence[jax.Array],
+    pairs: jax.Array,
+) -> jax.Array:
     """Rows of the virial (6, Voigt order) and of the energy, (7, C).
 
     own: (n, n_elements) one-hot species; channels: dA/d(strain), less the sign, and A of every
@@ -184,15 +200,15 @@ def _sums(spec: ACESpec, own, functions, channels, pairs) -> jnp.ndarray:
 def _chunk_size(spec: ACESpec, graph: Graph, copies: int) -> int:
     """Atoms whose rows are made at a time: what they gather from their neighbours fits the cache.
 
-    A GPU has no use for that and wants much work at a time.
+    copies: arrays of that size alive at a time. Four atoms at least, a choice.
     """
     n, n_neighbours = graph.neighbours.shape
     gathered = 8 * copies * n_neighbours * adjoint_tables(spec).blocks[-1].entries.stop
-    room = CACHE if jax.default_backend() == "cpu" else 128 * CACHE
+    room = CACHE if jax.default_backend() == "cpu" else ACCELERATOR * CACHE
     return min(n, max(4, room // gathered))
 
 
-def _by_chunks(spec: ACESpec, graph: Graph, make, copies: int = 1):
+def _by_chunks(spec: ACESpec, graph: Graph, make: Callable[[_Atoms], Any], copies: int = 1) -> Any:
     """make(atoms), arrays (c, …) for c atoms, put together for all, (n, …); zero on padding atoms.
 
     Chunks of padding atoms are not visited, so that padding costs nothing here. The last chunk
@@ -206,7 +222,7 @@ def _by_chunks(spec: ACESpec, graph: Graph, make, copies: int = 1):
         edges = of(graph.neighbours), of(vectors), of(graph.edge_mask)
         return make(_surroundings(spec, graph, index, *edges))
 
-    def turn(number, result):
+    def add(number, result):
         begin = jnp.minimum(number * size, len(vectors) - size)
         place = lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, begin, 0)  # noqa: E731
         return jax.tree.map(place, result, chunk(begin))
@@ -214,29 +230,37 @@ def _by_chunks(spec: ACESpec, graph: Graph, make, copies: int = 1):
     empty = lambda x: jnp.zeros((len(vectors), *x.shape[1:]), x.dtype)  # noqa: E731
     start = jax.tree.map(empty, jax.eval_shape(chunk, 0))
     n_chunks = (jnp.sum(graph.atom_mask) + size - 1) // size
-    return jax.lax.fori_loop(0, n_chunks, turn, start)
+    return jax.lax.fori_loop(0, n_chunks, add, start)
 
 
-def _surroundings(spec, graph, index, neighbours, edges, edge_mask) -> _Atoms:
+def _surroundings(
+    spec: ACESpec,
+    graph: Graph,
+    index: jax.Array,
+    neighbours: jax.Array,
+    edges: jax.Array,
+    edge_mask: jax.Array,
+) -> _Atoms:
+    """The atoms of these indices (c,) with the edges given, (c, K) and (c, K, 3)."""
     own = species_one_hot(spec, graph.species[index])
     others = jnp.swapaxes(species_one_hot(spec, graph.species[neighbours]), 1, 2)
     return _Atoms(index, own, neighbours, others, edges, edge_mask)
 
 
 @partial(jax.jit, static_argnums=0)
-def _first_order(spec: ACESpec, graph: Graph):
+def _first_order(spec: ACESpec, graph: Graph) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rows of all first-order kinds: energy (C,), forces (n, 3, C), virial (3, 3, C)."""
     base, pairs = atomic_base(spec, sites_of(graph))
     functions = block_functions(spec, adjoint_tables(spec).q(base))
 
-    def make(atoms):
+    def make(atoms: _Atoms) -> tuple[jax.Array, list[jax.Array], jax.Array]:
         slopes = _edge_slopes(spec, atoms.edges, atoms.edge_mask)
         lever = jnp.einsum("ckb,czk->czbk", atoms.edges, atoms.others)
         moving = [_strain_slopes(s, lever) for s in slopes.many_body]
         forces = _force_rows(spec, atoms, slopes, functions)
         return forces, moving, _strain_slopes(slopes.pair, lever)
 
-    def with_values(moving, values):
+    def with_values(moving: jax.Array, values: jax.Array) -> jax.Array:
         """(n, 6, …) and (…, n): (n, 7, …)."""
         return jnp.concatenate([moving, jnp.moveaxis(values, -1, 0)[:, None]], axis=1)
 
@@ -251,48 +275,54 @@ def _first_order(spec: ACESpec, graph: Graph):
 
 
 @partial(jax.jit, static_argnums=0)
-def _force_constants(spec: ACESpec, graph: Graph, atoms: jax.Array) -> jnp.ndarray:
+def _force_constants(spec: ACESpec, graph: Graph, atoms: jax.Array) -> jax.Array:
     """(n_a, 3, n, 3, C): minus the derivative of the force rows along each displacement.
 
-    An atom that moves changes the functions Q of its neighbours, which forces further out feel,
-    and the slopes of its own edges only.
+    An atom that moves changes the functions Q of its neighbours, on which forces further out
+    depend, and the slopes of its own edges only.
     """
     axes, vectors = jnp.arange(3), graph.vectors()
 
-    def functions(positions):
+    def functions(positions: jax.Array) -> list[jax.Array]:
         base, _ = atomic_base(spec, sites_of(moved(graph, positions)))
         return block_functions(spec, adjoint_tables(spec).q(base))
 
-    still = functions(graph.positions)
+    at_rest = functions(graph.positions)
 
-    def columns(atom):
+    def columns(atom: jax.Array) -> jax.Array:
         directions = jnp.zeros((3, *graph.positions.shape)).at[axes, atom, axes].set(1.0)
-        turn = lambda d: jax.jvp(functions, (graph.positions,), (d,))[1]  # noqa: E731
-        turned = jax.vmap(turn)(directions)
+        along = lambda d: jax.jvp(functions, (graph.positions,), (d,))[1]  # noqa: E731
+        changes = jax.vmap(along)(directions)
 
-        def make(atoms):
+        def make(atoms: _Atoms) -> jax.Array:
             slopes = _edge_slopes(spec, atoms.edges, atoms.edge_mask)
             slopes = slopes._replace(pair=jnp.zeros_like(slopes.pair))
-            return jax.vmap(lambda q: _force_rows(spec, atoms, slopes, q), out_axes=1)(turned)
+            return jax.vmap(lambda q: _force_rows(spec, atoms, slopes, q), out_axes=1)(changes)
 
         far = jnp.swapaxes(_by_chunks(spec, graph, make, copies=3), 0, 1)
-        near = _stiffness(spec, graph, vectors, still, atom)
+        near = _stiffness(spec, graph, vectors, at_rest, atom)
         change = far.at[:, graph.neighbours[atom]].add(near).at[:, atom].add(-jnp.sum(near, axis=1))
         return -change
 
     return jax.lax.map(columns, atoms)
 
 
-def _stiffness(spec: ACESpec, graph: Graph, vectors, functions, atom) -> jnp.ndarray:
+def _stiffness(
+    spec: ACESpec,
+    graph: Graph,
+    vectors: jax.Array,
+    functions: Sequence[jax.Array],
+    atom: jax.Array,
+) -> jax.Array:
     """How the forces along one atom's K edges change with the edges, (3, K, 3, C): the edge moves
-    in the first direction; its atom feels the change, its neighbour the opposite."""
+    in the first direction; the force on its atom changes so, that on its neighbour oppositely."""
     neighbours = graph.neighbours[atom]
     index, edges, mask = jnp.full_like(neighbours, atom), vectors[atom], graph.edge_mask[atom]
     ends = _surroundings(
         spec, graph, index, neighbours[:, None], edges[:, None], mask[:, None]
     )  # atoms of one edge
 
-    def change(direction):
+    def change(direction: jax.Array) -> jax.Array:
         direction = jnp.broadcast_to(direction, ends.edges.shape)
         of = lambda edges: _edge_slopes(spec, edges, ends.edge_mask)  # noqa: E731
         return _force_rows(spec, ends, jax.jvp(of, (ends.edges,), (direction,))[1], functions)
@@ -303,10 +333,25 @@ def _stiffness(spec: ACESpec, graph: Graph, vectors, functions, atom) -> jnp.nda
 def ace_rows(spec: ACESpec, graph: Graph, kinds: tuple[str, ...], atoms: jax.Array | None) -> Rows:
     """The rows of an ACE basis, as `regression.rows.design_rows` returns them.
 
-    kinds: checked. atoms: those displaced for the force constants, checked; None without them.
+    Args:
+        spec: of the basis.
+        graph: of n atoms, padding included.
+        kinds: of "energy", "forces", "virial", "force_constants"; not checked here.
+        atoms: indices (n_a,) of those displaced for the force constants, not checked here; None
+            where these are not among the kinds.
+
+    Returns:
+        The rows of these kinds.
+
+    Raises:
+        RuntimeError: without float64.
+        ValueError: species that the specification lacks, or a graph that reaches less far than the
+            basis.
+
+    Source: derived.
     """
     check_graph(spec, graph)
-    rows = {}
+    rows: dict[str, jax.Array] = {}
     if set(kinds) - {"force_constants"}:
         found = zip(("energy", "forces", "virial"), _first_order(spec, graph), strict=True)
         rows |= {kind: value for kind, value in found if kind in kinds}

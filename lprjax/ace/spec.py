@@ -1,6 +1,6 @@
 """What a linear ACE basis consists of: its specification and its integer tables.
 
-Index convention, used by `ace`, `adjoint` and `design`:
+Index convention, used by `basis`, `adjoint`, `potential` and `rows`:
 
 - *channel* v = (z, n, l, m), z the neighbour's species; one more channel with value 1 pads
   products of fewer than `order` factors;
@@ -25,25 +25,34 @@ from ase.data import atomic_numbers
 from lprjax.ace.coupling import symmetric_invariants
 from lprjax.ace.sums_of_products import Sums, sums
 
-L_WEIGHT = 1.5  # total degree of a function: sum over its factors of n + L_WEIGHT l
+L_WEIGHT = 1.5
+"""Total degree of a function: sum over its factors of n + L_WEIGHT l; that of ACEpotentials."""
 
 
 @dataclass(frozen=True)
 class ACESpec:
-    """A linear ACE basis, by the convention of ACEpotentials: n from 1, l from 0,
-    sum (n + 1.5 l) <= degree, up to `order` factors, plus `degree` pair functions.
+    """A linear ACE basis, by the convention of ACEpotentials.
 
-    elements: chemical symbols, e.g. ("W",); order: 1 … 4 (neighbours per product);
-    degree: largest total degree; r_cut: cutoff in Å; r0: typical nearest-neighbour distance in Å,
-    where the distance transform is steepest; cutoff_power: order of the zero at r_cut (4: force
-    constants and third-order elastic constants are continuous; at least 3 for the former);
-    constant: one more function per centre species, identically 1 (correlation order 0): the
-    energy of the isolated atom becomes a coefficient, fitted like any other and as uncertain.
+        n from 1, l from 0, sum (n + 1.5 l) <= degree, up to `order` factors
 
-    Pair functions and many-body functions of order 1 are both radial: independent, but from degree
-    10 or so not to rounding at bulk distances. Fits then want a ridge; their rank says so.
+    plus `degree` pair functions. Pair functions and many-body functions of order 1 are both radial:
+    independent, but from degree 10 or so not to rounding at bulk distances. Fits then need a
+    ridge; their rank shows it.
 
-    Raises ValueError for unknown or repeated elements and for numbers out of range.
+    Attributes:
+        elements: chemical symbols, e.g. ("W",); a single one may be given as "W".
+        order: 1 … 4 (neighbours per product).
+        degree: largest total degree, >= 1.
+        r_cut: cutoff, Å.
+        r0: typical nearest-neighbour distance, Å, where the distance transform is steepest.
+        cutoff_power: order of the zero at r_cut, >= 2 (4: force constants and third-order elastic
+            constants are continuous; at least 3 for the former).
+        constant: one more function per centre species, identically 1 (correlation order 0): the
+            energy of the isolated atom becomes a coefficient, fitted like any other and as
+            uncertain.
+
+    Raises:
+        ValueError: unknown or repeated elements, or numbers out of range.
     """
 
     elements: tuple[str, ...]
@@ -54,28 +63,28 @@ class ACESpec:
     cutoff_power: int = 4
     constant: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.elements, str):
             object.__setattr__(self, "elements", (self.elements,))
         object.__setattr__(self, "elements", tuple(self.elements))
         unknown = [e for e in self.elements if e not in atomic_numbers or e == "X"]
         if unknown or not self.elements or len(set(self.elements)) < len(self.elements):
             raise ValueError(
-                f"elements {self.elements!r} arrived; wanted distinct chemical symbols, "
-                'e.g. elements=("Nb", "Ta")'
+                f"elements is {self.elements!r}: wanted distinct chemical symbols, "
+                'e.g. elements=("Nb", "Ta").'
             )
         # forces are continuous from cutoff_power 2 on
         for name, least, most in (("order", 1, 4), ("degree", 1, inf), ("cutoff_power", 2, inf)):
             value = getattr(self, name)
             if not isinstance(value, Real) or value % 1 or not least <= value <= most:
                 raise ValueError(
-                    f"{name} {value!r} arrived; wanted a whole number, {least} to {most}"
+                    f"{name} is {value!r}: wanted a whole number from {least} to {most}."
                 )
             object.__setattr__(self, name, int(value))
         if not 0 < self.r0 < self.r_cut < inf:
             raise ValueError(
-                f"r_cut = {self.r_cut} Å and r0 = {self.r0} Å arrived; wanted 0 < r0 < r_cut: "
-                "r0 is the nearest-neighbour distance"
+                f"r_cut is {self.r_cut} Å and r0 is {self.r0} Å: wanted 0 < r0 < r_cut; "
+                "r0 is the nearest-neighbour distance."
             )
         for name in ("r_cut", "r0"):
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -97,19 +106,22 @@ class ACESpec:
 
 
 class Channel(NamedTuple):
-    z: int
-    n: int
-    l: int
+    """The 2l + 1 channels of one neighbour species, radial function and degree l."""
+
+    z: int  # place of the neighbour's species in `elements`
+    n: int  # radial function, from 1
+    l: int  # degree of the spherical harmonic, from 0
 
     @property
     def degree(self) -> float:
+        """What the factor counts in the total degree, n + 1.5 l."""
         return self.n + L_WEIGHT * self.l
 
 
 class Function(NamedTuple):
     """One many-body function: its factors' (z, n, l) and its terms."""
 
-    factors: tuple[Channel, ...]
+    factors: tuple[Channel, ...]  # ascending
     monomials: np.ndarray  # (n_terms, order) of m
     coefficients: np.ndarray  # (n_terms,)
 
@@ -145,16 +157,31 @@ def _functions(spec: ACESpec) -> Iterator[Function]:
 
 
 class Tables:
-    """Integer tables of a basis, made once on the host (see `tables`)."""
+    """Integer tables of a basis, made once on the host (see `tables`).
 
-    def __init__(self, spec: ACESpec):
+    Attributes:
+        functions: the many-body functions of one centre species.
+        n_max: radial functions, of the pair basis for each species.
+        n_species: elements.
+        l_max: highest degree of a spherical harmonic.
+        channels: (V, 4) z, n, l, m of every channel.
+        n_channels: V; also the index of the unit channel.
+        n_many_body: many-body functions per centre species.
+        n_pair: pair functions per centre species.
+        n_functions: all functions per centre species.
+        term_function: (T,) function k of each term.
+        term_channels: (T, order) its channels, padded with the unit channel.
+        term_value: (T,) its coefficient U.
+    """
+
+    def __init__(self, spec: ACESpec) -> None:
         self.functions = list(_functions(spec))
         self.n_max = spec.degree
         self.n_species = len(spec.elements)
         self.l_max = max(f.l for g in self.functions for f in g.factors)
         used = sorted({f for g in self.functions for f in g.factors})
         channels = [(c.z, c.n, c.l, m) for c in used for m in range(-c.l, c.l + 1)]
-        self.channels = np.array(channels)  # (V, 4)
+        self.channels = np.array(channels)
         self.n_channels = len(channels)
         self.n_many_body = len(self.functions)
         self.n_pair = self.n_species * self.n_max
@@ -168,9 +195,9 @@ class Tables:
                 k_of.append(k)
                 products.append(sorted(vs) + [one] * (spec.order - len(vs)))
                 values.append(u)
-        self.term_function = np.array(k_of)  # (T,)
-        self.term_channels = np.array(products)  # (T, order), padded with the unit channel
-        self.term_value = np.array(values)  # (T,)
+        self.term_function = np.array(k_of)
+        self.term_channels = np.array(products)
+        self.term_value = np.array(values)
 
     @cached_property
     def sums(self) -> Sums:
@@ -179,8 +206,14 @@ class Tables:
 
     @cached_property
     def halves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every product split in two: left (P, 2), right (Q, 2) channel pairs; position (T,) in the
-        P-by-Q matrix. A site energy is then left^T M right with M linear in the coefficients."""
+        """Every product split in two: a left and a right pair of channels.
+
+        A site energy is then left^T M right with M linear in the coefficients.
+
+        Returns:
+            The left pairs (P, 2), the right ones (Q, 2), and the position of every term in the
+            P-by-Q matrix, (T,).
+        """
         one = self.n_channels
         padded = np.full((len(self.term_channels), 4), one)
         padded[:, : self.term_channels.shape[1]] = self.term_channels
@@ -191,16 +224,34 @@ class Tables:
 
 @lru_cache(maxsize=32)
 def tables(spec: ACESpec) -> Tables:
-    """The integer tables of a basis, cached by specification."""
+    """The integer tables of a basis, cached by specification.
+
+    Args:
+        spec: of the basis; the tables of the last 32 are kept.
+
+    Returns:
+        The tables, on the host.
+    """
     return Tables(spec)
 
 
 def smoothness_prior(spec: ACESpec, power: float = 4.0) -> np.ndarray:
-    """Diagonal of the algebraic smoothness prior, Gamma_k = sum over factors of (n + 1.5 l)^power.
+    """Diagonal of the algebraic smoothness prior.
 
-    Shape (n_columns,), dimensionless. The ridge term of a fit is ridge * |Gamma c|^2: oscillating
-    functions cost more, the constant nothing. (After the prior of ACEpotentials, Witt et al. 2023,
-    n and l alike.)
+        Gamma_k = sum over factors of (n + 1.5 l)^power
+
+    The ridge term of a fit is ridge * |Gamma c|^2: oscillating functions cost more, the constant
+    nothing.
+
+    Args:
+        spec: of the basis.
+        power: how fast the cost grows; dimensionless.
+
+    Returns:
+        Gamma, (n_columns,), dimensionless.
+
+    Source: after the prior of ACEpotentials (Witt et al., J. Chem. Phys. 159 (2023) 164101), n and
+    l alike.
     """
     t = tables(spec)
     many_body = [sum(f.degree**power for f in g.factors) for g in t.functions]
@@ -211,21 +262,26 @@ def smoothness_prior(spec: ACESpec, power: float = 4.0) -> np.ndarray:
 def components(spec: ACESpec) -> dict[str, np.ndarray]:
     """Which columns make up each part of a basis: masks for `rigidity.component_rigidity`.
 
-    Returns name -> (n_columns,) bool: "constant" (where there is one), "pair", "many-body"; "body
-    order 2", 3, ... of both (v neighbours make body order v + 1); "centre W", by the site's own
-    species; "neighbour W", all that has W among the neighbours.
+    Args:
+        spec: of the basis.
+
+    Returns:
+        name -> (n_columns,) bool: "constant" (where there is one), "pair", "many-body"; "body order
+        2", 3, ... of both (v neighbours make body order v + 1); "centre W", by the site's own
+        species; "neighbour W", all that has W among the neighbours.
     """
     t, n_blocks = tables(spec), len(spec.elements)
     pairs = [(z,) for z in range(n_blocks) for _ in range(t.n_max)]
-    seen = [tuple(f.z for f in g.factors) for g in t.functions] + pairs + [()] * spec.constant
-    order = np.array([len(neighbours) for neighbours in seen])
+    many_body = [tuple(f.z for f in g.factors) for g in t.functions]
+    species = many_body + pairs + [()] * spec.constant  # of the neighbours of every function
+    order = np.array([len(neighbours) for neighbours in species])
     place = np.arange(t.n_functions)
     found = {"constant": order == 0} if spec.constant else {}
     found["pair"] = (place >= t.n_many_body) & (order > 0)
     found["many-body"] = place < t.n_many_body
     found |= {f"body order {v + 1}": order == v for v in range(1, max(order) + 1)}
     for z, element in enumerate(spec.elements):
-        found[f"neighbour {element}"] = np.array([z in neighbours for neighbours in seen])
+        found[f"neighbour {element}"] = np.array([z in neighbours for neighbours in species])
     found = {name: np.tile(mask, n_blocks) for name, mask in found.items()}
     block = np.repeat(np.arange(n_blocks), t.n_functions)
     return found | {f"centre {element}": block == z for z, element in enumerate(spec.elements)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,8 +27,15 @@ class Sums(NamedTuple):
     buckets: list[Bucket]
     order: np.ndarray  # position of every entry in the concatenated buckets
 
-    def __call__(self, base: jnp.ndarray) -> jnp.ndarray:
-        """The entries, (n_entries, n), of the channels at n sites, base (V + 1, n)."""
+    def __call__(self, base: jax.Array) -> jax.Array:
+        """The entries at n sites.
+
+        Args:
+            base: the channels, (V + 1, n), the last one 1.
+
+        Returns:
+            The entries, (n_entries, n).
+        """
         product = jnp.ones_like(base[:1])
         for column in self.products.T:
             product = product * base[column]
@@ -42,7 +50,19 @@ class Sums(NamedTuple):
 
 
 def sums(n_entries: int, entry: np.ndarray, channels: np.ndarray, values: np.ndarray) -> Sums:
-    """entry[t] is the sum over its terms t of values[t] * prod(channels[t]); (T,), (T, factors)."""
+    """Linear combinations of products of channels, made ready to be computed.
+
+        e_k = sum over the terms t with entry[t] = k of values[t] * prod(channels[t])
+
+    Args:
+        n_entries: how many e_k there are.
+        entry: k of each term, (T,).
+        channels: of each term, (T, factors), padded with the channel that is 1.
+        values: of each term, (T,).
+
+    Returns:
+        The combinations, to be called with the channels.
+    """
     products, product = np.unique(channels, axis=0, return_inverse=True)
     by_entry = np.argsort(entry, kind="stable")
     product, values = product.ravel()[by_entry], values[by_entry]

@@ -1,12 +1,13 @@
 """Extended XYZ: structures with their labels and numbers per atom, for ASE, OVITO and back.
 
-Energies in eV, forces in eV/A, stress in eV/A^3 with ASE's sign: W = -V * stress (eV).
+Energies in eV, forces in eV/Å, stress in eV/Å^3 with ASE's sign: W = -V * stress (eV).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from ase.io import read
 from lprjax.atoms.structures import Labels, Structure, check_labels, from_ase, to_ase
 from lprjax.atoms.voigt import VOIGT_TENSOR
 
-# Columns that extended XYZ, or ASE in reading it, gives a meaning to.
 _EXTXYZ_TAKEN = ("species", "pos", "forces", "symbols", "positions", "numbers", "Z", "move_mask")
+"""Columns that extended XYZ, or ASE in reading it, gives a meaning to."""
 
 
 def _labels_of(atoms: Atoms) -> Labels:
@@ -28,21 +29,32 @@ def _labels_of(atoms: Atoms) -> Labels:
         stress = stress[VOIGT_TENSOR] if stress.shape == (6,) else stress
         if atoms.cell.rank < 3:
             raise ValueError(
-                f"a stress came with a cell of zero volume, {np.array(atoms.cell).tolist()}: "
-                "give the cell, or leave the stress out."
+                f"cell is {np.array(atoms.cell).tolist()}, of zero volume: wanted three "
+                "independent lattice vectors beside a stress; give them, or leave the stress out."
             )
         virial = -atoms.get_volume() * stress
     return Labels(results.get("energy"), results.get("forces"), virial)
 
 
-def read_extxyz(path: Any, *, labelled: bool = True) -> list[tuple[Structure, Labels, dict]]:
-    """Every frame of an extended-XYZ file, as (structure, labels, info).
+def read_extxyz(
+    path: str | Path, *, labelled: bool = True
+) -> list[tuple[Structure, Labels, dict[str, Any]]]:
+    """Every frame of an extended-XYZ file, with its labels.
 
-    Energies in eV, forces in eV/A, stress in eV/A^3 with ASE's sign, turned into the virial
+    Energies in eV, forces in eV/Å, stress in eV/Å^3 with ASE's sign, turned into the virial
     W = -V * stress (eV); without a stress, an entry `virial` (eV, W itself, as quippy writes it).
-    info holds the frame's other entries, `config_type` among them.
-    labelled=False also takes frames without any label.
-    Raises ValueError naming the frame for what `make_structure` and `check_labels` refuse.
+
+    Args:
+        path: of the file.
+        labelled: False also takes frames without any label.
+
+    Returns:
+        (structure, labels, info) for each frame; info holds the frame's other entries,
+        `config_type` among them.
+
+    Raises:
+        ValueError: what `make_structure` and `check_labels` refuse, or a stress with a cell of
+            zero volume; it names the frame.
     """
     frames = []
     for number, atoms in enumerate(read(path, index=":", format="extxyz")):
@@ -57,10 +69,10 @@ def read_extxyz(path: Any, *, labelled: bool = True) -> list[tuple[Structure, La
 
 
 def write_extxyz(
-    path: Any,
+    path: str | Path,
     structures: Sequence[Structure],
     labels: Sequence[Labels | None] | None = None,
-    arrays: dict[str, Sequence[Any]] | None = None,
+    arrays: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
     """Write structures, their labels and numbers per atom to one extended-XYZ file, a frame each.
 
@@ -68,18 +80,27 @@ def write_extxyz(
     own writer keeps 8 decimals, which is nothing of a rigidity of 1e-10). Infinity, the rigidity
     of what cannot be moved, is written `inf`, which all three take for the number it is.
 
-    labels: one per structure (None where there are none): energy, forces, and the virial as a
-    stress. arrays: name -> per structure an array (n,) or (n, m) of floats or integers, such as
-    {"lpr": [...]}; n without padding.
-    Raises ValueError for other lengths, a NaN, what `check_labels` refuses, or a name that is not
-    a word or is taken; TypeError for other than numbers.
+    Args:
+        path: of the file; it is not written where an error is raised.
+        structures: one for each frame.
+        labels: one per structure (None where there are none): energy (eV), forces (eV/Å), and the
+            virial (eV) as a stress (eV/Å^3).
+        arrays: name -> per structure an array (n,) or (n, m) of floats or integers, such as
+            {"lpr": [...]}; n without padding.
+
+    Raises:
+        ValueError: other lengths, a NaN, what `check_labels` refuses, or a name that is not a word
+            or is taken.
+        TypeError: other than numbers.
     """
     structures = list(structures)
     columns = {name: list(values) for name, values in (arrays or {}).items()}
     labels = [None] * len(structures) if labels is None else list(labels)
     for name, values in {"labels": labels, **columns}.items():
         if len(values) != len(structures):
-            raise ValueError(f"{name}: {len(values)} arrived for {len(structures)} structures.")
+            raise ValueError(
+                f"{name} has length {len(values)}: wanted {len(structures)}, one per structure."
+            )
     frames = []
     for number, structure in enumerate(structures):
         try:
@@ -99,7 +120,10 @@ def _extxyz_frame(structure: Structure, labels: Labels | None, extra: dict[str, 
         columns["forces"] = results["forces"]
     for name, values in extra.items():
         if not re.fullmatch(r"[A-Za-z]\w*", name) or name in _EXTXYZ_TAKEN:
-            raise ValueError(f"an array is called {name!r}: wanted a word of its own, e.g. 'lpr'.")
+            raise ValueError(
+                f"name of an array is {name!r}: wanted a word without a meaning in extended XYZ, "
+                "e.g. 'lpr'."
+            )
         columns[name] = _per_atom(name, values, structure.n_atoms)
     kinds = [
         f"{name}:{'I' if c.dtype.kind == 'i' else 'R'}:{c[0].size}" for name, c in columns.items()
@@ -125,5 +149,6 @@ def _per_atom(name: str, values: Any, n: int) -> np.ndarray:
     if array.ndim not in (1, 2) or len(array) != n or not array.size:
         raise ValueError(f"{name} has shape {array.shape}: wanted ({n},) or ({n}, m), no padding.")
     if np.isnan(array).any():
-        raise ValueError(f"{name} holds NaN at atom {int(np.argwhere(np.isnan(array))[0, 0])}.")
+        atom = int(np.argwhere(np.isnan(array))[0, 0])
+        raise ValueError(f"{name} is NaN at atom {atom}: wanted numbers; infinity is allowed.")
     return array

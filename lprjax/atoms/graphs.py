@@ -12,17 +12,20 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import vesin
 
-from lprjax.atoms.structures import Structure, check_geometry
+from lprjax.atoms.structures import Pbc, Structure, check_geometry
 from lprjax.numerics.checks import require_x64
 
-MAX_EXTENT = 500.0  # of a cluster, in cutoffs
-MIN_DISTANCE = 0.1  # A; closer atoms are a mistake in the input, not physics
+MAX_EXTENT = 500.0
+"""Largest extent of a cluster, in cutoffs: a choice; far beyond it the search would overflow."""
+MIN_DISTANCE = 0.1
+"""Å; a choice: closer atoms are a mistake in the input, not physics."""
 
 
 @jax.tree_util.register_dataclass
@@ -30,26 +33,23 @@ MIN_DISTANCE = 0.1  # A; closer atoms are a mistake in the input, not physics
 class Graph:
     """A structure with its neighbours, padded to n atoms and K neighbours per atom.
 
-    positions: (n, 3) A.  cell: (3, 3) A.  species: (n,) int32, 0 on padding atoms.
-    neighbours: (n, K) int32, 0 on padded slots.  shifts: (n, K, 3) float64, integers.
-    edge_mask: (n, K) bool.  atom_mask: (n,) bool.
     Real atoms come first, and so do the true edges of each row.
 
     Edges may be longer than a potential's cutoff (the skin): every potential vanishes beyond its
     own r_cut, and multiplies what it sums over edges by edge_mask.
     """
 
-    positions: jax.Array
-    cell: jax.Array
-    species: jax.Array
-    neighbours: jax.Array
-    shifts: jax.Array
-    edge_mask: jax.Array
-    atom_mask: jax.Array
-    reach: jax.Array
+    positions: jax.Array  # (n, 3) Å
+    cell: jax.Array  # (3, 3) Å
+    species: jax.Array  # (n,) int32 atomic numbers, 0 on padding atoms
+    neighbours: jax.Array  # (n, K) int32, 0 on padded slots
+    shifts: jax.Array  # (n, K, 3) float64, integers
+    edge_mask: jax.Array  # (n, K) bool
+    atom_mask: jax.Array  # (n,) bool
+    reach: jax.Array  # () Å, how far the neighbours were searched: r_cut + skin
 
     def vectors(self) -> jax.Array:
-        """r_ij (n, K, 3) in A; (1, 0, 0) on padded slots, so that no root is taken of zero."""
+        """r_ij, (n, K, 3) Å; (1, 0, 0) on padded slots, so that no root is taken of zero."""
         ends = self.positions[self.neighbours] + self.shifts @ self.cell
         padding = jnp.array([[[1.0, 0.0, 0.0]]], dtype=ends.dtype)
         return jnp.where(self.edge_mask[..., None], ends - self.positions[:, None, :], padding)
@@ -73,25 +73,33 @@ def neighbour_bucket(n: int) -> int:
 
 
 def moved(graph: Graph, positions: jax.Array | None = None, cell: jax.Array | None = None) -> Graph:
-    """The same edges with new positions (n, 3) and/or a new cell (3, 3), both in A.
+    """The same edges with new positions and/or a new cell.
 
     Right as long as no pair came into reach that the graph does not hold: build it with a skin of
     at least twice the largest displacement. May be traced.
+
+    Args:
+        graph: of n atoms, padding included.
+        positions: (n, 3) Å; None leaves them.
+        cell: (3, 3) Å; None leaves it.
+
+    Returns:
+        The graph with these changes.
     """
     changes = {"positions": positions, "cell": cell}
     return dataclasses.replace(graph, **{k: v for k, v in changes.items() if v is not None})
 
 
 def _edges(
-    positions: np.ndarray, cell: np.ndarray, pbc: tuple, reach: float
+    positions: np.ndarray, cell: np.ndarray, pbc: Pbc, reach: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Edges (i, j, shift) shorter than reach, sorted by i."""
     extent = float(np.ptp(positions, axis=0)[~np.array(pbc)].max(initial=0.0))
     if extent > MAX_EXTENT * reach:  # the cells of the search would overflow
         raise ValueError(
-            f"atoms are spread over {extent:.3g} A along a direction without periodicity, more "
-            f"than {MAX_EXTENT:g} times the cutoff of {reach:g} A. Check the units of the "
-            "positions, or treat the parts as structures of their own."
+            f"extent of the atoms is {extent:.3g} Å along a direction without periodicity: "
+            f"wanted at most {MAX_EXTENT:g} times the cutoff of {reach:g} Å; check the units of "
+            "the positions, or treat the parts as structures of their own."
         )
     # One thread keeps the order of the edges, and so the rounding of every sum, reproducible.
     search = vesin.NeighborList(cutoff=reach, full_list=True, sorted=True, n_threads=1)
@@ -100,9 +108,9 @@ def _edges(
     if distances.size and distances.min() < MIN_DISTANCE:
         e = int(distances.argmin())
         raise ValueError(
-            f"overlapping atoms: {i[e]} and {j[e]} (image {shifts[e].tolist()}) are "
-            f"{distances[e]:.3g} A apart, wanted at least {MIN_DISTANCE} A. Check for duplicated "
-            "atoms, fractional coordinates passed as Cartesian ones, or units other than A."
+            f"distance of atoms {i[e]} and {j[e]} (image {shifts[e].tolist()}) is "
+            f"{distances[e]:.3g} Å: wanted at least {MIN_DISTANCE} Å; check for duplicated atoms, "
+            "fractional coordinates passed as Cartesian ones, or units other than Å."
         )
     return i, j, shifts
 
@@ -112,8 +120,8 @@ def _padded_size(name: str, wanted: int | None, needed: int, default: int) -> in
         return default
     if wanted < needed:
         raise ValueError(
-            f"{name} = {wanted} is too small: this structure needs {needed}. "
-            f"Pass at least that, or leave it out for the bucket {default}."
+            f"{name} is {wanted}: wanted at least {needed}, which this structure needs; "
+            f"leave it out for the bucket {default}."
         )
     return int(wanted)
 
@@ -131,18 +139,28 @@ def build_graph(
     Cells smaller than the cutoff, skewed cells and mixed periodicity are all right: an atom may be
     its own neighbour in an image, and two atoms may share several edges.
 
-    structure: not traced; the search runs on the host.  r_cut: A, > 0.  skin: A, >= 0.
-    n_atoms, n_neighbours: padded sizes; by default `bucket` and `neighbour_bucket`. Give a
-    whole data set the same ones to compile once.
-    Raises RuntimeError without float64; ValueError for a cutoff that is not positive, positions or
-    cell that are not finite, a singular cell, atoms less than 0.1 A apart (names the pair), or
-    sizes too small for the structure.
+    Args:
+        structure: not traced; the search runs on the host.
+        r_cut: cutoff, Å, > 0.
+        skin: how much further neighbours are searched, Å, >= 0.
+        n_atoms: padded number of atoms; by default the `bucket`. Give a whole data set the same
+            one to compile once.
+        n_neighbours: padded number of neighbours; by default the `neighbour_bucket`. Likewise.
+
+    Returns:
+        The graph, reaching as far as r_cut + skin.
+
+    Raises:
+        RuntimeError: without float64.
+        ValueError: a cutoff that is not positive, positions or cell that are not finite, a
+            singular cell, atoms less than 0.1 Å apart (names the pair), a cluster of more than 500
+            cutoffs, or sizes too small for the structure.
     """
     require_x64()
     if not (math.isfinite(r_cut) and r_cut > 0):
-        raise ValueError(f"r_cut = {r_cut!r}: wanted a positive cutoff in A, e.g. r_cut=5.0.")
+        raise ValueError(f"r_cut is {r_cut!r}: wanted a positive length in Å, e.g. r_cut=5.0.")
     if not (math.isfinite(skin) and skin >= 0):
-        raise ValueError(f"skin = {skin!r}: wanted a length >= 0 in A.")
+        raise ValueError(f"skin is {skin!r}: wanted a length >= 0 in Å.")
     positions, cell = check_geometry(structure.positions, structure.cell)
     i, j, shifts = _edges(positions, cell, structure.pbc, float(r_cut + skin))
 
@@ -174,17 +192,27 @@ def build_graph(
 
 
 def build_graphs(structures: Sequence[Structure], r_cut: float, *, shapes: int = 1) -> list[Graph]:
-    """The graphs of a data set, or of a sweep over cells, of one shape: what is compiled for one
-    serves all.
+    """The graphs of a data set, or of a sweep over cells, in few shapes.
 
-    shapes: how many shapes there may be; more of them pad cells of different sizes less. Cells are
-    put together by size, so that atoms of padding are fewest. In each shape n is the largest
-    number of atoms, K the largest number of neighbours, rounded up to eights.
-    Raises ValueError for no structures or shapes, and as `build_graph`.
+    What is compiled for one graph serves all of its shape. Cells are put together by size, so that
+    atoms of padding are fewest. In each shape n is the largest number of atoms, K the largest
+    number of neighbours, rounded up to eights.
+
+    Args:
+        structures: at least one.
+        r_cut: cutoff, Å, > 0.
+        shapes: how many shapes there may be, >= 1; more of them pad cells of different sizes less.
+
+    Returns:
+        The graphs, in the order of the structures.
+
+    Raises:
+        RuntimeError: as `build_graph`.
+        ValueError: no structures or shapes, and as `build_graph`.
     """
     if not structures or shapes < 1:
-        what = "no structures" if not structures else f"shapes = {shapes}"
-        raise ValueError(f"{what} arrived; wanted at least one.")
+        what = "structures is empty" if not structures else f"shapes is {shapes}"
+        raise ValueError(f"{what}: wanted at least one.")
     graphs = [build_graph(structure, r_cut) for structure in structures]
     sizes = np.array([structure.n_atoms for structure in structures])
     most = np.array([int(graph.neighbour_counts().max()) for graph in graphs])
@@ -210,7 +238,7 @@ def _largest_of_each(sizes: np.ndarray, shapes: int) -> np.ndarray:
 def _resized(graph: Graph, n: int, k: int) -> Graph:
     """Padding cut or added: real atoms, and the true edges of each, come first."""
 
-    def resized(x, *shape):
+    def resized(x: Any, *shape: int) -> jax.Array:
         x = np.asarray(x)[tuple(slice(size) for size in shape)]
         rest = [(0, 0)] * (x.ndim - len(shape))
         missing = [(0, size - had) for size, had in zip(shape, x.shape, strict=False)]

@@ -1,8 +1,8 @@
-"""Atomic structures: one pytree, the crystals the experiments start from, and ASE at the door.
+"""Atomic structures: one pytree, the crystals the experiments start from, and conversion to ASE.
 
-Units: Angstrom, eV. Rows of ``cell`` are the lattice vectors, so a lattice shift ``s`` moves an
-atom by ``s @ cell``. Two-dimensional lattices lie in the plane z = 0 with
-``pbc = (True, True, False)``; their third cell vector only has to be non-zero.
+Units: Å, eV. Rows of `cell` are the lattice vectors, so a lattice shift `s` moves an atom by
+`s @ cell`. Two-dimensional lattices lie in the plane z = 0 with `pbc = (True, True, False)`; their
+third cell vector only has to be non-zero.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,14 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
 from ase.geometry import find_mic
+from jax.typing import ArrayLike
 
 from lprjax.atoms.voigt import six_components
 from lprjax.numerics.checks import finite_array, require_x64
 
 Pbc = tuple[bool, bool, bool]
+FLATTEST = 1e-8
+"""Least volume of a cell over the product of its edges: a choice, well above rounding (1e-16)."""
 
 
 @jax.tree_util.register_dataclass
@@ -32,8 +35,11 @@ Pbc = tuple[bool, bool, bool]
 class Structure:
     """Atoms in a cell; build one with `make_structure`, which validates.
 
-    positions: (n, 3) float64, A.  cell: (3, 3) float64, A, rows are lattice vectors.
-    species: (n,) int32 atomic numbers.  pbc: three bools, static under `jit`.
+    Attributes:
+        positions: (n, 3) float64, Å.
+        cell: (3, 3) float64, Å, rows are lattice vectors.
+        species: (n,) int32 atomic numbers.
+        pbc: three bools, periodic along each lattice vector; static under `jit`.
     """
 
     positions: jax.Array
@@ -43,20 +49,23 @@ class Structure:
 
     @property
     def n_atoms(self) -> int:
+        """Number of atoms, n."""
         return self.positions.shape[0]
 
     @property
     def volume(self) -> jax.Array:
-        """|det cell| in A^3 (of no physical meaning along a direction that is not periodic)."""
+        """|det cell|, (), Å^3 (of no physical meaning along a direction that is not periodic)."""
         return jnp.abs(jnp.linalg.det(self.cell))
 
 
 class Labels(NamedTuple):
-    """What a reference calculation (or a potential) says about a structure; None where silent.
+    """Results of a reference calculation (or a potential) for a structure; None where absent.
 
-    energy: eV, of the whole cell.  forces: (n, 3) eV/A.  virial: (3, 3) eV, W = -dE/d(strain)
-    = -V * stress with stress positive in tension.  force_constants: (n_a, 3, n, 3) eV/A^2,
-    d2E/dR_a dR_j for the rows a that were asked for.
+    Attributes:
+        energy: eV, of the whole cell.
+        forces: (n, 3) eV/Å.
+        virial: (3, 3) eV, W = -dE/d(strain) = -V * stress with stress positive in tension.
+        force_constants: (n_a, 3, n, 3) eV/Å^2, d2E/dR_a dR_j for the rows a that were asked for.
     """
 
     energy: Any = None
@@ -74,8 +83,8 @@ def _atomic_number(entry: Any) -> int:
         number = 0
     if not 1 <= number < len(chemical_symbols):
         raise ValueError(
-            f"unknown species {entry!r}: wanted a chemical symbol ('H' ... 'Og') or an atomic "
-            "number from 1 to 118. Give one per atom, or a single one for all atoms."
+            f"species is {entry!r}: wanted a chemical symbol ('H' ... 'Og') or an atomic number "
+            "from 1 to 118; give one per atom, or a single one for all atoms."
         )
     return number
 
@@ -86,43 +95,63 @@ def _species_array(species: Any, n: int) -> np.ndarray:
     entries = np.asarray(species).tolist() if hasattr(species, "dtype") else list(species)
     if len(entries) != n:
         raise ValueError(
-            f"got {len(entries)} species for {n} atoms: give one species per row of positions, "
-            "or a single symbol for all."
+            f"species has length {len(entries)}: wanted {n}, one per row of positions; give as "
+            "many, or a single symbol for all."
         )
     return np.array([_atomic_number(entry) for entry in entries], dtype=np.int32)
 
 
-def check_geometry(positions: Any, cell: Any) -> tuple[np.ndarray, np.ndarray]:
+def check_geometry(
+    positions: ArrayLike | Sequence[Any], cell: ArrayLike | Sequence[Any]
+) -> tuple[np.ndarray, np.ndarray]:
     """Positions and cell as float64 numpy arrays, after checking that they describe a crystal.
 
-    positions: (n, 3) A, n >= 1.  cell: (3, 3) A.
-    Raises ValueError for wrong shapes, no atoms, NaN or infinite entries, or a cell whose volume
-    is below 1e-8 of the product of its edge lengths (or that has an edge of length zero).
+    Args:
+        positions: (n, 3) Å, n >= 1.
+        cell: (3, 3) Å.
+
+    Returns:
+        The positions (n, 3) and the cell (3, 3), Å.
+
+    Raises:
+        ValueError: wrong shapes, no atoms, NaN or infinite entries, or a cell whose volume is
+            below 1e-8 of the product of its edge lengths (or that has an edge of length zero).
     """
-    positions = finite_array("positions", positions, (None, 3), "A")
-    cell = finite_array("cell", cell, (3, 3), "A")
+    positions = finite_array("positions", positions, (None, 3), "Å")
+    cell = finite_array("cell", cell, (3, 3), "Å")
     if len(positions) == 0:
-        raise ValueError("the structure has no atoms: positions has shape (0, 3), wanted n >= 1.")
+        raise ValueError("positions has shape (0, 3): wanted at least one atom.")
     edges = np.linalg.norm(cell, axis=1)
-    if abs(np.linalg.det(cell)) <= 1e-8 * np.prod(edges):
+    if abs(np.linalg.det(cell)) <= FLATTEST * np.prod(edges):
         raise ValueError(
-            f"singular cell {cell.tolist()}: its three rows must be linearly independent lattice "
-            "vectors in A. For a direction that is not periodic give any vector out of the plane "
-            "of the others and set its pbc to False."
+            f"cell is {cell.tolist()}, which is singular: wanted three linearly independent "
+            "lattice vectors in Å as rows; for a direction that is not periodic give any vector "
+            "out of the plane of the others and set its pbc to False."
         )
     return positions, cell
 
 
 def make_structure(
-    positions: Any, cell: Any, species: Any, pbc: bool | Sequence[bool] = (True, True, True)
+    positions: ArrayLike | Sequence[Any],
+    cell: ArrayLike | Sequence[Any],
+    species: str | ArrayLike | Sequence[str | int],
+    pbc: bool | Sequence[bool] | np.ndarray = (True, True, True),
 ) -> Structure:
     """A validated `Structure`.
 
-    positions: (n, 3) A, Cartesian; they need not lie inside the cell.  cell: (3, 3) A.
-    species: symbols or atomic numbers, one per atom, or a single one for all atoms.
-    pbc: one bool or three.
-    Raises RuntimeError without float64; ValueError for wrong shapes, entries that are not finite,
-    a singular cell or an unknown species.
+    Args:
+        positions: (n, 3) Å, Cartesian; they need not lie inside the cell.
+        cell: (3, 3) Å, rows are lattice vectors.
+        species: symbols or atomic numbers, one per atom, or a single one for all atoms.
+        pbc: one bool or three, periodic along each lattice vector.
+
+    Returns:
+        The structure.
+
+    Raises:
+        RuntimeError: without float64.
+        ValueError: wrong shapes, entries that are not finite, a singular cell or an unknown
+            species.
     """
     require_x64()
     positions, cell = check_geometry(positions, cell)
@@ -133,7 +162,7 @@ def make_structure(
         positions=jnp.asarray(positions),
         cell=jnp.asarray(cell),
         species=jnp.asarray(_species_array(species, len(positions))),
-        pbc=tuple(bool(flag) for flag in flags),
+        pbc=cast(Pbc, tuple(bool(flag) for flag in flags)),
     )
 
 
@@ -145,76 +174,98 @@ _BCC_SITES = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
 _ORIGIN = np.zeros((1, 3))
 
 
-def _crystal(element: Any, a: float, cell: np.ndarray, sites: np.ndarray, pbc=True) -> Structure:
+def _crystal(
+    element: str | int,
+    a: float,
+    cell: np.ndarray,
+    sites: np.ndarray,
+    pbc: bool | Sequence[bool] = True,
+) -> Structure:
     """Cell and Cartesian sites in units of a."""
     if not (np.ndim(a) == 0 and math.isfinite(a) and a > 0):
-        raise ValueError(f"lattice constant a = {a!r}: wanted a positive length in A.")
+        raise ValueError(f"lattice constant a is {a!r}: wanted a positive length in Å.")
     return make_structure(float(a) * sites, float(a) * cell, element, pbc)
 
 
 def bcc(element: str | int, a: float, *, primitive: bool = False) -> Structure:
-    """Body-centred cubic: 2 atoms in the cube of edge a (A), or 1 in the primitive cell."""
+    """Body-centred cubic: 2 atoms in the cube of edge a (Å), or 1 in the primitive cell."""
     cell, sites = (_BCC_PRIMITIVE, _ORIGIN) if primitive else (_CUBE, _BCC_SITES)
     return _crystal(element, a, cell, sites)
 
 
 def fcc(element: str | int, a: float, *, primitive: bool = False) -> Structure:
-    """Face-centred cubic: 4 atoms in the cube of edge a (A), or 1 in the primitive cell."""
+    """Face-centred cubic: 4 atoms in the cube of edge a (Å), or 1 in the primitive cell."""
     cell, sites = (_FCC_PRIMITIVE, _ORIGIN) if primitive else (_CUBE, _FCC_SITES)
     return _crystal(element, a, cell, sites)
 
 
 def diamond(element: str | int, a: float, *, primitive: bool = False) -> Structure:
-    """Diamond: 8 atoms in the cube of edge a (A), or 2 in the primitive fcc cell."""
+    """Diamond: 8 atoms in the cube of edge a (Å), or 2 in the primitive fcc cell."""
     cell, sites = (_FCC_PRIMITIVE, _ORIGIN) if primitive else (_CUBE, _FCC_SITES)
     return _crystal(element, a, cell, np.concatenate([sites, sites + 0.25]))
 
 
 def simple_cubic(element: str | int, a: float) -> Structure:
-    """Simple cubic: one atom in the cube of edge a (A)."""
+    """Simple cubic: one atom in the cube of edge a (Å)."""
     return _crystal(element, a, _CUBE, _ORIGIN)
 
 
 def square(element: str | int, a: float) -> Structure:
-    """The square lattice of edge a (A) in the plane z = 0, periodic in x and y only."""
+    """The square lattice of edge a (Å) in the plane z = 0, periodic in x and y only."""
     return _crystal(element, a, _CUBE, _ORIGIN, pbc=(True, True, False))
 
 
-def supercell(structure: Structure, repeats: Sequence[int]) -> Structure:
+def supercell(structure: Structure, repeats: Sequence[int] | np.ndarray) -> Structure:
     """The structure repeated (m1, m2, m3) times along its lattice vectors.
 
     Atom order: the cell index runs slowest, i.e. positions.reshape(m1, m2, m3, n, 3) gives atom b
     of cell (i1, i2, i3) at r_b + (i1, i2, i3) @ cell.
-    Raises ValueError unless the m are three integers >= 1, with m = 1 where not periodic.
+
+    Args:
+        structure: of n atoms.
+        repeats: (m1, m2, m3), integers >= 1, with m = 1 where not periodic.
+
+    Returns:
+        The structure of m1 m2 m3 n atoms.
+
+    Raises:
+        ValueError: other than three integers >= 1, or m > 1 where not periodic.
     """
     m = tuple(repeats) if isinstance(repeats, (tuple, list, np.ndarray)) else (repeats,)
     if len(m) != 3 or not all(isinstance(k, (int, np.integer)) and k >= 1 for k in m):
         raise ValueError(f"repeats is {repeats!r}: wanted three integers >= 1, (m1, m2, m3).")
     if any(k > 1 and not periodic for k, periodic in zip(m, structure.pbc, strict=True)):
         raise ValueError(
-            f"repeats {m} along a direction that is not periodic (pbc {structure.pbc}): "
-            "use 1 there, or set pbc first with dataclasses.replace."
+            f"repeats is {m}, with pbc {structure.pbc}: wanted 1 along a direction that is not "
+            "periodic; or set pbc first with dataclasses.replace."
         )
-    return _repeated(structure, tuple(int(k) for k in m))
+    return _repeated(structure, (int(m[0]), int(m[1]), int(m[2])))
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _repeated(structure: Structure, m: tuple[int, int, int]) -> Structure:
     cells = np.array(list(np.ndindex(m)), dtype=np.float64)
-    offsets = cells @ structure.cell
+    offsets = jnp.asarray(cells) @ structure.cell
     return Structure(
         positions=(offsets[:, None, :] + structure.positions[None, :, :]).reshape(-1, 3),
-        cell=np.array(m, dtype=np.float64)[:, None] * structure.cell,
+        cell=jnp.array(m, dtype=np.float64)[:, None] * structure.cell,
         species=jnp.tile(structure.species, math.prod(m)),
         pbc=structure.pbc,
     )
 
 
-def strained(structure: Structure, strain: Any) -> Structure:
+def strained(structure: Structure, strain: ArrayLike | Sequence[Any]) -> Structure:
     """The structure under the homogeneous deformation x -> (I + strain) x.
 
-    strain: (3, 3), dimensionless, need not be symmetric; may be traced.
-    Raises ValueError for another shape.
+    Args:
+        structure: may be traced.
+        strain: (3, 3), dimensionless, need not be symmetric; may be traced.
+
+    Returns:
+        The structure with positions and cell deformed.
+
+    Raises:
+        ValueError: another shape.
     """
     strain = jnp.asarray(strain, dtype=structure.cell.dtype)
     if strain.shape != (3, 3):
@@ -232,15 +283,24 @@ def _deformed(structure: Structure, strain: jax.Array) -> Structure:
     )
 
 
-def rattled(structure: Structure, key: jax.Array, sigma: Any) -> Structure:
+def rattled(structure: Structure, key: jax.Array, sigma: ArrayLike | Sequence[float]) -> Structure:
     """The structure with independent Gaussian displacements of standard deviation sigma.
 
-    key: jax PRNG key.  sigma: A, a number or one per Cartesian direction ((s, s, 0) keeps a
-    two-dimensional lattice in its plane).
+    Args:
+        structure: may be traced.
+        key: JAX PRNG key.
+        sigma: Å, a number or one per Cartesian direction ((s, s, 0) keeps a two-dimensional
+            lattice in its plane).
+
+    Returns:
+        The structure with its positions displaced.
+
+    Raises:
+        ValueError: neither one number nor three.
     """
     sigma = jnp.asarray(sigma, dtype=structure.positions.dtype)
     if sigma.shape not in ((), (3,)):
-        raise ValueError(f"sigma has shape {sigma.shape}: wanted a number or three, in A.")
+        raise ValueError(f"sigma has shape {sigma.shape}: wanted a number or three, in Å.")
     return _displaced(structure, key, jnp.broadcast_to(sigma, (1, 3)))
 
 
@@ -253,7 +313,15 @@ def _displaced(structure: Structure, key: jax.Array, sigma: jax.Array) -> Struct
 def without_atoms(structure: Structure, atoms: Sequence[int] | np.ndarray) -> Structure:
     """The structure with some of its atoms taken out; the others keep their order.
 
-    atoms: indices, from 0 to n - 1.  Raises IndexError for one that is not there.
+    Args:
+        structure: of n atoms.
+        atoms: indices, from 0 to n - 1.
+
+    Returns:
+        The structure of the atoms that are left.
+
+    Raises:
+        IndexError: an atom that is not there.
     """
     kept = np.delete(np.arange(structure.n_atoms), np.asarray(atoms, dtype=int))
     return dataclasses.replace(
@@ -261,17 +329,35 @@ def without_atoms(structure: Structure, atoms: Sequence[int] | np.ndarray) -> St
     )
 
 
-def minimum_image(offsets: Any, structure: Structure) -> tuple[np.ndarray, np.ndarray]:
+def minimum_image(offsets: ArrayLike, structure: Structure) -> tuple[np.ndarray, np.ndarray]:
     """Vectors reduced to their nearest image in the structure's cell, and their lengths.
 
-    offsets: (n, 3) A, differences of positions.  Returns (n, 3) and (n,), A.
+    Args:
+        offsets: differences of positions, (n, 3) Å.
+        structure: whose cell and periodicity count.
+
+    Returns:
+        The vectors (n, 3) and their lengths (n,), Å.
     """
     return find_mic(np.asarray(offsets), np.asarray(structure.cell), structure.pbc)
 
 
 def from_ase(atoms: Atoms) -> Structure:
-    """Structure of an `ase.Atoms`; zero cell vectors of directions that are not periodic are
-    completed to a regular cell, as a molecule in ASE has none. Raises as `make_structure`."""
+    """Structure of an `ase.Atoms`.
+
+    Zero cell vectors of directions that are not periodic are completed to a regular cell, as a
+    molecule in ASE has none.
+
+    Args:
+        atoms: whose positions, cell, numbers and pbc are taken.
+
+    Returns:
+        The structure.
+
+    Raises:
+        RuntimeError: as `make_structure`.
+        ValueError: as `make_structure`.
+    """
     cell = np.array(atoms.cell)
     if not any(atoms.pbc[~cell.any(axis=1)]):
         cell = np.array(atoms.cell.complete())
@@ -279,7 +365,19 @@ def from_ase(atoms: Atoms) -> Structure:
 
 
 def to_ase(structure: Structure, labels: Labels | None = None) -> Atoms:
-    """`ase.Atoms` of a structure, with energy, forces and stress = -virial / V as its results."""
+    """`ase.Atoms` of a structure, with labels as its results.
+
+    Args:
+        structure: of n atoms.
+        labels: energy (eV), forces (eV/Å) and virial (eV), which becomes stress = -virial / V
+            (eV/Å^3).
+
+    Returns:
+        The atoms, with a calculator that holds the results where there are labels.
+
+    Raises:
+        ValueError: labels that `check_labels` refuses.
+    """
     atoms = Atoms(
         numbers=np.asarray(structure.species),
         positions=np.asarray(structure.positions),
@@ -299,15 +397,23 @@ def to_ase(structure: Structure, labels: Labels | None = None) -> Atoms:
 def check_labels(structure: Structure, labels: Labels) -> Labels:
     """Labels as float64 numpy arrays, after checking that they belong to the structure.
 
-    Raises ValueError where every label is None, where one has the wrong shape for the structure's
-    n atoms (see `Labels`), or where one holds a NaN or an infinity.
+    Args:
+        structure: of n atoms.
+        labels: of any type that NumPy takes, in the units of `Labels`.
+
+    Returns:
+        The labels; the energy is a float.
+
+    Raises:
+        ValueError: every label is None, one has the wrong shape for the structure's n atoms (see
+            `Labels`), or one holds a NaN or an infinity.
     """
     if all(value is None for value in labels):
         raise ValueError(
-            f"empty labels: all of {Labels._fields} are None; wanted at least one of them."
+            f"labels is empty, all of {Labels._fields} are None: wanted at least one of them."
         )
     n = structure.n_atoms
-    shapes = Labels(((), "eV"), ((n, 3), "eV/A"), ((3, 3), "eV"), ((None, 3, n, 3), "eV/A^2"))
+    shapes = Labels(((), "eV"), ((n, 3), "eV/Å"), ((3, 3), "eV"), ((None, 3, n, 3), "eV/Å^2"))
     checked = {}
     for name, value, (shape, unit) in zip(Labels._fields, labels, shapes, strict=True):
         checked[name] = None if value is None else finite_array(name, value, shape, unit)

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from ase import units
 
-from lprjax.atoms.graphs import build_graph, moved
+from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Structure
 from lprjax.atoms.voigt import strain_tensor
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.potential import as_argument, cutoff_of
+from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
 
 GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/A^3 times this is in GPa
 RUNAWAY = math.log(4.0 / 3.0)  # a crystal that grows or shrinks by more has no equilibrium nearby
@@ -60,12 +60,11 @@ def equilibrium(
         Equilibrium; not converged is said there and raises nothing.
     """
     require_x64()
-    r_cut = cutoff_of(potential, r_cut)
     argument = as_argument(potential, "potential")
     log_scale, step, iterations = 0.0, math.inf, 0
     while True:
         crystal = _scaled(structure, math.exp(log_scale))
-        values = _size_derivatives(argument, build_graph(crystal, r_cut))
+        values = _size_derivatives(argument, graph_for(potential, crystal, r_cut=r_cut))
         energy, slope, curvature = (float(value) for value in values)
         lost = not (math.isfinite(slope) and abs(log_scale) < RUNAWAY)
         if abs(step) <= tolerance or iterations == max_iterations or lost:
@@ -93,7 +92,7 @@ def _scaled(structure: Structure, scale: float) -> Structure:
 def _size_derivatives(potential, graph):
     def energy(s):
         grown = moved(graph, graph.positions * jnp.exp(s), graph.cell * jnp.exp(s))
-        return potential(grown).sum()
+        return total_energy_of(potential, grown)
 
     zero = jnp.zeros(())
     (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(energy), (zero,), (zero + 1.0,))
@@ -109,7 +108,9 @@ class Elasticity(NamedTuple):
     optical: jax.Array  # eigenvalues of the Hessian of the cell's atoms, eV/A^2, no translations
 
 
-def elastic_constants(potential, structure: Structure, *, r_cut: float | None = None) -> Elasticity:
+def elastic_constants(
+    potential: Potential, structure: Structure | Graph, *, r_cut: float | None = None
+) -> Elasticity:
     """The elastic constants of a crystal by differentiation of its energy.
 
     With E(eps, u) the energy of a cell under x -> (I + eps)(x + u), eps symmetric with
@@ -124,7 +125,7 @@ def elastic_constants(potential, structure: Structure, *, r_cut: float | None = 
     Args:
         potential: callable graph -> site energies (n,), eV.
         structure: a crystal cell, best a small one (the cost is 6 + 3 n gradients), with no
-            forces on its atoms.
+            forces on its atoms; or its graph, see `cell_graph`.
         r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
 
     Returns:
@@ -133,9 +134,9 @@ def elastic_constants(potential, structure: Structure, *, r_cut: float | None = 
         means nothing.
     """
     require_x64()
-    graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=structure.n_atoms)
+    graph = cell_graph(potential, structure, r_cut=r_cut)
     slope, hessian = _strain_derivatives(as_argument(potential, "potential"), graph)
-    volume = float(structure.volume)
+    volume = _volume(graph)
     values, settled = _internal_strain(hessian)
     return Elasticity(
         relaxed=(hessian[:6, :6] + settled @ hessian[6:, :6]) / volume,
@@ -143,6 +144,33 @@ def elastic_constants(potential, structure: Structure, *, r_cut: float | None = 
         stress=slope[:6] / volume,
         optical=values,
     )
+
+
+def cell_graph(
+    potential: Potential, cell: Structure | Graph, *, r_cut: float | None = None
+) -> Graph:
+    """The graph of a crystal cell without padding, on which its elasticity is computed.
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        cell: the structure; or its graph, made before, which passes.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
+
+    Raises:
+        ValueError: a graph with padding atoms, which have no place in a strain.
+    """
+    n_atoms = None if isinstance(cell, Graph) else cell.n_atoms
+    graph = graph_for(potential, cell, r_cut=r_cut, n_atoms=n_atoms)
+    if not np.asarray(graph.atom_mask).all():
+        raise ValueError(
+            f"the graph has {len(graph.positions)} places for fewer atoms: wanted one without "
+            "padding; pass the structure, or build_graph(structure, r_cut, n_atoms=n)."
+        )
+    return graph
+
+
+def _volume(graph: Graph) -> float:
+    return float(abs(np.linalg.det(np.asarray(graph.cell))))
 
 
 @jax.jit
@@ -179,7 +207,9 @@ def _strain_derivatives(potential, graph):
 def _deformed_energy(potential, graph, deformation, displacements):
     """Energy under x -> F (x + u), given the transpose of F (3, 3), and u (3 n,) or (3,)."""
     positions = graph.positions + displacements.reshape(-1, 3)
-    return potential(moved(graph, positions @ deformation, graph.cell @ deformation)).sum()
+    return total_energy_of(
+        potential, moved(graph, positions @ deformation, graph.cell @ deformation)
+    )
 
 
 class ThirdOrderElasticity(NamedTuple):
@@ -190,7 +220,7 @@ class ThirdOrderElasticity(NamedTuple):
 
 
 def third_order_constants(
-    potential, structure: Structure, *, r_cut: float | None = None
+    potential: Potential, structure: Structure | Graph, *, r_cut: float | None = None
 ) -> ThirdOrderElasticity:
     """The third-order elastic constants of a crystal by differentiation of its energy.
 
@@ -205,8 +235,8 @@ def third_order_constants(
 
     Args:
         potential: callable graph -> site energies (n,), eV, three times differentiable.
-        structure: a crystal cell, best a small one, with no forces on its atoms; a residual
-            stress is no harm, the constants are then those about the stressed state.
+        structure: a crystal cell, best a small one, with no forces on its atoms, or its graph; a
+            residual stress is no harm, the constants are then those about the stressed state.
         r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
 
     Returns:
@@ -215,8 +245,8 @@ def third_order_constants(
     Source: Brugger, Phys. Rev. 133 (1964) A1611; relaxed: derived.
     """
     require_x64()
-    graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=structure.n_atoms)
-    argument, volume = as_argument(potential, "potential"), float(structure.volume)
+    graph = cell_graph(potential, structure, r_cut=r_cut)
+    argument, volume = as_argument(potential, "potential"), _volume(graph)
     _, settled = _internal_strain(_strain_derivatives(argument, graph)[1])
     relaxed, clamped = (
         np.asarray(_third_derivatives(argument, graph, u)) / volume
@@ -275,7 +305,7 @@ def acoustic_tensors(
         )
     k = np.asarray(directions, float)
     k = k / np.linalg.norm(k, axis=1, keepdims=True)
-    graph = build_graph(structure, cutoff_of(potential, r_cut), n_atoms=1)
+    graph = cell_graph(potential, structure, r_cut=r_cut)
     hessians = _shear_hessians(as_argument(potential, "potential"), graph, jnp.asarray(k))
     return hessians / float(structure.volume)
 

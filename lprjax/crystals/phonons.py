@@ -21,12 +21,13 @@ import numpy as np
 from ase import units
 from ase.data import atomic_masses
 
-from lprjax.atoms.graphs import build_graph
+from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Structure, supercell
+from lprjax.crystals.elasticity import cell_graph
 from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice, on_all_waves
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import observe
-from lprjax.potentials.potential import cutoff_of
+from lprjax.potentials.potential import Potential
 
 THZ = units.second * 1e-12 / (2 * math.pi)  # of an angular frequency in (eV / A^2 / amu)^(1/2)
 
@@ -144,7 +145,12 @@ def _nearest(fractions, periods, cell, pbc):
 
 
 def force_constants(
-    potential, unit_cell: Structure, repeats: Sequence[int], *, r_cut: float | None = None
+    potential: Potential,
+    unit_cell: Structure,
+    repeats: Sequence[int],
+    *,
+    r_cut: float | None = None,
+    graph: Graph | None = None,
 ) -> ForceConstants:
     """The force constants of a crystal on a periodic supercell, by differentiation of its energy.
 
@@ -156,15 +162,16 @@ def force_constants(
         potential: callable graph -> site energies (n,), eV.
         unit_cell: b atoms; any crystal, with no forces on its atoms.
         repeats: (m1, m2, m3) cells; 1 along a direction that is not periodic.
-        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
+        graph: of the supercell, without padding, where it was made before.
 
     Raises:
         ValueError: as `supercell` for the repeats.
     """
     require_x64()
-    crystal = supercell(unit_cell, repeats)
     repeats, b = tuple(int(m) for m in repeats), unit_cell.n_atoms
-    graph = build_graph(crystal, cutoff_of(potential, r_cut), n_atoms=crystal.n_atoms)
+    if graph is None:
+        graph = cell_graph(potential, supercell(unit_cell, repeats), r_cut=r_cut)
     rows = observe(potential, graph, ("force_constants",), atoms=range(b)).force_constants
     blocks = jnp.transpose(rows.reshape(b, 3, *repeats, b, 3), (2, 3, 4, 0, 1, 5, 6))
     opposite = jnp.roll(jnp.flip(blocks, _CELLS), 1, _CELLS).transpose(0, 1, 2, 5, 6, 3, 4)

@@ -1,1 +1,119 @@
-"""Defects on their reference lattice: response, bounds, budgets."""
+"""Point defects on their lattice: response, error terms, bounds, forms, weights, rates, budgets."""
+
+from lprjax.defects.bounds import (
+    PIECES,
+    Residual,
+    elastic_mismatch,
+    far_field_spectrum,
+    far_field_weights,
+    force_constant_mismatch,
+    force_residual,
+    geometry_bound,
+    split_residual,
+    third_elastic_mismatch,
+)
+from lprjax.defects.budget import FAILURES, Budget, Term, error_budget
+from lprjax.defects.catalogue import (
+    DEFECTS,
+    antisite,
+    crowdion,
+    divacancy,
+    dumbbell,
+    micro_crack,
+    named_defect,
+    substitution,
+    tetrahedral,
+)
+from lprjax.defects.defect import (
+    Defect,
+    RelaxedDefect,
+    clamped,
+    decay_profile,
+    formation_energy,
+    geometry_error,
+    left_basin,
+    make_defect,
+    relax_defect,
+    vacancy,
+)
+from lprjax.defects.error_forms import ErrorForms, PredictedError, error_forms, predicted_error
+from lprjax.defects.far_field import cauchy_born, cauchy_born_mismatch, far_field, lattice_orders
+from lprjax.defects.first_order import FirstOrder, first_order_error
+from lprjax.defects.hessian import EnergyAt, energy_at
+from lprjax.defects.implicit_derivatives import minimiser, relaxed_formation_energy
+from lprjax.defects.rates import Rate, error_rate, fitted_rate
+from lprjax.defects.response import (
+    goal_error,
+    hessian_solve,
+    lipschitz_estimate,
+    stability_constant,
+)
+from lprjax.defects.weights import (
+    RecommendedWeights,
+    WeightConstants,
+    decay_constant,
+    recommended_weights,
+    weight_constants,
+)
+
+__all__ = [
+    "DEFECTS",
+    "FAILURES",
+    "PIECES",
+    "Budget",
+    "Defect",
+    "EnergyAt",
+    "ErrorForms",
+    "FirstOrder",
+    "PredictedError",
+    "Rate",
+    "RecommendedWeights",
+    "RelaxedDefect",
+    "Residual",
+    "Term",
+    "WeightConstants",
+    "antisite",
+    "cauchy_born",
+    "cauchy_born_mismatch",
+    "clamped",
+    "crowdion",
+    "decay_constant",
+    "decay_profile",
+    "divacancy",
+    "dumbbell",
+    "elastic_mismatch",
+    "energy_at",
+    "error_budget",
+    "error_forms",
+    "error_rate",
+    "far_field",
+    "far_field_spectrum",
+    "far_field_weights",
+    "first_order_error",
+    "fitted_rate",
+    "force_constant_mismatch",
+    "force_residual",
+    "formation_energy",
+    "geometry_bound",
+    "geometry_error",
+    "goal_error",
+    "hessian_solve",
+    "lattice_orders",
+    "left_basin",
+    "lipschitz_estimate",
+    "make_defect",
+    "micro_crack",
+    "minimiser",
+    "named_defect",
+    "predicted_error",
+    "recommended_weights",
+    "relax_defect",
+    "relaxed_formation_energy",
+    "split_residual",
+    "stability_constant",
+    "substitution",
+    "tetrahedral",
+    "third_elastic_mismatch",
+    "vacancy",
+    "weight_constants",
+]

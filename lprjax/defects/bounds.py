@@ -11,6 +11,8 @@ training data can cure: the pieces of `farfield` for the lattice under the cut-o
 and the rest, the core. After Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053; derived.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,20 +20,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax.typing import ArrayLike
 
-from lprjax.atoms.graphs import build_graph
-from lprjax.crystals.phonons import force_constants
+from lprjax.atoms.graphs import Graph
+from lprjax.atoms.structures import Labels
+from lprjax.crystals.elasticity import cell_graph
+from lprjax.crystals.phonons import ForceConstants, force_constants
 from lprjax.crystals.strain_norm import on_all_waves
-from lprjax.defects.defect import Defect
+from lprjax.defects.defect import Defect, formation_energy
 from lprjax.defects.far_field import (
     CauchyBorn,
-    cauchy_born_mismatch,
+    cauchy_born,
     far_field,
+    lattice_graph,
     lattice_orders,
+    less,
 )
-from lprjax.potentials.observables import observe
-from lprjax.potentials.potential import cutoff_of
+from lprjax.defects.hessian import EnergyAt, energy_at
+from lprjax.potentials.observables import observe, total_energy
+from lprjax.potentials.potential import Potential
 
 PIECES = ("core", "elastic", "force_constants", "third_elastic", "third", "remainder")
 
@@ -39,41 +46,107 @@ PIECES = ("core", "elastic", "force_constants", "third_elastic", "third", "remai
 class Residual(NamedTuple):
     """What the surrogate gets wrong at the reference's geometry, and which order is to blame.
 
-    forces: (n_sites, 3) eV/A, of surrogate less reference. energy: eV, the same difference of the
+    forces: (n_sites, 3) eV/Å, of surrogate less reference. energy: eV, the same difference of the
     formation energies (bulk energy per atom taken out). pieces, energies: for each of PIECES its
-    share; they add up to the whole. far: (n_regular, 3) A, w. radius: A, L.
+    share; they add up to the whole. far: (n_regular, 3) Å, w. radius: Å, L.
     """
 
-    forces: Array
+    forces: jax.Array
     energy: float
-    pieces: Mapping[str, Array]
+    pieces: Mapping[str, jax.Array]
     energies: Mapping[str, float]
-    far: Array
+    far: jax.Array
     radius: float
 
 
-def force_residual(reference, surrogate, defect: Defect, displacement) -> tuple[Array, float]:
-    """f = F̂(ubar) - F(ubar), (n_sites, 3) eV/A, and the error of E_f at that geometry, eV.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Side:
+    """One of two potentials on a defect at one geometry: each graph is made when needed, and once.
+
+    Attributes:
+        potential: graph -> site energies (n,), eV.
+        defect: where and on which lattice.
+        displacement: (n_sites, 3), Å, the reference's relaxed geometry.
+        far: w (n_regular, 3), Å, of `far_field`, which the complete lattice is to have room for.
+    """
+
+    potential: Potential
+    defect: Defect
+    displacement: ArrayLike
+    far: ArrayLike = 0.0
+
+    @functools.cached_property
+    def at(self) -> EnergyAt:
+        """The energy around the geometry."""
+        return energy_at(self.potential, self.defect, self.displacement)
+
+    @functools.cached_property
+    def labels(self) -> Labels:
+        """Energy and forces at the geometry, padding included."""
+        return observe(self.potential, self.at.graph, ("energy", "forces"))
+
+    @functools.cached_property
+    def cell(self) -> Graph:
+        """The unit cell, without padding."""
+        return cell_graph(self.potential, self.defect.unit_cell)
+
+    @functools.cached_property
+    def lattice(self) -> Graph:
+        """The complete lattice, without padding."""
+        far = np.broadcast_to(self.far, (self.defect.reference.n_atoms, 3))
+        return lattice_graph(self.potential, self.defect.reference, far)
+
+    @functools.cached_property
+    def formation_energy(self) -> float:
+        """E - N e, eV, at the geometry, e of the unit cell."""
+        per_atom = float(total_energy(self.potential, self.cell)) / len(self.cell.positions)
+        return formation_energy(float(self.labels.energy), len(self.at.moving), per_atom)
+
+    @property
+    def forces(self) -> jax.Array:
+        """(n_sites, 3), eV/Å, at the geometry."""
+        return self.defect.on_sites(self.labels.forces[: len(self.at.moving)])
+
+    def force_constants(self) -> ForceConstants:
+        """Of the homogeneous lattice, on the cells of the defect."""
+        repeats = self.defect.lattice.repeats
+        cell = self.defect.unit_cell
+        return force_constants(self.potential, cell, repeats, graph=self.lattice)
+
+
+def force_residual(
+    reference: Potential, surrogate: Potential, defect: Defect, displacement: ArrayLike
+) -> tuple[jax.Array, float]:
+    """What a surrogate gets wrong at the reference's geometry: f = F̂(ubar) - F(ubar), and E_f.
 
     The reference's own forces, small at its minimiser, are taken out, so that what is left of a
     relaxation does not count. E_f = E - N e_bulk: foreign species are not referred to any
     reservoir, so E_f of an alloy has a meaning only up to that.
+
+    Args:
+        reference, surrogate: graph -> site energies (n,), eV.
+        defect: where and on which lattice.
+        displacement: ubar (n_sites, 3), Å.
+
+    Returns:
+        f (n_sites, 3), eV/Å, and the error of E_f at that geometry, eV.
     """
-    theirs, ours = (_energy_and_forces(p, defect, displacement) for p in (reference, surrogate))
-    return ours[1] - theirs[1], ours[0] - theirs[0]
+    theirs, ours = (Side(p, defect, displacement) for p in (reference, surrogate))
+    return _residual(theirs, ours)
 
 
-def _energy_and_forces(potential, defect, displacement):
-    structure, reference = defect.displaced(displacement), defect.reference
-    graphs = (build_graph(s, cutoff_of(potential)) for s in (structure, reference))
-    labels, bulk = (observe(potential, graph, ("energy", "forces")) for graph in graphs)
-    per_atom = float(bulk.energy) / reference.n_atoms
-    energy = float(labels.energy) - structure.n_atoms * per_atom
-    return energy, defect.on_sites(labels.forces[: structure.n_atoms])
+def _residual(theirs: Side, ours: Side) -> tuple[jax.Array, float]:
+    return ours.forces - theirs.forces, ours.formation_energy - theirs.formation_energy
 
 
 def split_residual(
-    reference, surrogate, defect: Defect, displacement, radius: float, *, model=None
+    reference: Potential,
+    surrogate: Potential,
+    defect: Defect,
+    displacement: ArrayLike,
+    radius: float,
+    *,
+    model: CauchyBorn | None = None,
 ) -> Residual:
     """The force residual by its causes, an exact partition.
 
@@ -82,65 +155,86 @@ def split_residual(
     - remainder: higher orders of the homogeneous lattice
     - core: all else, that is what the lattice outside `radius` does not account for
 
-    displacement: (n_sites, 3) A, ubar. radius: L, A. model: `cauchy_born_mismatch`, made if None.
+    Args:
+        reference, surrogate: graph -> site energies (n,), eV.
+        defect: where and on which lattice.
+        displacement: ubar (n_sites, 3), Å.
+        radius: L, Å.
+        model: `cauchy_born_mismatch`, made if None.
+
+    Raises:
+        ValueError: as `far_field` for the radius.
     """
-    model = cauchy_born_mismatch(reference, surrogate, defect) if model is None else model
-    forces, energy = force_residual(reference, surrogate, defect, displacement)
     w = far_field(defect, displacement, radius)
-    theirs, ours = (lattice_orders(p, defect.reference, w) for p in (reference, surrogate))
-    elastic, third_elastic = model.forces(w)
-    lattice_energies = np.asarray(ours.energies - theirs.energies)
-    elastic_energies = np.asarray(model.energies(w))
+    theirs, ours = (Side(p, defect, displacement, w) for p in (reference, surrogate))
+    model = mismatch_of(theirs, ours) if model is None else model
+    return partition(theirs, ours, model, w, radius)
+
+
+def mismatch_of(theirs: Side, ours: Side) -> CauchyBorn:
+    """`cauchy_born_mismatch` of two sides."""
+    return less(*(cauchy_born(side.potential, side.defect, side.cell) for side in (ours, theirs)))
+
+
+def partition(theirs: Side, ours: Side, model: CauchyBorn, w: jax.Array, radius: float) -> Residual:
+    """`split_residual` of two sides whose graphs are there."""
+    forces, energy = _residual(theirs, ours)
+    first, second = (lattice_orders(side.potential, side.lattice, w) for side in (ours, theirs))
+    lattice = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), first, second)
+    elastic, third_elastic = (np.asarray(f) for f in model.forces(w))
+    linear, quadratic, rest = (float(e) for e in lattice.energies)
+    low, high = (float(e) for e in model.energies(w))
     pieces = {
         "elastic": elastic,
-        "force_constants": ours.first - theirs.first - elastic,
+        "force_constants": lattice.first - elastic,
         "third_elastic": third_elastic,
-        "third": ours.second - theirs.second - third_elastic,
-        "remainder": ours.rest - theirs.rest,
+        "third": lattice.second - third_elastic,
+        "remainder": lattice.rest,
     }
-    pieces = {name: _on_all_sites(defect, piece) for name, piece in pieces.items()}
-    first, second, rest = (float(e) for e in lattice_energies)
-    low, high = (float(e) for e in elastic_energies)
     energies = {
         "elastic": low,
-        "force_constants": first - low,
+        "force_constants": linear - low,
         "third_elastic": high,
-        "third": second - high,
+        "third": quadratic - high,
         "remainder": rest,
     }
+    pieces = {name: _on_all_sites(ours.defect, piece) for name, piece in pieces.items()}
     core = {"core": forces - sum(pieces.values())}, {"core": energy - sum(energies.values())}
     return Residual(forces, energy, core[0] | pieces, core[1] | energies, w, radius)
 
 
-def _on_all_sites(defect, forces):
+def _on_all_sites(defect: Defect, forces: np.ndarray) -> jax.Array:
     """Forces on the complete lattice as forces on the defect's sites, balanced where they exist."""
-    padded = jnp.zeros((defect.lattice.n_sites, 3)).at[: forces.shape[0]].set(forces)
-    present = defect.lattice.present[:, None]
-    return jnp.where(present, padded - jnp.mean(padded, axis=0, where=present), 0.0)
+    padded = np.zeros((defect.lattice.n_sites, 3))
+    padded[: len(forces)] = forces
+    present = np.asarray(defect.lattice.present)
+    return jnp.asarray(np.where(present[:, None], padded - padded[present].mean(axis=0), 0.0))
 
 
 class Weights(NamedTuple):
-    """Norms of the far field that the mismatches of each order are multiplied by, A, A^2, A^3."""
+    """Norms of the far field that the mismatches of each order are multiplied by, Å, Å^2, Å^3."""
 
     linear: float  # ||Dw||, of elastic constants and force constants
     quadratic: float  # (sum |Dw(l)|^4)^1/2, of third derivatives
     cubic: float  # (sum |Dw(l)|^6)^1/2, of fourth derivatives
 
 
-def far_field_weights(defect: Defect, w) -> Weights:
+def far_field_weights(defect: Defect, w: ArrayLike) -> Weights:
     """What the actual geometry makes of each mismatch; ~ L^(-d/2), L^(-3d/2), L^(-5d/2).
 
-    w: (n_regular, 3) A, from `farfield.far_field`.
+    Args:
+        defect: where and on which lattice.
+        w: (n_regular, 3), Å, from `far_field.far_field`.
     """
-    table = defect.lattice.complete
-    squares = jnp.sum((w[table] - w[:, None, :]) ** 2, axis=(1, 2))
-    return Weights(*(float(jnp.sqrt(jnp.sum(squares**p))) for p in (1, 2, 3)))
+    table, w = np.asarray(defect.lattice.complete), np.asarray(w)
+    squares = np.sum((w[table] - w[:, None, :]) ** 2, axis=(1, 2))
+    return Weights(*(float(np.sqrt(np.sum(squares**p))) for p in (1, 2, 3)))
 
 
 def far_field_spectrum(defect: Defect, w) -> np.ndarray:
-    """The share of each wave vector in ||Dw||^2, (m1, m2, m3) A^2.
+    """The share of each wave vector in ||Dw||^2, (m1, m2, m3) Å^2.
 
-    w: (n_regular, 3) A, from `farfield.far_field`.
+    w: (n_regular, 3) Å, from `farfield.far_field`.
     """
     repeats, spectrum = defect.lattice.repeats, defect.lattice.spectrum
     waves = np.fft.rfftn(np.asarray(w).reshape(*repeats, -1, 3), axes=(0, 1, 2))
@@ -151,7 +245,7 @@ def far_field_spectrum(defect: Defect, w) -> np.ndarray:
 
 
 def elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
-    """e_C, eV/A^2: the elastic piece obeys ||f_C||_{-1} <= e_C ||Dw||, sharp for long waves.
+    """e_C, eV/Å^2: the elastic piece obeys ||f_C||_{-1} <= e_C ||Dw||, sharp for long waves.
 
         e_C = max_k || K(k)^-1/2 A_C(k) K(k)^-1/2 ||,
 
@@ -162,31 +256,39 @@ def elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
     return float(_relative(_elastic_blocks(model, defect), defect).max())
 
 
-def force_constant_mismatch(reference, surrogate, model: CauchyBorn, defect: Defect) -> np.ndarray:
-    """e_FC(k), (m1, m2, m3) eV/A^2, what force constants get wrong besides elastic constants.
+def force_constant_mismatch(
+    theirs: ForceConstants, ours: ForceConstants, model: CauchyBorn, defect: Defect
+) -> np.ndarray:
+    """e_FC(k), what force constants get wrong besides elastic constants.
 
         e_FC(k) = || K(k)^-1/2 (dPhi(k) - A_C(k)) K(k)^-1/2 ||,
 
     so that ||f_FC||_{-1}^2 <= sum_k e_FC(k)^2 ||Dw||^2_k (`far_field_spectrum`). It vanishes as
     |k|^2 for k -> 0 where every site is a centre of symmetry (as |k| or less in a multilattice).
-    Derived.
+
+    Args:
+        theirs, ours: of the reference and of the surrogate, on the defect's cells.
+        model: `cauchy_born_mismatch` of the two.
+        defect: where and on which lattice.
+
+    Returns:
+        (m1, m2, m3), eV/Å^2.
+
+    Source: derived.
     """
-    theirs, ours = (
-        np.asarray(force_constants(p, defect.unit_cell, defect.lattice.repeats).half_fourier())
-        for p in (reference, surrogate)
-    )
-    return _relative(ours - theirs - _elastic_blocks(model, defect), defect)
+    change = np.asarray(ours.half_fourier()) - np.asarray(theirs.half_fourier())
+    return _relative(change - _elastic_blocks(model, defect), defect)
 
 
 def third_elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
-    """e_C3, eV/A^2: ||f_C3||_{-1} <= e_C3 (sum_l |Dw(l)|^4)^(1/2).
+    """e_C3, eV/Å^2: ||f_C3||_{-1} <= e_C3 (sum_l |Dw(l)|^4)^(1/2).
 
         e_C3 = V_0 / 2 * gamma^3 * || W_3 ||,   |Gw(l)| <= gamma |Dw(l)|,
 
     W_3 the third derivative of the Cauchy-Born density, ||W_3|| the spectral norm of its (9, 81)
     matrix, gamma^2 the largest eigenvalue of M^-1. Derived.
     """
-    third = jax.jacfwd(jax.hessian(lambda h: model.densities(h)[1]))(jnp.zeros((3, 3)))
+    third = _third_derivatives(model)
     weights = np.asarray(model.gradient.weights)
     # |G w|^2 <= |Dw|^2 times the largest eigenvalue of sum_s (M^-1 rho)(M^-1 rho)^T = M^-1.
     inverse = np.einsum("lsi,lsj->lij", weights, weights)
@@ -195,10 +297,16 @@ def third_elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
     return 0.5 * model.site_volume * gamma**3 * float(spread)
 
 
-def geometry_bound(eta: float, stability: float, lipschitz: float) -> float:
-    """2 / (1 + sqrt(1 - 2 h)) * eta / c, A, with h = M eta / c^2; NaN where h > 1/2 or c <= 0.
+@jax.jit
+def _third_derivatives(model: CauchyBorn) -> jax.Array:
+    """W_3, (3, 3, 3, 3, 3, 3), eV/Å^3."""
+    return jax.jacfwd(jax.hessian(lambda h: model.densities(h)[1]))(jnp.zeros((3, 3)))
 
-    eta: ||f||_{-1}, eV/A. stability: c, eV/A^2. lipschitz: M, eV/A^3, an estimate where it comes
+
+def geometry_bound(eta: float, stability: float, lipschitz: float) -> float:
+    """2 / (1 + sqrt(1 - 2 h)) * eta / c, Å, with h = M eta / c^2; NaN where h > 1/2 or c <= 0.
+
+    eta: ||f||_{-1}, eV/Å. stability: c, eV/Å^2. lipschitz: M, eV/Å^3, an estimate where it comes
     from `response.lipschitz_estimate`. Source: Kantorovich; Ortner and Wang use the factor 2.
     """
     if stability <= 0 or (h := lipschitz * eta / stability**2) > 0.5:

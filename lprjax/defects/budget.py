@@ -3,34 +3,43 @@
     print(error_budget(reference, surrogate, defect, radius))
 
 `radius` is L, how far the training data reach round the core. Both potentials are any two of this
-library, or any ASE calculators by `references.ase_potential`. All terms are those of `bounds`.
+library, or any ASE calculators by `ase_potential`. All terms are those of `bounds`.
 """
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
+from jax.typing import ArrayLike
 
-from lprjax.atoms.graphs import build_graph
 from lprjax.defects.bounds import (
     PIECES,
     Residual,
-    Weights,
+    Side,
     elastic_mismatch,
     far_field_spectrum,
     far_field_weights,
     force_constant_mismatch,
     geometry_bound,
-    split_residual,
+    mismatch_of,
+    partition,
     third_elastic_mismatch,
 )
-from lprjax.defects.defect import Defect, geometry_error, relax_defect
-from lprjax.defects.far_field import cauchy_born_mismatch, far_field
-from lprjax.defects.response import hessian_solve, lipschitz_estimate, stability_constant
-from lprjax.potentials.observables import total_energy
-from lprjax.potentials.potential import cutoff_of
+from lprjax.defects.defect import (
+    Defect,
+    RelaxedDefect,
+    geometry_error,
+    left_basin,
+    relax_defect,
+)
+from lprjax.defects.far_field import CauchyBorn, far_field
+from lprjax.defects.first_order import FirstOrder, first_order_at
+from lprjax.defects.hessian import EnergyAt
+from lprjax.defects.response import lipschitz_at, stability_at
+from lprjax.potentials.potential import Potential
 
 FAILURES = ("unstable", "unpredicted", "unconverged", "left_basin")
 """A surrogate without stability at the reference's geometry; a prediction that did not converge; a
@@ -53,10 +62,10 @@ class Term(NamedTuple):
     """One cause of error. Its geometry error is at most norm / c <= mismatch * weight / c."""
 
     name: str
-    mismatch: float  # e, eV/A^2 (core: eV/A; third: eV/A^2; remainder: eV/A^3)
-    weight: float  # of the far field, A, A^2 or A^3; 1 for the core
-    norm: float  # of this piece of the residual, ||f_p||_{-1}, eV/A
-    geometry: float  # norm / c, A; NaN where c <= 0
+    mismatch: float  # e, eV/Å^2 (core: eV/Å; third: eV/Å^2; remainder: eV/Å^3)
+    weight: float  # of the far field, Å, Å^2 or Å^3; 1 for the core
+    norm: float  # of this piece of the residual, ||f_p||_{-1}, eV/Å
+    geometry: float  # norm / c, Å; NaN where c <= 0
     energy: float  # eV, its share of the error at the reference's geometry, signed
 
 
@@ -67,15 +76,15 @@ class Budget(NamedTuple):
     predicted / true: the effectivity of a prediction, 1 for a perfect one.
     """
 
-    radius: float  # L, A
+    radius: float  # L, Å
     terms: tuple[Term, ...]
-    eta: float  # ||f||_{-1}, eV/A
-    stability: float  # c of the surrogate at the reference's geometry, eV/A^2
-    lipschitz: float  # M, eV/A^3, an estimate
-    geometry_sum: float  # sum of the terms, A
-    geometry_first_order: float  # ||D Hess^-1 f||, A
-    geometry_bound: float  # Kantorovich, A; NaN where it does not apply
-    geometry_true: float  # ||D uhat - D ubar||, A
+    eta: float  # ||f||_{-1}, eV/Å
+    stability: float  # c of the surrogate at the reference's geometry, eV/Å^2
+    lipschitz: float  # M, eV/Å^3, an estimate
+    geometry_sum: float  # sum of the terms, Å
+    geometry_first_order: float  # ||D Hess^-1 f||, Å
+    geometry_bound: float  # Kantorovich, Å; NaN where it does not apply
+    geometry_true: float  # ||D uhat - D ubar||, Å
     energy_first_order: float  # eV, error of E_f at the reference's geometry less f . Hess^-1 f / 2
     energy_bound: float  # eV, |error at the reference's geometry| + eta * geometry_bound
     energy_true: float  # eV, signed, surrogate less reference
@@ -98,141 +107,133 @@ class Budget(NamedTuple):
 
 
 def error_budget(
-    reference,
-    surrogate,
+    reference: Potential,
+    surrogate: Potential,
     defect: Defect,
     radius: float,
     *,
-    displacement=None,
+    displacement: ArrayLike | None = None,
     force_tolerance: float = 1e-6,
     max_evaluations: int = 1000,
 ) -> Budget:
     """The errors of a surrogate's relaxed defect, predicted term by term, beside the true ones.
 
-    First order: uhat - ubar = Hess^-1 f with the surrogate's Hessian at ubar, and
-    E_f error = (error at ubar) - f . Hess^-1 f / 2; see `bounds` for terms and bound.
+    With ubar the reference's relaxed geometry, f the forces that the surrogate leaves there and H
+    its Hessian there, uhat - ubar = H^+ f and the error of E_f is (error at ubar) - f . H^+ f / 2,
+    to first order; see `bounds` for the terms and the bound.
 
-    reference, surrogate: callables graph -> site energies, with r_cut. defect: on which lattice.
-    radius: L, A. displacement: (n_sites, 3) A, the reference's relaxed geometry; None: relax it.
-    force_tolerance: eV/A, of both relaxations; the surrogate's starts from the reference's.
+    Args:
+        reference, surrogate: graph -> site energies (n,), eV, with r_cut.
+        defect: where and on which lattice.
+        radius: L, Å, how far the training data reach round the core.
+        displacement: (n_sites, 3), Å, the reference's relaxed geometry; None: relax it.
+        force_tolerance: eV/Å, of both relaxations; the surrogate's starts from the reference's.
+        max_evaluations: gradients that each relaxation may take.
+
+    Returns:
+        Budget. What failed is in its `failures`.
+
+    Raises:
+        ValueError: as `far_field` for the radius, and what the potentials refuse.
     """
-    failures = {}
+    relax = partial(relax_defect, force_tolerance=force_tolerance, max_evaluations=max_evaluations)
+    failures: dict[str, str] = {}
     if displacement is None:
-        displacement = _relaxed(
-            "reference", reference, defect, None, force_tolerance, max_evaluations, failures
-        )
-    model = cauchy_born_mismatch(reference, surrogate, defect)
-    split = split_residual(reference, surrogate, defect, displacement, radius, model=model)
-    weights = far_field_weights(defect, split.far)
-    mismatches = _mismatches(reference, surrogate, model, defect, split, weights)
+        displacement = _displacement("reference", relax(reference, defect), failures)
 
-    eta = float(defect.lattice.negative_norm(split.forces))
-    stability, response, lipschitz = _response(surrogate, defect, displacement, split, failures)
-    terms = tuple(_term(name, defect, split, mismatches, stability) for name in PIECES)
-    bound = geometry_bound(eta, stability, lipschitz)
-    there = _relaxed(
-        "surrogate", surrogate, defect, displacement, force_tolerance, max_evaluations, failures
-    )
-    _check_basin(defect, displacement, there, failures)
-    relaxation = _energy_change(surrogate, defect, displacement, there)
+    # The residual at the reference's geometry, by its causes.
+    w = far_field(defect, displacement, radius)
+    theirs, ours = (Side(p, defect, displacement, w) for p in (reference, surrogate))
+    model = mismatch_of(theirs, ours)
+    split = partition(theirs, ours, model, w, radius)
+
+    # The surrogate's Hessian there: how firm, how it answers, how fast it changes.
+    stability = _stability(ours.at, failures)
+    first = first_order_at(ours.at, split.forces, split.energy, TOLERANCE**2)
+    lipschitz = _lipschitz(ours.at, first, failures)
+    bound = geometry_bound(first.eta, stability, lipschitz)
+
+    # The truth, by relaxing.
+    relaxed = relax(surrogate, defect, displacement=displacement)
+    there = _displacement("surrogate", relaxed, failures)
+    if why := left_basin(defect, displacement, there):
+        failures["left_basin"] = f"between the reference's and the surrogate's geometry {why}"
+
+    terms = _terms(theirs, ours, model, split, stability)
     return Budget(
         radius=float(radius),
         terms=terms,
-        eta=eta,
+        eta=first.eta,
         stability=stability,
         lipschitz=lipschitz,
         geometry_sum=sum(term.geometry for term in terms),
-        geometry_first_order=float(defect.lattice.strain_norm(response)),
+        geometry_first_order=first.geometry,
         geometry_bound=bound,
         geometry_true=float(geometry_error(defect, there, displacement)),
-        energy_first_order=split.energy - 0.5 * float(jnp.vdot(split.forces, response)),
-        energy_bound=abs(split.energy) + eta * bound,
-        energy_true=split.energy + relaxation,
+        energy_first_order=first.energy,
+        energy_bound=abs(split.energy) + first.eta * bound,
+        energy_true=split.energy + relaxed.energy - float(ours.labels.energy),
         advice=_advice(defect, displacement, split, terms),
         failures=failures,
     )
 
 
-def _relaxed(who, potential, defect, start, force_tolerance, max_evaluations, failures):
-    """The relaxed displacement, its mean taken out as that of the start is."""
-    found = relax_defect(
-        potential,
-        defect,
-        displacement=start,
-        force_tolerance=force_tolerance,
-        max_evaluations=max_evaluations,
-    )
+def _displacement(who: str, found: RelaxedDefect, failures: dict[str, str]) -> jax.Array:
     if not found.relaxed.converged:
         failures["unconverged"] = f"the {who}'s relaxation: {found.relaxed.message}"
     return found.displacement
 
 
-def _check_basin(defect, displacement, there, failures):
-    """Half the shortest bond is farther than any atom moves within one basin."""
-    moved = float(jnp.max(jnp.linalg.norm(there - displacement, axis=1)))
-    limit = 0.5 * float(_shortest_bond(defect))
-    if not moved < limit:
-        failures["left_basin"] = (
-            f"an atom of the surrogate's ended {moved:.2f} A from the reference's, more than half "
-            f"the shortest bond, {limit:.2f} A"
-        )
-
-
-def _shortest_bond(defect):
-    graph = build_graph(defect.reference, 1.1 * float(_spacing(defect)))
-    lengths = jnp.linalg.norm(graph.vectors(), axis=-1)
-    return jnp.min(lengths, where=graph.edge_mask, initial=math.inf)
-
-
-def _spacing(defect):
-    """Longest distance to the nearest atom that a crystal of this density can have (fcc), A."""
-    return (math.sqrt(2.0) * defect.reference.volume / defect.reference.n_atoms) ** (1 / 3)
-
-
-def _energy_change(potential, defect, before, after) -> float:
-    """eV; NaN where a bad surrogate has put atoms on top of each other, which no graph can have."""
-
-    def energy(u):
-        return float(
-            total_energy(potential, build_graph(defect.displaced(u), cutoff_of(potential)))
-        )
-
-    first = energy(before)
-    try:
-        return energy(after) - first
-    except ValueError:
-        return math.nan
-
-
-def _response(surrogate, defect, displacement, split, failures):
-    """c, Hess^-1 f and M along it."""
-    stability = stability_constant(surrogate, defect, displacement, tolerance=TOLERANCE)
-    if not stability.constant > 0:
+def _stability(at: EnergyAt, failures: dict[str, str]) -> float:
+    """c, eV/Å^2."""
+    found = stability_at(at, TOLERANCE)
+    if not found.constant > 0:
         failures["unstable"] = (
-            f"the surrogate at the reference's geometry has c = {stability.constant:.3g} eV/A^2"
+            f"the surrogate at the reference's geometry has c = {found.constant:.3g} eV/Å^2"
         )
-    if not stability.converged:
+    if not found.converged:
         failures["unpredicted"] = "the stability constant did not converge"
-    response = hessian_solve(surrogate, defect, displacement, split.forces, tolerance=TOLERANCE**2)
-    if not response.converged:
+    return float(found.constant)
+
+
+def _lipschitz(at: EnergyAt, first: FirstOrder, failures: dict[str, str]) -> float:
+    """M along the response, eV/Å^3; NaN where there is none."""
+    if not first.response.converged:
         failures["unpredicted"] = "the response did not converge or met negative curvature"
-        shift = jnp.full_like(split.forces, jnp.nan)
-        return float(stability.constant), shift, math.nan
-    lipschitz = 0.0
-    if float(defect.lattice.strain_norm(response.displacement)) > 0:
-        along = response.displacement
-        found = lipschitz_estimate(surrogate, defect, displacement, along, tolerance=10 * TOLERANCE)
-        lipschitz = abs(found.constant)
-    return float(stability.constant), response.displacement, lipschitz
+        return math.nan
+    if not first.geometry > 0:
+        return 0.0
+    return abs(lipschitz_at(at, first.response.displacement, 10 * TOLERANCE).constant)
 
 
-def _mismatches(reference, surrogate, model, defect, split: Residual, weights: Weights):
+def _terms(
+    theirs: Side, ours: Side, model: CauchyBorn, split: Residual, stability: float
+) -> tuple[Term, ...]:
+    defect = ours.defect
+    norms = {name: float(defect.lattice.negative_norm(f)) for name, f in split.pieces.items()}
+    mismatches = _mismatches(theirs, ours, model, split, norms)
+    return tuple(
+        Term(
+            name,
+            *mismatches[name],
+            norms[name],
+            norms[name] / stability if stability > 0 else math.nan,
+            float(split.energies[name]),
+        )
+        for name in PIECES
+    )
+
+
+def _mismatches(
+    theirs: Side, ours: Side, model: CauchyBorn, split: Residual, norm: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
     """(e, weight) of each piece. e_FC is the mean over the spectrum of the actual far field; those
     of third derivatives and beyond are measured along it."""
-    per_wave = force_constant_mismatch(reference, surrogate, model, defect)
+    defect, weights = ours.defect, far_field_weights(ours.defect, split.far)
+    constants = theirs.force_constants(), ours.force_constants()
+    per_wave = force_constant_mismatch(*constants, model, defect)
     spectrum = far_field_spectrum(defect, split.far)
     mean = math.sqrt(np.sum(per_wave**2 * spectrum) / np.sum(spectrum))
-    norm = {name: float(defect.lattice.negative_norm(f)) for name, f in split.pieces.items()}
     return {
         "core": (norm["core"], 1.0),
         "elastic": (elastic_mismatch(model, defect), weights.linear),
@@ -243,13 +244,6 @@ def _mismatches(reference, surrogate, model, defect, split: Residual, weights: W
     }
 
 
-def _term(name, defect, split: Residual, mismatches, stability: float) -> Term:
-    mismatch, weight = mismatches[name]
-    norm = float(defect.lattice.negative_norm(split.pieces[name]))
-    geometry = norm / stability if stability > 0 else math.nan
-    return Term(name, mismatch, weight, norm, geometry, float(split.energies[name]))
-
-
 def _advice(defect, displacement, split: Residual, terms) -> str:
     """The cure of the largest term and, where it lies outside L, the L that would do instead."""
     largest = max(terms, key=lambda term: term.norm)
@@ -257,7 +251,7 @@ def _advice(defect, displacement, split: Residual, terms) -> str:
         return f"The core rules: add {CURES['core']}. A larger L alone would not help."
     core = next(term.norm for term in terms if term.name == "core")
     enough = _enough_radius(defect, displacement, split.radius, terms, core)
-    instead = f"; or training cells of L >= {enough:.1f} A" if math.isfinite(enough) else ""
+    instead = f"; or training cells of L >= {enough:.1f} Å" if math.isfinite(enough) else ""
     return f"The far field rules ({largest.name}): add {CURES[largest.name]}{instead}."
 
 
@@ -274,10 +268,10 @@ def _enough_radius(defect, displacement, radius, terms, core) -> float:
 
 
 def _table(budget: Budget) -> str:
-    columns = ("mismatch", "weight", "norm eV/A", "geometry A", "energy eV")
+    columns = ("mismatch", "weight", "norm eV/Å", "geometry Å", "energy eV")
     effect = {name: f"{value:.2f}" for name, value in budget.effectivity.items()}
     lines = [
-        f"Error budget, training data to L = {budget.radius:.2f} A",
+        f"Error budget, training data to L = {budget.radius:.2f} Å",
         f"{'term':<16}" + "".join(f"{column:>12}" for column in columns),
     ]
     for name, *numbers in budget.terms:
@@ -285,9 +279,9 @@ def _table(budget: Budget) -> str:
     return "\n".join(
         [
             *lines,
-            f"eta {budget.eta:.3e} eV/A, c {budget.stability:.3e} eV/A^2, "
-            f"M {budget.lipschitz:.3e} eV/A^3",
-            f"geometry: true {budget.geometry_true:.3e} A; predicted / true: first order "
+            f"eta {budget.eta:.3e} eV/Å, c {budget.stability:.3e} eV/Å^2, "
+            f"M {budget.lipschitz:.3e} eV/Å^3",
+            f"geometry: true {budget.geometry_true:.3e} Å; predicted / true: first order "
             f"{effect['geometry_first_order']}, bound {effect['geometry_bound']}",
             f"energy: true {budget.energy_true:.3e} eV; predicted / true: first order "
             f"{effect['energy_first_order']}, bound {effect['energy_bound']}",

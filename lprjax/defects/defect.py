@@ -347,6 +347,38 @@ def geometry_error(defect: Defect, u, v):
     return defect.lattice.strain_norm(u - v)
 
 
+def left_basin(defect: Defect, u: ArrayLike, v: ArrayLike) -> str | None:
+    """Why two relaxed geometries cannot be of one basin; None where they can.
+
+    Half the shortest bond is farther than any atom moves within one basin. A shift of the whole
+    crystal is no move, where no atom is held.
+
+    Args:
+        defect: where and on which lattice.
+        u, v: (n_sites, 3), Å, displacements of the same reference lattice; NaN is another basin.
+    """
+    moves = np.asarray(defect.on_atoms(v)) - np.asarray(defect.on_atoms(u))
+    if defect.free is None:
+        moves = moves - moves.mean(axis=0)
+    farthest = float(np.max(np.linalg.norm(moves, axis=1)))
+    limit = 0.5 * shortest_bond(defect)
+    if farthest < limit:
+        return None
+    return (
+        f"an atom ended {farthest:.2f} Å from where it is in the other geometry, more than half "
+        f"the shortest bond, {limit:.2f} Å"
+    )
+
+
+def shortest_bond(defect: Defect) -> float:
+    """The distance of nearest neighbours in the perfect lattice, Å."""
+    table = np.asarray(defect.lattice.complete)
+    positions = np.asarray(defect.reference.positions)
+    start, slot = np.nonzero(table != np.arange(len(table))[:, None])
+    bonds = positions[table[start, slot]] - positions[start]
+    return float(minimum_image(bonds, defect.reference)[1].min())
+
+
 class DecayProfile(NamedTuple):
     """The strain of a defect by shells of equal distance from its centre, ascending."""
 

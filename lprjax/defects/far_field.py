@@ -21,25 +21,35 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax.typing import ArrayLike
 
-from lprjax.atoms.graphs import build_graph, moved
+from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Structure, minimum_image
 from lprjax.atoms.voigt import engineering_strain
-from lprjax.crystals.elasticity import elastic_constants, third_order_constants
+from lprjax.crystals.elasticity import cell_graph, elastic_constants, third_order_constants
 from lprjax.defects.defect import Defect
 from lprjax.numerics.guarded import smoothstep
-from lprjax.potentials.potential import as_argument, cutoff_of
+from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
 
 
-def far_field(defect: Defect, displacement, radius: float) -> Array:
+def far_field(defect: Defect, displacement: ArrayLike, radius: float) -> jax.Array:
     """The displacement of a defect beyond its core, zero inside: what the lattice is under there.
 
-    w(l) = chi(|l| / radius) (u(l) - a), chi rising smoothly (C2) from 0 at radius / 2 to 1 at
-    radius, a the mean of u between the two, so that cutting off adds no strain of its own.
+        w(l) = chi(|l| / radius) (u(l) - a),
 
-    displacement: (n_sites, 3) A. radius: A. Returns (n_regular, 3) A, on the complete lattice.
-    Raises ValueError where no atom lies between radius / 2 and radius, or none beyond it.
+    chi rising smoothly (C2) from 0 at radius / 2 to 1 at radius, a the mean of u between the two,
+    so that cutting off adds no strain of its own.
+
+    Args:
+        defect: where and on which lattice.
+        displacement: u (n_sites, 3), Å.
+        radius: L, Å.
+
+    Returns:
+        w (n_regular, 3), Å, on the complete lattice.
+
+    Raises:
+        ValueError: no atom between radius / 2 and radius, or none beyond it.
     """
     n = defect.reference.n_atoms
     distances = defect.distances()[:n]
@@ -47,48 +57,57 @@ def far_field(defect: Defect, displacement, radius: float) -> Array:
     rim = present & (distances > 0.5 * radius) & (distances < radius)
     if not (rim.any() and np.any(distances > radius)):
         raise ValueError(
-            f"radius is {radius} A, but the sites reach from 0 to {distances.max():.2f} A: wanted "
+            f"radius is {radius} Å, but the sites reach from 0 to {distances.max():.2f} Å: wanted "
             "one with atoms beyond it and between half of it and it."
         )
-    chi = smoothstep(2.0 * jnp.asarray(distances) / radius - 1.0)
-    u = jnp.asarray(displacement)[:n]
-    return chi[:, None] * (u - jnp.mean(u, axis=0, where=jnp.asarray(rim)[:, None]))
+    u = np.asarray(displacement)[:n]
+    chi = smoothstep(2.0 * distances / radius - 1.0)
+    return jnp.asarray(chi[:, None] * (u - np.mean(u[rim], axis=0)))
 
 
 class Orders(NamedTuple):
-    """Forces (n, 3) eV/A and energies eV of the complete lattice under w, order by order."""
+    """Forces (n, 3) eV/Å and energies eV of the complete lattice under w, order by order."""
 
-    first: Array  # F_1[w]
-    second: Array  # F_2[w, w] / 2
-    rest: Array  # F(w) - F(0) - first - second
-    at_rest: Array  # F(0), zero where every site is a centre of symmetry
-    energies: Array  # (3,): of first, second and rest, E(w) - E(0) less the linear term
+    first: jax.Array  # F_1[w]
+    second: jax.Array  # F_2[w, w] / 2
+    rest: jax.Array  # F(w) - F(0) - first - second
+    at_rest: jax.Array  # F(0), zero where every site is a centre of symmetry
+    energies: jax.Array  # (3,): of first, second and rest, E(w) - E(0) less the linear term
 
 
-def lattice_orders(potential, reference: Structure, w) -> Orders:
+def lattice_orders(potential: Potential, reference: Structure | Graph, w: ArrayLike) -> Orders:
     """The forces of the complete lattice under a displacement, split by order, by autodiff.
 
-    potential: callable graph -> site energies (n,), eV. reference: the supercell, its n atoms on
-    their sites. w: (n, 3) A.
+    Args:
+        potential: graph -> site energies (n,), eV.
+        reference: the supercell, its n atoms on their sites; or its graph, without padding and
+            made with room for w (`lattice_graph`).
+        w: (n, 3), Å.
+
+    Returns:
+        Orders: forces and energies of first and second order, and the rest.
     """
     w = jnp.asarray(w)
-    farthest = float(jnp.max(jnp.linalg.norm(w, axis=1)))
-    graph = build_graph(reference, cutoff_of(potential), skin=2.0 * farthest + 1e-6)
-    return _orders(as_argument(potential, "potential"), graph, w)
+    if isinstance(reference, Structure):
+        reference = lattice_graph(potential, reference, w)
+    return _orders(as_argument(potential, "potential"), reference, w)
+
+
+def lattice_graph(potential: Potential, reference: Structure, w: ArrayLike) -> Graph:
+    """The graph of the complete lattice, unpadded, with room for displacements w (n, 3), Å."""
+    farthest = float(np.max(np.linalg.norm(np.asarray(w), axis=1)))
+    skin = 2.0 * farthest + 1e-6  # an atom and its neighbour may set off towards each other
+    return graph_for(potential, reference, skin=skin, n_atoms=reference.n_atoms)
 
 
 @jax.jit
 def _orders(potential, graph, w):
-    n = w.shape[0]
-    padded = jnp.zeros_like(graph.positions).at[:n].set(w)
-
     def sites(t):
-        moving = moved(graph, graph.positions + t * padded)
-        return jnp.where(graph.atom_mask, potential(moving), 0.0)
+        return potential(moved(graph, graph.positions + t * w))
 
     def forces(t):
-        energy = lambda x: jnp.sum(potential(moved(graph, x)), where=graph.atom_mask)  # noqa: E731
-        return -jax.grad(energy)(graph.positions + t * padded)[:n]
+        energy = lambda x: total_energy_of(potential, moved(graph, x))  # noqa: E731
+        return -jax.grad(energy)(graph.positions + t * w)
 
     def slope(t):
         return jax.jvp(forces, (t,), (jnp.ones_like(t),))
@@ -106,14 +125,14 @@ def _orders(potential, graph, w):
 class SiteGradient(NamedTuple):
     """Gw(l), the gradient of a lattice function: exact for a homogeneous one.
 
-    neighbours: (n, S) int32. weights: (n, S, 3) 1/A, M^-1 rho; zero on padded slots.
+    neighbours: (n, S) int32. weights: (n, S, 3) 1/Å, M^-1 rho; zero on padded slots.
     """
 
-    neighbours: Array
-    weights: Array
+    neighbours: jax.Array
+    weights: jax.Array
 
-    def __call__(self, w) -> Array:
-        """(n, 3) A -> (n, 3, 3), [l, i, j] = dw_i / dx_j."""
+    def __call__(self, w) -> jax.Array:
+        """(n, 3) Å -> (n, 3, 3), [l, i, j] = dw_i / dx_j."""
         return jnp.einsum("lsi,lsj->lij", w[self.neighbours] - w[:, None, :], self.weights)
 
 
@@ -144,13 +163,13 @@ class CauchyBorn(NamedTuple):
     """
 
     gradient: SiteGradient
-    site_volume: float  # A^3
-    stress: Array  # (6,) eV/A^3, Voigt
-    second: Array  # (6, 6) eV/A^3, as `lattice.elastic_constants` defines them
-    third: Array  # (6, 6, 6) eV/A^3
+    site_volume: float  # Å^3
+    stress: jax.Array  # (6,) eV/Å^3, Voigt
+    second: jax.Array  # (6, 6) eV/Å^3, as `lattice.elastic_constants` defines them
+    third: jax.Array  # (6, 6, 6) eV/Å^3
 
-    def densities(self, slope) -> Array:
-        """(2,) eV/A^3, of second and of third order in a homogeneous gradient H (3, 3)."""
+    def densities(self, slope) -> jax.Array:
+        """(2,) eV/Å^3, of second and of third order in a homogeneous gradient H (3, 3)."""
         e, g = 0.5 * (slope + slope.T), 0.5 * slope.T @ slope
         strain, stretch = engineering_strain(e), engineering_strain(g)
         stress = lambda m: self.stress @ engineering_strain(m)  # noqa: E731
@@ -159,12 +178,12 @@ class CauchyBorn(NamedTuple):
         cubic = jnp.einsum("ijk,i,j,k->", self.third, strain, strain, strain)
         return jnp.stack([second, third + cubic / 6.0])
 
-    def energies(self, w) -> Array:
-        """(2,) eV of a lattice function w (n, 3) A: of second and of third order."""
+    def energies(self, w) -> jax.Array:
+        """(2,) eV of a lattice function w (n, 3) Å: of second and of third order."""
         return _cauchy_born_energies(self, w)
 
-    def forces(self, w) -> tuple[Array, Array]:
-        """Two (n, 3) eV/A: of first and of second order in w."""
+    def forces(self, w) -> tuple[jax.Array, jax.Array]:
+        """Two (n, 3) eV/Å: of first and of second order in w."""
         first, second = _cauchy_born_forces(self, w)
         return first, second
 
@@ -179,13 +198,18 @@ def _cauchy_born_forces(model: CauchyBorn, w):
     return -jax.jacrev(_cauchy_born_energies, argnums=1)(model, w)
 
 
-def cauchy_born(potential, defect: Defect) -> CauchyBorn:
+def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None) -> CauchyBorn:
     """The Cauchy-Born energy of the crystal that a defect lives in.
 
     The crystal is the cell that the defect repeats, with no forces on its atoms; in a multilattice
     the sublattices follow the strain (relaxed constants).
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        defect: where and on which lattice.
+        cell: the graph of its unit cell, where it was made before (`elasticity.cell_graph`).
     """
-    cell = defect.unit_cell
+    cell = cell_graph(potential, defect.unit_cell if cell is None else cell)
     elasticity, third = elastic_constants(potential, cell), third_order_constants(potential, cell)
     return CauchyBorn(
         gradient=site_gradient(defect),
@@ -196,9 +220,13 @@ def cauchy_born(potential, defect: Defect) -> CauchyBorn:
     )
 
 
-def cauchy_born_mismatch(reference, surrogate, defect: Defect) -> CauchyBorn:
-    """The Cauchy-Born energy of the surrogate less that of the reference."""
-    theirs, ours = (cauchy_born(potential, defect) for potential in (reference, surrogate))
+def cauchy_born_mismatch(reference: Potential, surrogate: Potential, defect: Defect) -> CauchyBorn:
+    """The Cauchy-Born energy of the surrogate less that of the reference; see `cauchy_born`."""
+    return less(*(cauchy_born(potential, defect) for potential in (surrogate, reference)))
+
+
+def less(ours: CauchyBorn, theirs: CauchyBorn) -> CauchyBorn:
+    """The difference of two Cauchy-Born energies of one lattice."""
     return ours._replace(
         stress=ours.stress - theirs.stress,
         second=ours.second - theirs.second,

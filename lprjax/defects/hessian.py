@@ -8,75 +8,108 @@ What may not move is left out of everything: held atoms; translations, where no 
 moves out of its plane of a lattice that lies in one (a planar problem).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from lprjax.atoms.graphs import Graph, build_graph, moved
+from lprjax.atoms.graphs import Graph, moved
 from lprjax.defects.defect import Defect
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.observables import total_energy
-from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
+from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
 
-FLAT = 1e-9  # A; a lattice thinner than this lies in a plane
+FLAT = 1e-9  # Å; a lattice thinner than this lies in a plane: far below any bond, above rounding
 
 
-class Point(NamedTuple):
-    """The energy over the moves (n, 3) of a defect's atoms away from one geometry.
+class EnergyAt(NamedTuple):
+    """The energy over the moves (n, 3), Å, of a defect's atoms away from one geometry.
 
-    As a Pencil: D2E there or, with `along` (n, 3), D3E[along], against K.
+    Made by `energy_at`, once for all that is asked about that geometry. As a `krylov.Pencil`: D2E
+    there or, with `along`, D3E[along], against K.
     """
 
     potential: Potential
     defect: Defect
-    graph: Graph
+    graph: Graph  # at the geometry
     moving: jax.Array  # (n, 3) bool
-    along: jax.Array | None = None
+    along: jax.Array | None = None  # (n, 3)
 
-    def gradient(self, moves):
-        def energy(moves):
-            positions = self.graph.positions.at[: len(moves)].add(moves)
-            return total_energy(self.potential, moved(self.graph, positions))
+    def energy(self, moves: jax.Array) -> jax.Array:
+        """E, (), eV, after moves (n, 3), Å."""
+        positions = self.graph.positions.at[: len(moves)].add(moves)
+        return total_energy_of(self.potential, moved(self.graph, positions))
 
-        return jax.grad(energy)(moves)
+    def gradient(self, moves: jax.Array) -> jax.Array:
+        """DE, (n, 3), eV/Å, minus the forces after moves (n, 3), Å."""
+        return jax.grad(self.energy)(moves)
 
-    def project(self, v):
+    def project(self, v: jax.Array) -> jax.Array:
         """v (n, 3) without what may not move; its own transpose."""
         v = jnp.where(self.moving, v, 0.0)
         drift = jnp.mean(v, axis=0, keepdims=True)
         return v - jnp.where(jnp.all(self.moving, axis=0, keepdims=True), drift, 0.0)
 
-    def derivative(self, field, moves=None):
+    def derivative(
+        self, field: Callable[[jax.Array], jax.Array], moves: jax.Array | None = None
+    ) -> Callable[[jax.Array], jax.Array]:
         """(n, 3) -> (n, 3): the derivative of a gradient field there, for many products."""
-        moves = jnp.zeros(self.moving.shape) if moves is None else moves
+        moves = self.still if moves is None else moves
         _, slope = jax.linearize(field, moves)
         return lambda v: self.project(slope(self.project(v)))
 
-    def operator(self):
-        if self.along is None:
-            return self.derivative(self.gradient)
-        return self.derivative(lambda x: jax.jvp(self.gradient, (x,), (self.along,))[1])
+    @property
+    def still(self) -> jax.Array:
+        """No moves, (n, 3) zeros."""
+        return jnp.zeros(self.moving.shape)
 
-    def metric(self, v):
+    def operator(self) -> Callable[[jax.Array], jax.Array]:
+        """v -> H v or, with `along`, v -> D3E[along, v], projected."""
+        along = self.along
+        if along is None:
+            return self.derivative(self.gradient)
+        return self.derivative(lambda x: jax.jvp(self.gradient, (x,), (along,))[1])
+
+    def metric(self, v: jax.Array) -> jax.Array:
+        """K v, projected."""
         lattice = self.defect.lattice
         return self.project(self.defect.on_atoms(lattice.apply(self.defect.on_sites(v))))
 
-    def precondition(self, f):
+    def precondition(self, f: jax.Array) -> jax.Array:
+        """K^+ f, projected."""
         return self.project(self.defect.preconditioner(self.project(f)))
 
 
-def point_at(potential, defect, displacement, r_cut) -> Point:
+def energy_at(
+    potential: Potential,
+    defect: Defect,
+    displacement: ArrayLike,
+    *,
+    r_cut: float | None = None,
+) -> EnergyAt:
+    """The energy of a defect around one geometry; its neighbours are searched once, here.
+
+    Args:
+        potential: graph -> site energies (n,), eV; it may be traced.
+        defect: where and on which lattice.
+        displacement: u (n_sites, 3), Å, numbers.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
+
+    Raises:
+        TypeError: a displacement that is traced; a potential without cutoff, or neither a pytree
+            nor hashable.
+        ValueError: a displacement without a row per site; as `build_graph`.
+    """
     require_x64()
     if isinstance(displacement, jax.core.Tracer):
         raise TypeError("displacement is traced: wanted numbers, for neighbours are searched there")
     with jax.ensure_compile_time_eval():  # inside a user's `jit`, where the potential is traced
-        graph = build_graph(defect.displaced(displacement), cutoff_of(potential, r_cut))
+        graph = graph_for(potential, defect.displaced(displacement), r_cut=r_cut)
         free = np.ones(defect.structure.n_atoms, bool) if defect.free is None else defect.free
         crystal = defect.reference
         periods = np.abs(np.asarray(crystal.cell))[np.array(crystal.pbc)]
         extent = np.ptp(np.asarray(crystal.positions), axis=0) + periods.sum(axis=0)
-        moving = jnp.asarray(np.asarray(free)[:, None] & (extent > FLAT))
-    check(potential, graph)
-    return Point(as_argument(potential, "potential"), defect, graph, moving)
+        moving = jnp.asarray(np.asarray(free)[:, None] & (extent > FLAT)[None, :])
+    return EnergyAt(as_argument(potential, "potential"), defect, graph, moving)

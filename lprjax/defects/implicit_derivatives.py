@@ -5,13 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from lprjax.atoms.graphs import build_graph, moved
+from lprjax.atoms.graphs import moved
 from lprjax.defects.defect import Defect, formation_energy
-from lprjax.defects.hessian import point_at
+from lprjax.defects.hessian import energy_at
 from lprjax.numerics.checks import check_positive
 from lprjax.numerics.krylov import conjugate_gradients
 from lprjax.potentials.observables import total_energy
-from lprjax.potentials.potential import Potential, cutoff_of
+from lprjax.potentials.potential import Potential, graph_for
 
 
 def minimiser(
@@ -46,7 +46,7 @@ def minimiser(
     Raises as `response.hessian_solve`.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    point = point_at(potential, defect, displacement, r_cut)
+    point = energy_at(potential, defect, displacement, r_cut=r_cut)
     rest, still = point._replace(potential=None), jnp.zeros(point.moving.shape)
     moves = _stationary_jit(point.potential, rest, still, float(tolerance), int(max_iterations))
     return jnp.asarray(displacement) + defect.on_sites(moves)
@@ -109,9 +109,10 @@ def relaxed_formation_energy(
     """
     options = dict(tolerance=tolerance, max_iterations=max_iterations, r_cut=r_cut)
     moves = minimiser(potential, defect, displacement, **options) - jnp.asarray(displacement)
-    reach, cell = cutoff_of(potential, r_cut), defect.unit_cell
+    cell = defect.unit_cell
     with jax.ensure_compile_time_eval():
-        graph, bulk = (build_graph(s, reach) for s in (defect.displaced(displacement), cell))
+        structures = defect.displaced(displacement), cell
+    graph, bulk = (graph_for(potential, s, r_cut=r_cut) for s in structures)
     n = defect.structure.n_atoms
     positions = graph.positions.at[:n].add(defect.on_atoms(moves))
     per_atom = total_energy(potential, bulk) / cell.n_atoms

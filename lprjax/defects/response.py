@@ -1,17 +1,21 @@
 """What a relaxed structure answers to a small force, and how firmly it stands.
 
 The response H^+ f, and the extremes of v^T H v and D3E[d, v, v] against ||Dv||^2, in the notation
-and over the moves of `moves`.
+and over the moves of `hessian`. Each question comes in two forms: about (potential, defect,
+displacement), as a user asks it; and, as `..._at`, about an `EnergyAt` that was made before, so
+that several questions about one geometry share its graph and its Hessian.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from lprjax.defects.defect import Defect
-from lprjax.defects.hessian import point_at
+from lprjax.defects.hessian import EnergyAt, energy_at
 from lprjax.numerics.checks import check_positive
 from lprjax.numerics.krylov import conjugate_gradients, extreme_eigenpair
 from lprjax.potentials.potential import Potential
@@ -20,7 +24,7 @@ from lprjax.potentials.potential import Potential
 class Response(NamedTuple):
     """H^+ f; look at `converged` first."""
 
-    displacement: jax.Array  # (n_sites, 3) A, zero mean over the atoms; NaN where indefinite
+    displacement: jax.Array  # (n_sites, 3) Å, zero mean over the atoms; NaN where indefinite
     iterations: int  # products with the Hessian
     residual: float  # ||f - H v||_{-1} / ||f||_{-1}
     converged: bool
@@ -44,14 +48,14 @@ class GoalError(NamedTuple):
     bound: float  # of |estimate|
     second_order: float  # what to add to the estimate: large beside it, neither is to be trusted
     by_site: jax.Array  # (n_sites,), contributions, which add up to the estimate
-    adjoint: Response  # its displacement z is in the unit of the quantity per eV/A
+    adjoint: Response  # its displacement z is in the unit of the quantity per eV/Å
 
 
 def hessian_solve(
     potential: Potential,
     defect: Defect,
-    displacement,
-    forces,
+    displacement: ArrayLike,
+    forces: ArrayLike,
     *,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
@@ -64,14 +68,14 @@ def hessian_solve(
     Conjugate gradients, preconditioned by K^+.
 
     Args:
-        potential: callable graph -> site energies (n,), eV.
+        potential: graph -> site energies (n,), eV.
         defect: where and on which lattice.
-        displacement: u (n_sites, 3) A, where the Hessian is taken.
-        forces: f (n_sites, 3) eV/A; their mean, where no atom is held, and what acts on held
+        displacement: u (n_sites, 3), Å, where the Hessian is taken.
+        forces: f (n_sites, 3), eV/Å; their mean, where no atom is held, and what acts on held
             atoms and missing sites is outside the range of H and dropped.
         tolerance: of the residual in the negative norm, relative to that of f.
         max_iterations: products with the Hessian allowed.
-        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Response. `indefinite`: the geometry is no minimum, and there is no response to speak of.
@@ -83,11 +87,19 @@ def hessian_solve(
         TypeError: a potential without cutoff, or neither a pytree nor hashable.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    point = point_at(potential, defect, displacement, r_cut)
-    found = _solve(point, defect.on_atoms(forces), float(tolerance), int(max_iterations))
+    at = energy_at(potential, defect, displacement, r_cut=r_cut)
+    return solve_at(at, forces, tolerance, max_iterations)
+
+
+def solve_at(
+    at: EnergyAt, forces: ArrayLike, tolerance: float = 1e-10, max_iterations: int = 500
+) -> Response:
+    """`hessian_solve` about a geometry whose energy was made before."""
+    forces = at.defect.on_atoms(forces)
+    found = _solve(at, forces, float(tolerance), int(max_iterations))
     moves = jnp.where(found.indefinite, jnp.nan, found.solution)
     return Response(
-        displacement=defect.on_sites(moves),
+        displacement=at.defect.on_sites(moves),
         iterations=int(found.iterations),
         residual=float(found.residual),
         converged=bool(found.converged),
@@ -96,16 +108,16 @@ def hessian_solve(
 
 
 @jax.jit
-def _solve(point, f, tolerance, max_iterations):
+def _solve(at, f, tolerance, max_iterations):
     return conjugate_gradients(
-        point.operator(), point.precondition, point.project(f), tolerance, max_iterations
+        at.operator(), at.precondition, at.project(f), tolerance, max_iterations
     )
 
 
 def stability_constant(
     potential: Potential,
     defect: Defect,
-    displacement,
+    displacement: ArrayLike,
     *,
     tolerance: float = 1e-5,
     max_iterations: int = 200,
@@ -113,30 +125,44 @@ def stability_constant(
 ) -> Extreme:
     """How firmly a geometry stands: the smallest curvature of the energy against the strain.
 
-    c = min_v v^T D2E(u) v / ||Dv||^2, in eV/A^2: positive at a stable minimum, and then
-    ||D H^+ f|| <= ||f||_{-1} / c; zero or negative: unstable along `mode`.  A Lanczos search with
-    K^+ H, symmetric in the inner product of K, from a random start, which every mode has a part
-    of.  `constant` is v^T H v of the `mode`, so the true c is never above it.
+        c = min_v v^T D2E(u) v / ||Dv||^2
+
+    in eV/Å^2: positive at a stable minimum, and then ||D H^+ f|| <= ||f||_{-1} / c; zero or
+    negative: unstable along `mode`.  A Lanczos search with K^+ H, symmetric in the inner product
+    of K, from a random start, which every mode has a part of.  `constant` is v^T H v of the
+    `mode`, so the true c is never above it.
 
     Args:
-        potential, defect, displacement, r_cut: as in `hessian_solve`.
+        potential: graph -> site energies (n,), eV.
+        defect: where and on which lattice.
+        displacement: u (n_sites, 3), Å.
         tolerance: of the residual, relative to the largest curvature. The error of c is below
             the residual, and about its square over the distance to the next curvature.
         max_iterations: products with the Hessian allowed (as many arrays (n, 3) are kept),
             rounded up to tens.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
-    Raises as `hessian_solve`.
+    Returns:
+        Extreme, its constant c.
+
+    Raises:
+        ValueError, TypeError: as `hessian_solve`.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    point = point_at(potential, defect, displacement, r_cut)
-    return _extreme(point, np.argmin, tolerance, max_iterations)
+    at = energy_at(potential, defect, displacement, r_cut=r_cut)
+    return stability_at(at, tolerance, max_iterations)
+
+
+def stability_at(at: EnergyAt, tolerance: float = 1e-5, max_iterations: int = 200) -> Extreme:
+    """`stability_constant` about a geometry whose energy was made before."""
+    return _extreme(at, np.argmin, tolerance, max_iterations)
 
 
 def lipschitz_estimate(
     potential: Potential,
     defect: Defect,
-    displacement,
-    direction,
+    displacement: ArrayLike,
+    direction: ArrayLike,
     *,
     tolerance: float = 1e-5,
     max_iterations: int = 200,
@@ -144,42 +170,57 @@ def lipschitz_estimate(
 ) -> Extreme:
     """How fast the curvatures change as the atoms set off along a direction.
 
-    M = max_v |D3E(u)[d, v, v]| / ||Dv||^2, d = direction / ||D direction||, in eV/A^3 (its sign is
-    kept): the Lipschitz constant of the Hessian along this one line at this one point, an
-    estimate and *not a bound* of the one over a neighbourhood.  With c and eta = ||f||_{-1},
-    h = M eta / c^2 <= 1/2 speaks for a minimiser uhat with
+        M = max_v |D3E(u)[d, v, v]| / ||Dv||^2,   d = direction / ||D direction||
+
+    in eV/Å^3 (its sign is kept): the Lipschitz constant of the Hessian along this one line at this
+    one point, an estimate and *not a bound* of the one over a neighbourhood.  With c and
+    eta = ||f||_{-1}, h = M eta / c^2 <= 1/2 speaks for a minimiser uhat with
     ||D(uhat - u)|| <= eta / c * 2 / (1 + (1 - 2 h)^(1/2))   (after Newton and Kantorovich).
 
     Args:
+        potential: graph -> site energies (n,), eV.
+        defect: where and on which lattice.
+        displacement: u (n_sites, 3), Å.
         direction: (n_sites, 3), of any length; the correction H^+ f is the one that matters.
-        potential, defect, displacement, tolerance, max_iterations, r_cut: as in
-            `stability_constant`.
+        tolerance, max_iterations, r_cut: as in `stability_constant`.
 
-    Raises as `hessian_solve`, and ValueError for a direction without strain.
+    Returns:
+        Extreme, its constant M.
+
+    Raises:
+        ValueError: a direction without strain; as `hessian_solve`.
+        TypeError: as `hessian_solve`.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    point = point_at(potential, defect, displacement, r_cut)
-    along = point.project(defect.on_atoms(direction))
-    size = float(defect.lattice.strain_norm(defect.on_sites(along)))
+    at = energy_at(potential, defect, displacement, r_cut=r_cut)
+    return lipschitz_at(at, direction, tolerance, max_iterations)
+
+
+def lipschitz_at(
+    at: EnergyAt, direction: ArrayLike, tolerance: float = 1e-5, max_iterations: int = 200
+) -> Extreme:
+    """`lipschitz_estimate` about a geometry whose energy was made before."""
+    along = at.project(at.defect.on_atoms(direction))
+    size = float(at.defect.lattice.strain_norm(at.defect.on_sites(along)))
     if not size > 0:
         raise ValueError(f"||D direction|| is {size}: wanted a direction that strains the lattice.")
-    point = point._replace(along=along / size)
-    return _extreme(point, lambda x: np.argmax(np.abs(x)), tolerance, max_iterations)
+    at = at._replace(along=along / size)
+    return _extreme(at, lambda x: np.argmax(np.abs(x)), tolerance, max_iterations)
 
 
-def _extreme(point, choose, tolerance, max_iterations) -> Extreme:
-    start = np.random.default_rng(0).normal(size=point.moving.shape)
-    start = point.project(jnp.asarray(start))
-    found = extreme_eigenpair(point, start, choose, tolerance, max_iterations)
-    mode = point.defect.on_sites(found.mode)
+def _extreme(at, choose, tolerance, max_iterations) -> Extreme:
+    start = np.random.default_rng(0).normal(size=at.moving.shape)
+    start = at.project(jnp.asarray(start))
+    found = extreme_eigenpair(at, start, choose, tolerance, max_iterations)
+    mode = at.defect.on_sites(found.mode)
     return Extreme(found.value, mode, found.iterations, found.residual, found.converged)
 
 
 def goal_error(
-    quantity,
+    quantity: Callable[[jax.Array], jax.Array],
     surrogate: Potential,
     defect: Defect,
-    displacement,
+    displacement: ArrayLike,
     *,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
@@ -187,49 +228,57 @@ def goal_error(
 ) -> GoalError:
     """What a surrogate's error does to one quantity of the relaxed geometry.
 
-    q(uhat) - q(ubar) = z . f + O(|uhat - ubar|^2),   H z = Dq(ubar),   f = -DE(ubar),
+        q(uhat) - q(ubar) = z . f + O(|uhat - ubar|^2),   H z = Dq(ubar),   f = -DE(ubar),
 
     E the surrogate's energy, H its Hessian, uhat its minimiser, ubar the reference's.  The dual
     bound |z . f| <= ||Dz|| ||f||_{-1} says how much at most, and the terms z(l) . f(l) say where:
     sites with large terms are what the training data lack.  The *surrogate's* Hessian is taken:
     the reference's would leave one more term, Dq Hbar^-1 (Hbar - H)(uhat - ubar).  With it the
     second order is (D2q[e, e] - D3E[z, e, e]) / 2, e = H^+ f, after which O(|uhat - ubar|^3) is
-    left.  Derived.
+    left.
 
     Args:
-        quantity: q, callable (n_sites, 3) A -> (), differentiable. What it takes from the
+        quantity: q, callable (n_sites, 3), Å -> (), differentiable. What it takes from the
             potential directly is not seen: the error of a relaxed energy is, to first order, that
             at the fixed geometry ubar, where the reference's energy is stationary.
-        surrogate: callable graph -> site energies (n,), eV.
-        displacement: ubar (n_sites, 3) A.
-        defect, tolerance, max_iterations, r_cut: as in `hessian_solve`.
+        surrogate: graph -> site energies (n,), eV.
+        defect: where and on which lattice.
+        displacement: ubar (n_sites, 3), Å.
+        tolerance, max_iterations, r_cut: as in `hessian_solve`.
 
-    Raises as `hessian_solve`.
+    Returns:
+        GoalError, in the unit of the quantity.
+
+    Raises:
+        ValueError, TypeError: as `hessian_solve`.
+
+    Source: derived.
     """
-    options = dict(tolerance=tolerance, max_iterations=max_iterations, r_cut=r_cut)
-    point = point_at(surrogate, defect, displacement, r_cut)
+    check_positive(tolerance=tolerance, max_iterations=max_iterations)
+    at = energy_at(surrogate, defect, displacement, r_cut=r_cut)
     there = jnp.asarray(displacement)
-    pull, forces = jax.grad(quantity)(there), defect.on_sites(_forces(point))
-    adjoint, step = (hessian_solve(surrogate, defect, there, f, **options) for f in (pull, forces))
+    pull, forces = jax.grad(quantity)(there), defect.on_sites(forces_at(at))
+    adjoint, step = (solve_at(at, f, tolerance, max_iterations) for f in (pull, forces))
     z, e = adjoint.displacement, step.displacement
     _, bend = jax.jvp(jax.grad(quantity), (there,), (e,))
-    skew = _skew(point._replace(along=defect.on_atoms(z)), defect.on_atoms(e))
+    third = _third_derivative(at._replace(along=defect.on_atoms(z)), defect.on_atoms(e))
     by_site = jnp.sum(z * forces, axis=1)
     return GoalError(
         estimate=float(jnp.sum(by_site)),
         bound=float(defect.lattice.strain_norm(z) * defect.lattice.negative_norm(forces)),
-        second_order=0.5 * float(jnp.vdot(bend, e) - skew),
+        second_order=0.5 * float(jnp.vdot(bend, e) - third),
         by_site=by_site,
         adjoint=adjoint,
     )
 
 
 @jax.jit
-def _forces(point):
-    return -point.project(point.gradient(jnp.zeros(point.moving.shape)))
+def forces_at(at: EnergyAt) -> jax.Array:
+    """The forces at the geometry, projected onto what may move: (n, 3), eV/Å."""
+    return -at.project(at.gradient(at.still))
 
 
 @jax.jit
-def _skew(point, moves):
+def _third_derivative(at, moves):
     """D3E[along, moves, moves]."""
-    return jnp.vdot(moves, point.operator()(moves))
+    return jnp.vdot(moves, at.operator()(moves))

@@ -4,23 +4,23 @@
 
 with B the ACE functions of the site, standardised over the environments of the same species, and
 f a perceptron with silu activations. Each layer sees the one-hot species s of the site beside
-what the layer before says (that is its bias, one per species): the last one is linear in (h, s).
+the output of the layer before (that is its bias, one per species): the last is linear in (h, s).
 
-What `prediction_rigidity` asks of a network is what it asks of any trainable potential: the factor
-of H = sum_r w_r^2 J_r^T J_r + ridge and g = dp/dc, J_r = d(observable r)/dc at the trained weights,
+For `prediction_rigidity` a network needs what any trainable potential needs: the factor of
+H = sum_r w_r^2 J_r^T J_r + ridge, and g = dp/dc, J_r = d(observable r)/dc at the trained weights,
 
     data = compress_structures(network, samples, kinds)
     factor = fit(data, weights, ridge=ridge).factor
     lpr = local_prediction_rigidity(factor, prediction_rows(lambda p: p(graph), network))
 
 the generalised Gauss-Newton matrix. It leaves out sum_r w_r^2 (residual_r) d2(observable r)/dc2,
-which vanishes with the residuals, and with it what is known of other minima than this one; and a
-rigidity supposes that the weights have been trained to a minimum of the same loss and ridge. With
+which vanishes with the residuals, and all other minima than this one; and a rigidity assumes
+that the weights have been trained to a minimum of the same loss and ridge. With
 `last_layer(network)` in place of the network, H and g are those of the last layer alone (LLPR):
 small, exact for it, and never a larger variance, since all the other weights are held fixed.
 
-(Rigidity of networks: Chong et al., J. Chem. Theory Comput. 19 (2023) 8020; last layer: Mach.
-Learn.: Sci. Technol. 5 (2024) 045018, arXiv:2403.02251. The bound between the two is derived.)
+Source: rigidity of networks: Chong et al., J. Chem. Theory Comput. 19 (2023) 8020; last layer:
+Mach. Learn.: Sci. Technol. 5 (2024) 045018, arXiv:2403.02251; the bound between the two is derived.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from lprjax.ace.basis import OnBasis, site_basis, species_one_hot
@@ -43,42 +44,46 @@ from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Labels
-from lprjax.models.kernels import column_statistics
+from lprjax.models.features import column_statistics
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import observe
 from lprjax.regression.assembly import checked_label
 
 KINDS = ("energy", "forces", "virial")
+"""The kinds of observables that `train` fits."""
 
 
 class SiteNetwork(nn.Module):
     """The perceptron: standardised features (n, C) and one-hot species (n, Z) -> (n,)."""
 
-    hidden: tuple[int, ...]
+    hidden: tuple[int, ...]  # widths of the hidden layers
 
-    def setup(self):
+    def setup(self) -> None:
         dense = partial(nn.Dense, use_bias=False, param_dtype=jnp.float64)
         self.layers = [dense(width) for width in self.hidden]
         self.head = dense(1)
 
     def last_features(self, x: jax.Array, own: jax.Array) -> jax.Array:
-        """What the last layer is linear in, (n, last width + Z)."""
+        """What the last layer is linear in, (n, last width + Z), of features x and species own."""
         for layer in self.layers:
             x = nn.silu(layer(jnp.concatenate([x, own], axis=1)))
         return jnp.concatenate([x, own], axis=1)
 
     def __call__(self, x: jax.Array, own: jax.Array) -> jax.Array:
+        """Energies without those of the isolated atoms, (n,), eV."""
         return self.head(self.last_features(x, own))[:, 0]
 
 
-def _random_weights(spec: ACESpec, hidden: tuple[int, ...], key: jax.Array):
+def _random_weights(
+    spec: ACESpec, hidden: tuple[int, ...], key: jax.Array
+) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
     """Random weights, flat (P,), and the map from them to the module's parameters."""
     site = jnp.zeros((1, spec.n_columns)), jnp.zeros((1, len(spec.elements)))
     return ravel_pytree(SiteNetwork(hidden).init(key, *site))
 
 
 @lru_cache(maxsize=32)
-def _unravel(spec: ACESpec, hidden: tuple[int, ...]) -> Callable:
+def _unravel(spec: ACESpec, hidden: tuple[int, ...]) -> Callable[[jax.Array], Any]:
     with jax.ensure_compile_time_eval():
         return _random_weights(spec, hidden, jax.random.key(0))[1]
 
@@ -86,11 +91,17 @@ def _unravel(spec: ACESpec, hidden: tuple[int, ...]) -> Callable:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class NetworkPotential(OnBasis):
-    """A neural network on ACE features: E_i = e0[z_i] + f(x_i, s_i), in eV; see top of file.
+    """A neural network on ACE features, E_i = e0[z_i] + f(x_i, s_i), eV; see the top of the file.
 
-    coefficients: (P,) all weights, flat; mean, deviation: (n_columns,) of the ACE functions;
-    reference_energies: (n_elements,) in eV; hidden: widths of the hidden layers, () for a linear
-    model. A pytree: new weights recompile nothing.
+    A pytree: new weights recompile nothing.
+
+    Attributes:
+        coefficients: (P,) all weights, flat.
+        mean: (n_columns,) of the ACE functions, dimensionless.
+        deviation: (n_columns,) of the ACE functions, dimensionless.
+        reference_energies: (n_elements,), eV, e0.
+        spec: of the ACE functions.
+        hidden: widths of the hidden layers, () for a linear model.
     """
 
     coefficients: jax.Array
@@ -105,13 +116,13 @@ class NetworkPotential(OnBasis):
         own = species_one_hot(self.spec, graph.species)
         return self._apply(graph) + own @ self.reference_energies
 
-    def _apply(self, graph: Graph, **options) -> jax.Array:
+    def _apply(self, graph: Graph, **options: Any) -> jax.Array:
         own = species_one_hot(self.spec, graph.species)
         block = jnp.repeat(own, self.spec.n_functions, axis=1)
         basis = site_basis(self.spec, graph)
         x = block * (basis - self.mean[None, :]) / self.deviation[None, :]
         parameters = _unravel(self.spec, self.hidden)(self.coefficients)
-        return SiteNetwork(self.hidden).apply(parameters, x, own, **options)
+        return cast(jax.Array, SiteNetwork(self.hidden).apply(parameters, x, own, **options))
 
 
 @jax.tree_util.register_dataclass
@@ -119,8 +130,11 @@ class NetworkPotential(OnBasis):
 class LastLayer(OnBasis):
     """The same potential with only its last layer trainable: E_i = e0[z_i] + c . h(i), in eV.
 
-    coefficients: (last width + n_elements,) c in eV; network: what makes the features h. Linear in
-    c, so that `design_rows` gives the F of LLPR, variance g^T (F^T W^2 F + ridge)^-1 g.
+    Linear in c, so that `design_rows` gives the F of LLPR, variance g^T (F^T W^2 F + ridge)^-1 g.
+
+    Attributes:
+        coefficients: (last width + n_elements,) c, eV.
+        network: what makes the features h.
     """
 
     coefficients: jax.Array
@@ -128,6 +142,7 @@ class LastLayer(OnBasis):
 
     @property
     def spec(self) -> ACESpec:
+        """Of the ACE functions."""
         return self.network.spec
 
     def __call__(self, graph: Graph) -> jax.Array:
@@ -142,24 +157,37 @@ class LastLayer(OnBasis):
 
 def network_potential(
     spec: ACESpec,
-    environments: jax.Array,
+    environments: ArrayLike,
     hidden: Sequence[int],
     key: jax.Array,
     reference_energies: Mapping[str, float] | None = None,
 ) -> NetworkPotential:
     """An untrained network potential with random weights, standardised over given environments.
 
-    spec: without the constant function, which the network has of its own; environments:
-    (n, n_columns), rows of `site_basis`, of the training set as a rule; hidden: widths, >= 1;
-    key: of the weights; reference_energies: by symbol, in eV, best about the energy of an atom in
-    the training set. (The network has a constant per species, and what it says of an isolated atom
-    is e0 + f(-mean / deviation): it knows only what it was shown.)
-    Raises ValueError for widths, and as `column_statistics` (a constant in the basis is refused).
+    The network has a constant per species, so its energy of an isolated atom is
+    e0 + f(-mean / deviation): right only where training data teach it.
+
+    Args:
+        spec: without the constant function, which the network has of its own.
+        environments: (n, n_columns), rows of `site_basis`, of the training set as a rule.
+        hidden: widths of the hidden layers, >= 1; () for a linear model.
+        key: of the weights.
+        reference_energies: by symbol, eV, best about the energy of an atom in the training set;
+            zeros if None.
+
+    Returns:
+        The NetworkPotential.
+
+    Raises:
+        ValueError: widths below 1; a reference energy that is missing; and as `column_statistics`
+            (a constant in the basis is refused).
+        TypeError: as `column_statistics`.
+        RuntimeError: float64 is off.
     """
     require_x64()
     hidden = tuple(hidden)
     if not all(isinstance(width, int | np.integer) and width >= 1 for width in hidden):
-        raise ValueError(f"hidden is {hidden!r}; wanted whole numbers, at least 1: e.g. (16, 16)")
+        raise ValueError(f"hidden is {hidden!r}: wanted whole numbers, at least 1, e.g. (16, 16).")
     mean, deviation = column_statistics(spec, environments)
     return NetworkPotential(
         coefficients=_random_weights(spec, hidden, key)[0],
@@ -178,10 +206,10 @@ def last_layer(potential: NetworkPotential) -> LastLayer:
 
 
 class Training(NamedTuple):
-    """A trained network, and the loss of each step's batch times (structures / batch), (steps,)."""
+    """A trained network, and the losses on the way."""
 
     potential: NetworkPotential
-    losses: np.ndarray
+    losses: np.ndarray  # (steps,), the loss of each step's batch times (structures / batch)
 
 
 def train(
@@ -197,28 +225,42 @@ def train(
 ) -> Training:
     """Train a network by Adam with a learning rate that falls to zero along a cosine.
 
-    loss = sum_r w_r^2 (observable_r - label_r)^2 + ridge |c|^2: that of `fit`, row for row, so that
-    H at the trained weights is that of the loss.
+        loss = sum_r w_r^2 (observable_r - label_r)^2 + ridge |c|^2
 
-    samples: graphs with their labels (of the real atoms, or padded as the graph), padded here to
-    one shape; weights: by kind (energy, forces, virial), in 1 / unit of the label, multiply the
-    residuals; key: of the batches; batch: structures per step, all by default.
-    Raises ValueError for labels that are missing, not finite or of the wrong shape, for other kinds
-    and numbers out of range, and for what the potential does not know.
+    It is that of `fit`, row for row, so that H at the trained weights is that of the loss.
+
+    Args:
+        potential: where to start.
+        samples: graphs with their labels (of the real atoms, or padded as the graph), padded here
+            to one shape.
+        weights: by kind (energy, forces, virial), in 1 / unit of the label, multiply the residuals.
+        key: of the batches.
+        steps: of Adam, >= 1.
+        batch: structures per step, all by default.
+        learning_rate: > 0, of the first step.
+        ridge: >= 0, multiplies |c|^2.
+
+    Returns:
+        The Training: the potential with the weights of the last step, and the losses.
+
+    Raises:
+        ValueError: labels that are missing, not finite or of the wrong shape; other kinds; numbers
+            out of range; species or graphs that the potential refuses.
+        RuntimeError: float64 is off.
     """
     require_x64()
     kinds = tuple(kind for kind in KINDS if kind in weights)
     if not kinds or len(kinds) < len(weights) or not all(0 <= weights[k] < np.inf for k in kinds):
-        raise ValueError(f"weights are {weights!r}; wanted numbers >= 0 for some of {KINDS}")
+        raise ValueError(f"weights is {weights!r}: wanted numbers >= 0 for some of {KINDS}.")
     batch = len(samples) if batch is None else batch
     if not (1 <= batch <= len(samples) and steps >= 1 and learning_rate > 0 and ridge >= 0):
         raise ValueError(
-            f"{len(samples)} structures, batch {batch}, steps {steps}, learning_rate "
-            f"{learning_rate}, ridge {ridge} arrived; wanted 1 <= batch <= structures, at least "
-            "one step, a rate > 0 and a ridge >= 0"
+            f"the options are {len(samples)} structures, batch {batch}, steps {steps}, "
+            f"learning_rate {learning_rate}, ridge {ridge}: wanted 1 <= batch <= structures, at "
+            "least one step, a rate > 0 and a ridge >= 0."
         )
     data = _stacked([_checked(potential, kinds, n, *sample) for n, sample in enumerate(samples)])
-    rates = optax.cosine_decay_schedule(learning_rate, steps)(jnp.arange(steps))
+    rates = cast(jax.Array, optax.cosine_decay_schedule(learning_rate, steps)(jnp.arange(steps)))
     loss_weights = {kind: float(weights[kind]) for kind in kinds}, float(ridge)
     state, losses = optax.scale_by_adam().init(potential.coefficients), []
     turns = zip(jax.random.split(key, steps), rates, strict=True)
@@ -244,7 +286,7 @@ def _step(potential, state, data, loss_weights, turn, batch):
     return replace(potential, coefficients=potential.coefficients - rate * update), state, loss
 
 
-def _weighted_squares(potential, weights, graph, labels) -> jax.Array:
+def _weighted_squares(potential, weights, graph, labels) -> jax.Array | float:
     """sum_r w_r^2 residual_r^2 of one structure."""
     found, total = observe(potential, graph, tuple(labels)), 0.0
     for kind, label in labels.items():
@@ -255,7 +297,9 @@ def _weighted_squares(potential, weights, graph, labels) -> jax.Array:
     return total
 
 
-def _checked(potential, kinds, number: int, graph: Graph, labels: Labels) -> tuple[Graph, dict]:
+def _checked(
+    potential, kinds, number: int, graph: Graph, labels: Labels
+) -> tuple[Graph, dict[str, np.ndarray]]:
     """The graph, and its labels by kind with zeros on padding atoms."""
     potential.check(graph)
     n = int(np.sum(np.asarray(graph.atom_mask)))
@@ -265,7 +309,7 @@ def _checked(potential, kinds, number: int, graph: Graph, labels: Labels) -> tup
     return graph, found
 
 
-def _stacked(items: list):
+def _stacked(items: list[Any]) -> Any:
     """Pytrees of arrays as one, each array padded with zeros to the largest shape among them."""
 
     def stack(*leaves):

@@ -1,1 +1,1 @@
-"""Site by site in blocks; conjugate gradients and Lanczos beside a known norm."""
+"""Blocks of items, guarded functions, Krylov methods beside a known norm, checks of numbers."""

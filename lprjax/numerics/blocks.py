@@ -10,14 +10,19 @@ import jax.numpy as jnp
 def in_blocks(function: Callable[[Any], Any], items: Any, size: int) -> Any:
     """function(items), at most `size` items at a time, in a loop.
 
-    function: of a pytree of arrays (b, ...), item by item, to a pytree of arrays (b, ...).
-    items: that pytree, of n items.  Returns a pytree of arrays (n, ...).
+    Args:
+        function: of a pytree of arrays (b, ...), item by item, to a pytree of arrays (b, ...).
+        items: that pytree, of n items.
+        size: largest b. The last block is filled up by repeating the last item.
+
+    Returns:
+        What `function` returns for all items: a pytree of arrays (n, ...).
     """
     n = len(jax.tree.leaves(items)[0])
     if n <= size:
         return function(items)
 
-    def blocks(x):  # the last item, repeated, fills the last one
+    def blocks(x: jax.Array) -> jax.Array:
         padding = [(0, -n % size)] + [(0, 0)] * (x.ndim - 1)
         return jnp.pad(x, padding, mode="edge").reshape(-1, size, *x.shape[1:])
 
@@ -30,11 +35,17 @@ def sites_in_blocks(function: Callable[[Any], jax.Array], sites: Any, size: int)
 
     What is made for all atoms at once is dozens of arrays, and on a CPU it is their first touch
     that costs, not the arithmetic: they are allocated anew in every call. Block by block they are
-    reused; each block is forgotten and computed again when its derivative is asked for, which is
-    cheaper than to fetch it back. An accelerator wants all its work at once and gets it.
-    Differentiable to any order.
+    reused; what a block made is dropped and computed again when its derivative is asked for, which
+    is cheaper than to fetch it back from memory. An accelerator wants all its work at once and
+    gets it. Differentiable to any order.
 
-    function: as in `in_blocks`, to one array (b, ...).
+    Args:
+        function: as in `in_blocks`, to one array (b, ...).
+        sites: a pytree of arrays (n, ...).
+        size: sites per block; of no account on an accelerator.
+
+    Returns:
+        What `function` returns for all sites, (n, ...).
     """
     n = len(jax.tree.leaves(sites)[0])
     if n <= 2 * size or jax.default_backend() != "cpu":

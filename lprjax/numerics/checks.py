@@ -1,10 +1,10 @@
-"""What the doors of the library ask of numbers: float64, finite, of the right shape and sign.
+"""What the entry points of the library ask of numbers: float64, finite, right shape and sign.
 
-Each function raises at once, in Python, with what arrived, what is wanted, and what to do.
+Each function raises at once, in Python, with what the value is, what is wanted, and what to do.
 """
 
 import math
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -13,18 +13,25 @@ import numpy as np
 def require_x64() -> None:
     """Refuse to go on in single precision.
 
+    Rigidities need condition numbers, and force constants second derivatives, that float32 cannot
+    carry.
+
     Raises:
-        RuntimeError: jax is in its 32-bit mode. Rigidities need condition numbers, and force
-            constants second derivatives, that float32 cannot carry.
+        RuntimeError: jax is in its 32-bit mode.
     """
-    if not jax.config.jax_enable_x64:
+    # JAX adds its options to the configuration at run time.
+    if not jax.config.jax_enable_x64:  # ty: ignore[missing-attribute]
         raise RuntimeError(
-            "lprjax needs float64, but jax is in its default 32-bit mode. Call "
+            "jax is in its default 32-bit mode: lprjax needs float64; call "
             'jax.config.update("jax_enable_x64", True) before making any array, or set the '
             "environment variable JAX_ENABLE_X64=1."
         )
 
 
+@overload
+def as_float64(name: str, array: jax.Array) -> jax.Array: ...
+@overload
+def as_float64(name: str, array: Any) -> Any: ...
 def as_float64(name: str, array: Any) -> Any:
     """The array as float64: integers are converted, any other number type is refused.
 
@@ -32,7 +39,7 @@ def as_float64(name: str, array: Any) -> Any:
 
     Args:
         name: what the numbers are, in the plural, for the message.
-        array: of any shape and unit; of NumPy or of JAX, traced or not.
+        array: of any shape and unit; of NumPy or of JAX, traced or not; or a list.
 
     Returns:
         The same array, or a float64 one of the same values.
@@ -46,14 +53,23 @@ def as_float64(name: str, array: Any) -> Any:
         return array.astype(np.float64)
     if array.dtype != np.float64:
         raise TypeError(
-            f"{name} have dtype {array.dtype}, float64 is wanted; compute them in float64 or, if "
+            f"{name} have dtype {array.dtype}: wanted float64; compute them in float64 or, if "
             "the loss of digits is intended, convert them with .astype(float64)."
         )
     return array
 
 
 def finite_array(name: str, value: Any, shape: tuple[int | None, ...], unit: str) -> np.ndarray:
-    """The value as a finite float64 array of the wanted shape, None standing for any length.
+    """The value as a finite float64 array of the wanted shape.
+
+    Args:
+        name: what the value is called, for the message.
+        value: anything that NumPy makes an array of.
+        shape: the wanted one, None standing for any length.
+        unit: of the numbers, for the message.
+
+    Returns:
+        The array, on the host.
 
     Raises:
         ValueError: another shape, or an entry that is NaN or infinite; it names the first.
@@ -68,20 +84,35 @@ def finite_array(name: str, value: Any, shape: tuple[int | None, ...], unit: str
     if not np.isfinite(array).all():
         where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(
-            f"{name} is not finite: entry {where} is {array[where]}. "
-            f"Wanted finite numbers in {unit}; drop or repair this structure."
+            f"entry {where} of {name} is {array[where]}: wanted finite numbers in {unit}; "
+            "drop or repair this structure."
         )
     return array
 
 
 def check_positive(**options: float) -> None:
-    """Raise ValueError, by name, for an option that is not a positive, finite number."""
+    """Refuse an option that is not a positive, finite number.
+
+    Args:
+        **options: the numbers by name.
+
+    Raises:
+        ValueError: one is zero, negative, NaN or infinite; it is named.
+    """
     for name, value in options.items():
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} is {value!r}: wanted a positive, finite number.")
 
 
 def check_at_least_zero(name: str, value: Any) -> None:
-    """Raise ValueError for anything but one finite number >= 0."""
+    """Refuse anything but one finite number >= 0.
+
+    Args:
+        name: what the value is called, for the message.
+        value: of any type that NumPy takes.
+
+    Raises:
+        ValueError: an array, a negative number, NaN or infinity.
+    """
     if not (np.ndim(value) == 0 and math.isfinite(value) and value >= 0.0):
-        raise ValueError(f"{name} is {value}; a finite number >= 0 is wanted.")
+        raise ValueError(f"{name} is {value}: wanted a finite number >= 0.")

@@ -1,33 +1,50 @@
 """Functions with finite derivatives where the plain formula has none, and a smooth step."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+Numbers = TypeVar("Numbers", jax.Array, np.ndarray)
 
 
-def root(square: Any) -> jax.Array:
+def root(square: jax.Array) -> jax.Array:
     """x^(1/2), with slope zero at zero, and zero where rounding made the square negative.
 
-    square: (...), in any unit. NaN stays NaN.
+    Args:
+        square: (...), in any unit. NaN stays NaN.
+
+    Returns:
+        The root, (...), in the root of that unit.
     """
-    lost = square <= 0
-    return jnp.where(lost, 0.0, jnp.sqrt(jnp.where(lost, 1.0, square)))
+    not_positive = square <= 0
+    return jnp.where(not_positive, 0.0, jnp.sqrt(jnp.where(not_positive, 1.0, square)))
 
 
-def reciprocal(x: Any) -> jax.Array:
+def reciprocal(x: jax.Array) -> jax.Array:
     """1 / x, infinite at zero, where its slope is zero.
 
-    x: (...), in any unit. NaN stays NaN.
+    Args:
+        x: (...), in any unit. NaN stays NaN.
+
+    Returns:
+        1 / x, (...), in one over that unit.
     """
     zero = x == 0.0
     return jnp.where(zero, jnp.inf, 1.0 / jnp.where(zero, 1.0, x))
 
 
-def smoothstep(t: Any) -> Any:
-    """s(t) = t^3 (10 - 15 t + 6 t^2), from 0 at t <= 0 to 1 at t >= 1, twice differentiable (C2).
+def smoothstep(t: Numbers) -> Numbers:
+    """A step from 0 at t <= 0 to 1 at t >= 1, twice differentiable (C2).
 
-    t: (...), a pure number; of NumPy or of JAX.
+        s(t) = t^3 (10 - 15 t + 6 t^2)   on [0, 1]
+
+    Args:
+        t: (...), dimensionless; of NumPy or of JAX.
+
+    Returns:
+        s(t), (...), dimensionless, of the same kind.
     """
-    t = t.clip(0.0, 1.0)
-    return t**3 * (10.0 - 15.0 * t + 6.0 * t**2)
+    x: Any = t.clip(0.0, 1.0)
+    return x**3 * (10.0 - 15.0 * x + 6.0 * x**2)

@@ -1,21 +1,32 @@
-"""Reference potentials with published parameters: hashable, from a graph to site energies."""
+"""What a potential is, what is observed of any, and the references with published parameters."""
 
 from lprjax.potentials.bonds import PolynomialBonds, polynomial_bonds
 from lprjax.potentials.eam import ZHOU_2004, ZhouEAM, zhou_eam
 from lprjax.potentials.from_ase import ASEPotential, ase_potential
+from lprjax.potentials.observables import KINDS, energy_and_forces, observe, total_energy
+from lprjax.potentials.potential import Potential, check_reach, check_species, cutoff_of, graph_for
 from lprjax.potentials.stillinger_weber import StillingerWeber, stillinger_weber
 from lprjax.potentials.tersoff import Tersoff, tersoff
 
 __all__ = [
+    "KINDS",
     "ZHOU_2004",
     "ASEPotential",
     "PolynomialBonds",
+    "Potential",
     "StillingerWeber",
     "Tersoff",
     "ZhouEAM",
     "ase_potential",
+    "check_reach",
+    "check_species",
+    "cutoff_of",
+    "energy_and_forces",
+    "graph_for",
+    "observe",
     "polynomial_bonds",
     "stillinger_weber",
     "tersoff",
+    "total_energy",
     "zhou_eam",
 ]

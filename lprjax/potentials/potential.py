@@ -95,7 +95,9 @@ def graph_for(
     if isinstance(crystal, Graph):
         graph = crystal
     else:
-        graph = build_graph(crystal, cutoff_of(potential, r_cut), skin=skin, n_atoms=n_atoms)
+        reach = cutoff_of(potential, r_cut)
+        with jax.ensure_compile_time_eval():  # inside a user's `jit`, the potential traced
+            graph = build_graph(crystal, reach, skin=skin, n_atoms=n_atoms)
     check(potential, graph)
     return graph
 

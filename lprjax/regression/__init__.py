@@ -1,1 +1,42 @@
-"""Rows, factors, fits, rigidities, posteriors, and the choice of data."""
+"""From rows to factors, fits, rigidities and posteriors, and the choice of the next data."""
+
+from lprjax.regression.assembly import PerAtom, compress_structures
+from lprjax.regression.factors import Factor, compress, extend, merge, projected, weighed
+from lprjax.regression.fitting import Fit, fit, solution
+from lprjax.regression.posterior import Calibration, calibrate, committee, coverage
+from lprjax.regression.rigidity import (
+    component_rigidity,
+    local_prediction_rigidity,
+    prediction_rigidity,
+    skmatter_rigidity,
+)
+from lprjax.regression.rows import design_rows, prediction_rows
+from lprjax.regression.selection import Selection, add_rows, choose, remove_rows
+
+__all__ = [
+    "Calibration",
+    "Factor",
+    "Fit",
+    "PerAtom",
+    "Selection",
+    "add_rows",
+    "calibrate",
+    "choose",
+    "committee",
+    "component_rigidity",
+    "compress",
+    "compress_structures",
+    "coverage",
+    "design_rows",
+    "extend",
+    "fit",
+    "local_prediction_rigidity",
+    "merge",
+    "prediction_rigidity",
+    "prediction_rows",
+    "projected",
+    "remove_rows",
+    "skmatter_rigidity",
+    "solution",
+    "weighed",
+]

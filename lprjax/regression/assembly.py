@@ -1,19 +1,21 @@
 """Assembly: the rows and labels of a group of structures, compressed as they come.
 
-Rows are never held beyond a block, and weights are no part of it: one factor per kind.
+Rows are never held beyond a block. Weights are no part of it: there is one factor per kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.data import chemical_symbols
+from jax.core import Tracer
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from lprjax.ace.basis import check_graph
 from lprjax.ace.potential import isolated_energies
@@ -22,7 +24,7 @@ from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Labels
 from lprjax.atoms.voigt import six_components
 from lprjax.potentials.observables import checked_atoms, checked_kinds, observe
-from lprjax.potentials.potential import as_argument, check
+from lprjax.potentials.potential import Potential, as_argument, check
 from lprjax.regression.factors import Factor
 from lprjax.regression.rows import coefficients_of, design_rows
 from lprjax.regression.streams import (
@@ -37,33 +39,42 @@ from lprjax.regression.streams import (
 )
 
 
-def stacked(kind: str, value, n_atoms: int):
-    """One observable of a structure as a stack of scalar rows, (r,) for labels, (r, C) for rows.
+def stacked(kind: str, value: ArrayLike, n_atoms: int) -> np.ndarray | jax.Array:
+    """One observable of a structure, or its rows, as a stack of scalar rows.
 
-    energy: r = 1; forces: 3 n_atoms; virial: 6, in Voigt order xx, yy, zz, yz, xz, xy (the mean of
-    the two off-diagonal components); force_constants: 9 n_a n_atoms, by the atom that feels it.
-    Padding atoms come last and are left out. A NumPy array, or a traced one under jit.
+    energy: r = 1. forces: r = 3 n_atoms. virial: r = 6, in Voigt order xx, yy, zz, yz, xz, xy (the
+    mean of the two off-diagonal components). force_constants: r = 9 n_a n_atoms for n_a displaced
+    atoms, ordered by the atom whose force changes. Padding atoms come last and are left out.
+
+    Args:
+        kind: of the observable, see `observables.observe`.
+        value: as `observe` or `design_rows` returns it; rows have one more axis, C, at the end.
+        n_atoms: how many atoms to keep.
+
+    Returns:
+        (r,) of an observable, (r, C) of rows, in the unit of the value. A NumPy array, or a traced
+        one of a traced value.
     """
-    value = value if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    array: Any = value if isinstance(value, Tracer) else np.asarray(value)
     if kind == "energy":
-        return value[None]
+        return array[None]
     if kind == "virial":
-        return six_components(value)
+        return six_components(array)
     leading = 2
     if kind == "force_constants":
-        value, leading = value.swapaxes(0, 2), 4
-    return value[:n_atoms].reshape(-1, *value.shape[leading:])
+        array, leading = array.swapaxes(0, 2), 4
+    return array[:n_atoms].reshape(-1, *array.shape[leading:])
 
 
 class PerAtom(NamedTuple):
-    """An energy per atom, of the basis and of the labels: the perfect crystal's, say."""
+    """An energy per atom, of the basis and of the labels: the perfect crystal's, for example."""
 
-    row: np.ndarray  # (C,)
+    row: np.ndarray  # (C,), of the energy per atom
     energy: float  # eV
 
 
 def compress_structures(
-    model,
+    model: ACESpec | Potential,
     samples: Iterable[tuple[Graph, Labels]],
     kinds: Sequence[str] = ("energy", "forces"),
     *,
@@ -74,21 +85,36 @@ def compress_structures(
 ) -> dict[str, Factor]:
     """One factor per kind of a group of structures; rows never pile up beyond a block.
 
-    model: an ACESpec; or a trainable potential (see `predictions`), whose rows are the Jacobians at
-    its coefficients c0, and what it says already is subtracted from the targets: a fit is then the
-    Gauss-Newton step from c0, and its factor the generalised Gauss-Newton Hessian's.
-    samples: graphs with their labels (of the real atoms, or padded as the graph). Targets are
-    total energies less the isolated atoms' (eV), forces (eV/Å), the six virials (eV), force
-    constants (eV/Å^2) of the displaced `atoms`. Graphs that share a shape compile once.
-    origin: subtracted N times from every energy and its row (N atoms), so that the energies are
-    defect-minus-bulk differences; it replaces reference_energies.
-    mesh: of one axis, the devices that share the work, each taking every D-th structure of a
-    shape; the default device alone if None. With several processes each passes samples of its own,
-    the same kinds and the same mesh of all devices, and every one gets the factor of all samples.
-    Raises ValueError, naming the structure, for labels that are missing, of the wrong shape or not
-    finite, for no samples at all, for rows that are not finite, for an element without a reference
-    energy, for a mesh of several axes, and for reference energies beside a potential, which has
-    its own.
+    Targets are total energies less the isolated atoms' (eV), forces (eV/Å), the six virials (eV)
+    and force constants (eV/Å^2). Graphs that share a shape compile once.
+
+    With several processes each passes samples of its own, the same kinds and the same mesh of all
+    devices, and every one gets the factor of all samples.
+
+    Args:
+        model: an ACESpec; or a trainable potential (see `regression.rows`), whose rows are the
+            Jacobians at its coefficients c0, and whose own predictions are subtracted from the
+            targets: a fit is then the Gauss-Newton step from c0, and its factor the generalised
+            Gauss-Newton Hessian's.
+        samples: graphs with their labels (of the real atoms, or padded as the graph).
+        kinds: among "energy", "forces", "virial", "force_constants".
+        atoms: those displaced for the force constants; other kinds ignore it.
+        reference_energies: by symbol, eV, of the isolated atoms; zeros if None. For an ACESpec
+            only: a potential has its own.
+        origin: subtracted N times from every energy and its row (N atoms), so that the energies
+            are defect-minus-bulk differences; it replaces reference_energies.
+        mesh: of one axis, the D devices that share the work, each taking every D-th structure of
+            a shape; the default device alone if None.
+
+    Returns:
+        kind -> Factor of C columns, C the number of coefficients.
+
+    Raises:
+        ValueError: labels that are missing, of the wrong shape or not finite (it names the
+            structure); no samples at all; rows that are not finite; an element without a
+            reference energy; a mesh of several axes; reference energies beside a potential.
+        TypeError: a potential without `coefficients`.
+        RuntimeError: float64 is off.
     """
     kinds = checked_kinds(kinds)
     shift_row, shifts = _shift(model, reference_energies, origin)
@@ -114,8 +140,8 @@ class _Item(NamedTuple):
     """A structure ready for its device: zero targets on padding atoms, which come last."""
 
     graph: Graph
-    targets: dict[str, np.ndarray]  # (r,) with padding
-    counts: dict[str, int]  # without
+    targets: dict[str, np.ndarray]  # (r,) by kind, padding included
+    counts: dict[str, int]  # how many targets of each kind are of real atoms
 
 
 def _checked_item(model, graph, labels, kinds, atoms, shifts, number: int) -> _Item:
@@ -138,7 +164,7 @@ def _checked_item(model, graph, labels, kinds, atoms, shifts, number: int) -> _I
 
 
 def _pushed(streams, model, chunk: list[_Item], atoms, shift_row, mesh) -> dict[str, Stream]:
-    """With the rows of one structure for each device."""
+    """The streams with the rows of one more structure for each device."""
     is_spec = isinstance(model, ACESpec)
     spec, potential = (model, None) if is_spec else (None, as_argument(model, "model"))
     common = (potential, np.asarray(atoms), shift_row)
@@ -155,13 +181,14 @@ def _blocks(mesh: Mesh, spec: ACESpec | None, kinds, common, own) -> dict[str, t
     def of_one(common, graph, targets):
         potential, atoms, shift_row = common
         n_padded = len(graph.positions)
-        rows = design_rows(spec if potential is None else potential, graph, kinds, atoms=atoms)
-        said = None if potential is None else observe(potential, graph, kinds, atoms=atoms)
+        model = cast(ACESpec | Potential, spec if potential is None else potential)
+        rows = design_rows(model, graph, kinds, atoms=atoms)
+        predicted = None if potential is None else observe(potential, graph, kinds, atoms=atoms)
         found = {}
         for kind in kinds:
             x, y = stacked(kind, getattr(rows, kind), n_padded), targets[kind]
-            if said is not None:
-                y = y - stacked(kind, getattr(said, kind), n_padded)
+            if predicted is not None:
+                y = y - stacked(kind, getattr(predicted, kind), n_padded)
             if kind == "energy":
                 x = x - jnp.sum(graph.atom_mask) * shift_row[None, :]
             found[kind] = (x, y)
@@ -171,7 +198,7 @@ def _blocks(mesh: Mesh, spec: ACESpec | None, kinds, common, own) -> dict[str, t
 
 
 def _shift(model, reference_energies, origin: PerAtom | None) -> tuple[np.ndarray, np.ndarray]:
-    """What each atom takes from its structure's row (C,) and energy (eV, by atomic number)."""
+    """What is subtracted for each atom, from the row (C,) and from the energy (eV, by number)."""
     energies = np.zeros(len(chemical_symbols))
     if isinstance(model, ACESpec):
         n_columns = model.n_columns
@@ -179,7 +206,10 @@ def _shift(model, reference_energies, origin: PerAtom | None) -> tuple[np.ndarra
     else:
         n_columns = coefficients_of(model).size
         if reference_energies is not None:
-            raise ValueError("reference_energies arrived beside a potential, which has its own")
+            raise ValueError(
+                f"reference_energies is {reference_energies!r}: wanted None for a potential, which "
+                "has its own; leave it out."
+            )
     if origin is None:
         return np.zeros(n_columns), energies
     energies[1:] = origin.energy
@@ -188,10 +218,13 @@ def _shift(model, reference_energies, origin: PerAtom | None) -> tuple[np.ndarra
 
 def _checked_factor(kind: str, factor: Factor) -> Factor:
     if factor.n_rows == 0:
-        raise ValueError("no structures arrived; wanted at least one (graph, labels) pair")
+        raise ValueError(
+            "samples is empty: wanted at least one (graph, labels) pair; check what makes them."
+        )
     if not np.isfinite(np.asarray(factor.triangular)).all():
         raise ValueError(
-            f"rows of kind {kind!r} hold NaN or infinity; look for atoms on top of each other"
+            f"rows of kind {kind!r} hold NaN or infinity: wanted finite rows; look for atoms on "
+            "top of each other."
         )
     return factor
 
@@ -199,14 +232,27 @@ def _checked_factor(kind: str, factor: Factor) -> Factor:
 def checked_label(
     kind: str, labels: Labels, graph: Graph, n_displaced: int, number: int
 ) -> np.ndarray:
-    """The label of one kind of structure `number`, of its real atoms or padded as the graph.
+    """The label of one kind of a structure, of its real atoms or padded as the graph.
 
-    Raises ValueError, naming the structure, where it is missing, of the wrong shape or not finite.
+    Args:
+        kind: of the label, see `observables.observe`.
+        labels: of the structure.
+        graph: of the structure.
+        n_displaced: how many atoms are displaced for the force constants.
+        number: of the structure, for the message.
+
+    Returns:
+        energy (), forces (n, 3), virial (3, 3) or force_constants (n_displaced, 3, n, 3), in the
+        unit of the labels, float64.
+
+    Raises:
+        ValueError: the label is missing, of the wrong shape or not finite; it names the structure.
     """
     value = getattr(labels, kind)
     if value is None:
         raise ValueError(
-            f"structure {number} has no label {kind!r}; leave the kind out or label the structure"
+            f"{kind} of structure {number} is None: wanted a label; leave the kind out or label "
+            "the structure."
         )
     value = np.asarray(value, float)
     sizes = {len(graph.positions), int(np.sum(np.asarray(graph.atom_mask)))}
@@ -218,8 +264,12 @@ def checked_label(
     }[kind]
     if value.shape not in shapes:
         raise ValueError(
-            f"{kind} of structure {number} have shape {value.shape}; wanted {min(shapes)}"
+            f"{kind} of structure {number} has shape {value.shape}: wanted {min(shapes)}; give "
+            "the labels of its real atoms, or padded as the graph."
         )
     if not np.all(np.isfinite(value)):
-        raise ValueError(f"{kind} of structure {number} hold NaN or infinity; leave it out")
+        raise ValueError(
+            f"{kind} of structure {number} holds NaN or infinity: wanted finite numbers; leave the "
+            "structure out."
+        )
     return value

@@ -12,12 +12,13 @@ that grows with the data.
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
 
 from lprjax.numerics.checks import as_float64, check_at_least_zero, require_x64
 from lprjax.regression.factors import (
@@ -35,49 +36,70 @@ from lprjax.regression.factors import (
 class Fit(NamedTuple):
     """The minimiser of the loss, and the factor that every rigidity and bound is computed from.
 
-    coefficients: (K,) c.
-    factor: (K, K) upper triangular R, R^T R = H = sum_k w_k^2 X_k^T X_k + ridge Gamma^2.
-    rank: number of singular values of R, its columns scaled to unit norm, above rcond times the
-        largest. Less than K: the data leave coefficients undetermined (see `fit`).
-    rms: for each key of the factors, in their order, the root mean square of X_k c - y_k, without
-        the weight, in the units of the targets; NaN if the factor has no rows.
+    Attributes:
+        coefficients: (K,) c.
+        factor: (K, K) upper triangular R, R^T R = H = sum_k w_k^2 X_k^T X_k + ridge Gamma^2.
+        rank: number of singular values of R, its columns scaled to unit norm, above rcond times
+            the largest. Less than K: the data leave coefficients undetermined (see `fit`).
+        rms: for each key of the factors, in their order, the root mean square of X_k c - y_k,
+            without the weight, in the units of the targets; NaN if the factor has no rows. As a
+            pytree it keeps its order: keys of mixed type cannot be sorted.
+        weights: for each key the weight of its residuals, in 1 / (unit of the targets).
+        n_rows: for each key how many residuals there were.
+        ridge: as given.
+        prior: (K,) the diagonal of Gamma, as given; None: ones.
     """
 
     coefficients: jax.Array
     factor: jax.Array
     rank: int
-    rms: OrderedDict  # as a pytree it keeps its order: keys of mixed type cannot be sorted
+    rms: OrderedDict[Any, float]
+    weights: OrderedDict[Any, float]
+    n_rows: OrderedDict[Any, int]
+    ridge: float
+    prior: jax.Array | None
 
     @property
     def condition(self) -> float:
-        """Largest over smallest of those singular values, inf if the smallest is zero: an SVD."""
+        """Largest over smallest of those singular values, inf if the smallest is zero. An SVD."""
         singular = singular_values(self.factor)
         return float(singular[0] / singular[-1]) if singular[-1] > 0.0 else math.inf
 
 
 def fit(
-    factors: Mapping, weights: Mapping, *, ridge: float = 0.0, prior=None, rcond: float = RCOND
+    factors: Mapping[Any, Factor],
+    weights: Mapping[Any, float],
+    *,
+    ridge: float = 0.0,
+    prior: ArrayLike | None = None,
+    rcond: float = RCOND,
 ) -> Fit:
     """Fit a linear model to all kinds of observations at once.
 
-    `c = argmin sum_k w_k^2 |X_k c - y_k|^2 + ridge |Gamma c|^2`
+        c = argmin sum_k w_k^2 |X_k c - y_k|^2 + ridge |Gamma c|^2
 
     If the rank is less than K (which needs ridge zero or tiny), c is, among the minimisers, the
     one of least |Gamma c|: the minimum-norm solution for Gamma = 1, and the limit ridge -> 0 in
     general. Rank is decided after scaling the columns to unit norm, so units of features do not
-    matter.
+    matter. Rank deficiency is no error: look at `Fit.rank`.
 
-    factors: key -> Factor of K columns; a key is a kind, or a tuple (kind, group).
-    weights: kind or key -> w >= 0, in 1 / (unit of the targets). Weights multiply the residual,
-        so their square multiplies the loss. A key's own weight goes before that of its kind; a
-        weight of zero leaves the data out.
-    ridge: >= 0, multiplies the squared norm. prior: (K,) diagonal of Gamma, >= 0, default ones.
-    rcond: relative size below which a singular value counts as zero.
+    Args:
+        factors: key -> Factor of K columns; a key is a kind, or a tuple (kind, group).
+        weights: kind or key -> w >= 0, in 1 / (unit of the targets). Weights multiply the
+            residual, so their square multiplies the loss. A key's own weight goes before that of
+            its kind; a weight of zero leaves the data out.
+        ridge: >= 0, multiplies the squared norm.
+        prior: (K,) diagonal of Gamma, >= 0, default ones.
+        rcond: relative size below which a singular value counts as zero.
 
-    Raises ValueError for no factors, different K, a weight for a kind the data lack, a key without
-    a weight, a negative or non-finite weight, ridge, prior or rcond; TypeError for anything but
-    mappings and for factors that are not float64; RuntimeError without float64. Rank deficiency
-    is no error: look at `rank`.
+    Returns:
+        The Fit.
+
+    Raises:
+        ValueError: no factors; different K; a weight for a kind the data lack; a key without a
+            weight; a negative or non-finite weight, ridge, prior or rcond.
+        TypeError: anything but mappings; factors that are not float64.
+        RuntimeError: float64 is off.
     """
     require_x64()
     n_features = _check_factors(factors)
@@ -97,20 +119,34 @@ def fit(
             parts = u[:, :rank], singular[:rank], vt
             coefficients = _least_norm(parts, scale, np.asarray(target), np.asarray(gamma))
     rms = OrderedDict((key, _rms(factor, coefficients)) for key, factor in factors.items())
-    return Fit(coefficients, triangular, rank, rms)
+    n_rows = OrderedDict((key, int(factor.n_rows)) for key, factor in factors.items())
+    given = None if prior is None else gamma
+    return Fit(
+        coefficients, triangular, rank, rms, OrderedDict(resolved), n_rows, float(ridge), given
+    )
 
 
-def solution(factors: Sequence[Factor], weights, ridge=0.0, prior=None):
+def solution(
+    factors: Sequence[Factor],
+    weights: ArrayLike,
+    ridge: ArrayLike = 0.0,
+    prior: ArrayLike | None = None,
+) -> tuple[jax.Array, jax.Array]:
     """Coefficients and factor of a full-rank fit, pure: to be jitted, and differentiated.
 
-    `c = R^-1 Q^T b` with `Q R = [w_1 R_1; w_2 R_2; ...; sqrt(ridge) Gamma]`
+        c = R^-1 Q^T b,   Q R = [w_1 R_1; w_2 R_2; ...; sqrt(ridge) Gamma]
 
     Differentiable in weights, in a ridge > 0 and in the factors themselves. Nothing is checked;
     if H is singular, the result and its derivatives are infinite or NaN (use `fit`).
 
-    factors: m factors of K columns. weights: (m,), multiply the residual, so their square
-    multiplies the loss. ridge: scalar >= 0. prior: (K,) diagonal of Gamma, default ones.
-    Returns coefficients (K,) and upper triangular R (K, K), R^T R = H.
+    Args:
+        factors: m factors of K columns.
+        weights: (m,), multiply the residual, so their square multiplies the loss.
+        ridge: () >= 0.
+        prior: (K,) diagonal of Gamma, default ones.
+
+    Returns:
+        coefficients (K,), and upper triangular R (K, K), R^T R = H.
     """
     gamma = jnp.ones(factors[0].triangular.shape[0]) if prior is None else prior
     system = jnp.concatenate(_weighted_system(factors, weights, ridge, gamma))
@@ -122,31 +158,44 @@ def solution(factors: Sequence[Factor], weights, ridge=0.0, prior=None):
     return solve_triangular(triangular, target), triangular
 
 
-def resolve_weights(factors: Mapping, weights: Mapping) -> dict:
+def resolve_weights(
+    factors: Mapping[Any, Factor], weights: Mapping[Any, float]
+) -> dict[Any, float]:
     """The weight of each factor, in the order of the factors, from weights of kinds or of keys.
 
     A weight for the key itself goes before one for its kind, key[0] of a tuple (kind, group).
-    Raises as `fit` does.
+
+    Args:
+        factors: key -> Factor, as in `fit`.
+        weights: kind or key -> w >= 0, as in `fit`.
+
+    Returns:
+        key -> w, for every key of the factors.
+
+    Raises:
+        ValueError: a weight for a kind the data lack, that is negative or not finite; a key
+            without a weight.
+        TypeError: anything but mappings.
     """
     for name, mapping in (("factors", factors), ("weights", weights)):
         if not isinstance(mapping, Mapping):
             raise TypeError(
-                f"{name} are a {type(mapping).__name__}, a mapping from kinds is wanted, such as "
+                f"{name} is a {type(mapping).__name__}: wanted a mapping from kinds, e.g. "
                 "{'energy': ..., 'forces': ...}."
             )
     known = set(factors) | {_kind(key) for key in factors}
     for key, weight in weights.items():
         if key not in known:
             raise ValueError(
-                f"there is a weight for {key!r}, but no such data; the data hold "
-                f"{_listed(factors)}. Leave the weight out or add the observations."
+                f"weights hold {key!r}: wanted kinds or keys of the data, which hold "
+                f"{_listed(factors)}; leave the weight out or add the observations."
             )
         check_at_least_zero(f"weight of {key!r}", weight)
     missing = [key for key in factors if key not in weights and _kind(key) not in weights]
     if missing:
         raise ValueError(
-            f"no weight for {_listed(missing)}; weights were given for {_listed(weights)}. A "
-            "weight of 0 leaves data out."
+            f"weights lack {_listed(missing)}: wanted one for each factor, and they hold "
+            f"{_listed(weights)}; a weight of 0 leaves data out."
         )
     return {k: float(weights[k] if k in weights else weights[_kind(k)]) for k in factors}
 
@@ -187,7 +236,7 @@ def _rms(factor, coefficients):
     return math.sqrt((float(misfit @ misfit + factor.residual)) / n_rows) if n_rows else math.nan
 
 
-def _kind(key):
+def _kind(key: Any) -> Any:
     return key[0] if isinstance(key, tuple) else key
 
 
@@ -198,20 +247,23 @@ def _listed(keys):
 def _check_factors(factors):
     if not isinstance(factors, Mapping):
         raise TypeError(
-            f"factors are a {type(factors).__name__}, a mapping from kind or (kind, group) to "
-            "Factor is wanted."
+            f"factors is a {type(factors).__name__}: wanted a mapping from kind or (kind, group) "
+            "to Factor, e.g. what compress_structures returns."
         )
     if not factors:
-        raise ValueError("no factors were given; a fit needs at least one.")
+        raise ValueError("factors is empty: wanted at least one; see compress_structures.")
     for key, factor in factors.items():
         if not isinstance(factor, Factor):
             raise TypeError(
-                f"factors[{key!r}] is a {type(factor).__name__}, a Factor is wanted: use "
-                "lprjax.factors.compress(rows, targets)."
+                f"factors[{key!r}] is a {type(factor).__name__}: wanted a Factor; use "
+                "lprjax.regression.factors.compress(rows, targets)."
             )
         if not np.isfinite(as_float64(f"factors[{key!r}]", factor.triangular)).all():
-            raise ValueError(f"factors[{key!r}] hold NaN or infinity; check the rows behind them.")
+            raise ValueError(
+                f"factors[{key!r}] hold NaN or infinity: wanted finite numbers; check the rows "
+                "behind them."
+            )
     sizes = {key: factor.triangular.shape[0] for key, factor in factors.items()}
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"factors have different numbers of columns {sizes}; use one basis.")
+        raise ValueError(f"factors have columns {sizes}: wanted one number; use one basis.")
     return next(iter(sizes.values()))

@@ -1,4 +1,4 @@
-"""What a factor says of uncertainty: samples of the posterior, and a variance that is calibrated.
+"""Uncertainty from a factor: samples of the posterior, and a variance that is calibrated.
 
 In Bayesian linear regression with weighted residuals of variance one the coefficients are
 distributed as `c ~ N(c0, H^-1)`, H = R^T R, so a prediction with derivatives g has variance
@@ -15,7 +15,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
 from scipy.stats import norm
 
 from lprjax.numerics.checks import as_float64, require_x64
@@ -29,40 +31,51 @@ from lprjax.regression.factors import (
 from lprjax.regression.rigidity import prediction_rigidity
 
 NOMINAL = (0.5, 0.683, 0.9, 0.95)
-"""Fractions of a Gaussian population at which coverage is reported."""
+"""Fractions of a Gaussian population at which coverage is reported: a choice."""
 _QUANTILES = norm.ppf(0.5 * (1.0 + np.array(NOMINAL)))
 
-_GRID = 29  # two values of s in a decade, at first
+# The search for s, all choices.
+_GRID = 29  # values of s in a round: two in a decade in the first, over RCOND to _HIGHEST
 _ROUNDS = 3  # each looks 14 times closer: s to half a percent in the end
-_CLEARLY = 1e-9  # gain in log likelihood per observation that is not rounding
-_ABOVE = 1e2  # times |R Gamma^-1|: there R is 1e-4 of the sum, and s only multiplies alpha
+_LEAST_GAIN = 1e-9  # gain in log likelihood per observation that is not rounding
+_HIGHEST = 1e2  # times |R Gamma^-1|: there R is 1e-4 of the sum, and s only multiplies alpha
 
 
-def committee(coefficients, factor, key, n: int):
+def committee(coefficients: ArrayLike, factor: ArrayLike, key: jax.Array, n: int) -> jax.Array:
     """Models drawn from the posterior: their spread is the uncertainty of any prediction.
 
-    `c = c0 + R^-1 z`, z white: over many c the variance of a prediction is 1/PR.
+        c = c0 + R^-1 z,   z white
 
-    A singular H has no such samples: the directions it leaves undetermined have infinite
-    variance, which no finite committee can show (`prediction_rigidity` is exact there, PR = 0).
+    Over many c the variance of a prediction is 1/PR. A singular H has no such samples: the
+    directions it leaves undetermined have infinite variance, which no finite committee can show
+    (`prediction_rigidity` is exact there, PR = 0).
 
-    coefficients: (K,) c0, eV.  factor: (K, K) upper triangular R, R^T R = H (`Fit.factor`).
-    key: jax PRNG key.  n: number of models, static under `jit`.
-    Returns (n, K). For dE_i of a linear model multiply by its rows: `committee @ rows.T`.
-    Raises ValueError for shapes that do not match, n < 1 and (where its values are known, not
-    under jit) a factor that is not upper triangular or is singular; TypeError for other than
-    float64; RuntimeError without float64. Under jit a singular factor gives infinity or NaN.
+    Args:
+        coefficients: (K,) c0, eV.
+        factor: (K, K) upper triangular R, R^T R = H (`Fit.factor`).
+        key: jax PRNG key.
+        n: number of models, static under `jit`.
+
+    Returns:
+        (n, K), eV. For dE_i of a linear model multiply by its rows: `committee @ rows.T`. Under
+        jit a singular factor gives infinity or NaN.
+
+    Raises:
+        ValueError: shapes that do not match; n < 1; (where its values are known, not under jit) a
+            factor that is not upper triangular or is singular.
+        TypeError: other than float64.
+        RuntimeError: float64 is off.
     """
     require_x64()
     factor = _checked_factor(factor)
     coefficients = jnp.asarray(as_float64("coefficients", coefficients))
     if coefficients.shape != factor.shape[:1]:
         raise ValueError(
-            f"coefficients have shape {coefficients.shape}, ({factor.shape[0]},) is wanted: one "
+            f"coefficients have shape {coefficients.shape}: wanted ({factor.shape[0]},); give one "
             "per column of the factor."
         )
     if n < 1:
-        raise ValueError(f"n is {n}; a committee has at least one member.")
+        raise ValueError(f"n is {n}: wanted at least one member of the committee.")
     _refuse_singular(factor)
     return _committee(coefficients, factor, key, int(n))
 
@@ -76,15 +89,17 @@ def _committee(coefficients, factor, key, n):
 class Calibration(NamedTuple):
     """The variance model that explains a set of residuals best, and how well it covers them.
 
-    alpha: what standard deviations are multiplied by; unit of the residuals over that of 1/w.
-    s: >= 0, what is added to the factor as s Gamma. As s grows beyond |R Gamma^-1| only
-        alpha / s matters, and s ends at about a hundred times that.
-    log_likelihood: per observation, natural logarithm, of densities per unit of the residuals.
-    expected, covered: (4,) the fractions NOMINAL and the observed fractions of residuals within
-        the interval that should hold them. A Gaussian sample of N has a standard error of
-        sqrt(p (1 - p) / N), more where residuals are correlated.
-    factor: (K, K) R_s / alpha: `prediction_rigidity(factor, g)` is one over the variance, now in
-        the unit of the residuals squared.
+    Attributes:
+        alpha: what standard deviations are multiplied by; unit of the residuals over that of 1/w.
+        s: >= 0, what is added to the factor as s Gamma. As s grows beyond |R Gamma^-1| only
+            alpha / s matters, and s ends at about a hundred times that.
+        log_likelihood: per observation, natural logarithm, of densities per unit of the residuals.
+        expected: (4,) the fractions NOMINAL.
+        covered: (4,) the observed fractions of residuals within the interval that should hold
+            them. A Gaussian sample of N has a standard error of sqrt(p (1 - p) / N), more where
+            residuals are correlated.
+        factor: (K, K) R_s / alpha: `prediction_rigidity(factor, g)` is one over the variance, now
+            in the unit of the residuals squared.
     """
 
     alpha: float
@@ -95,27 +110,39 @@ class Calibration(NamedTuple):
     factor: jax.Array
 
 
-def calibrate(factor, rows, residuals, *, prior=None) -> Calibration:
+def calibrate(
+    factor: ArrayLike, rows: ArrayLike, residuals: ArrayLike, *, prior: ArrayLike | None = None
+) -> Calibration:
     """Fit the scale and the floor of predicted variances to residuals of validation structures.
 
-    `maximise sum_i log N(r_i; 0, alpha^2 v_i(s)),  v_i(s) = g_i^T (R^T R + s^2 Gamma^2)^-1 g_i`
+        maximise sum_i log N(r_i; 0, alpha^2 v_i(s)),  v_i(s) = g_i^T (R^T R + s^2 Gamma^2)^-1 g_i
 
-    alpha is closed, `alpha^2 = mean(r_i^2 / v_i)`. s is searched for: 0, and a grid of logarithms
-    from RCOND |R Gamma^-1| (less is lost in rounding) to 100 |R Gamma^-1|, made finer twice
-    about the best; each s is one QR of [R; s Gamma]. s = 0 stays where no s > 0 is likelier by
-    more than rounding. Residuals count as independent.
+    alpha has a closed form, `alpha^2 = mean(r_i^2 / v_i)`. s is searched for: 0, and a grid of
+    logarithms from RCOND |R Gamma^-1| (less is lost in rounding) to 100 |R Gamma^-1|, made finer
+    twice about the best; each s is one QR of [R; s Gamma]. s = 0 stays where no s > 0 is likelier
+    by more than rounding. Residuals count as independent.
 
     Calibrate one kind of observation at a time, in its own unit: alpha repairs the scale that
     weights and misfit left wrong, and energies and forces are not wrong alike. With energies per
     atom, rows and residuals are per atom.
 
-    factor: (K, K) upper triangular R of the fit (`Fit.factor`), which may be singular: s = 0 is
-    then left out, unless the data determine every row.
-    rows: (N, K) g_i, derivatives of the predictions.  residuals: (N,) predicted minus true.
-    prior: (K,) diagonal of Gamma, >= 0, default ones.
-    Raises ValueError for wrong shapes, fewer than two residuals, NaN or infinity, residuals that
-    are all zero, a row of zeros (its residual has no explanation in the coefficients), a prior
-    without a positive entry; TypeError for other than float64; RuntimeError without float64.
+    Args:
+        factor: (K, K) upper triangular R of the fit (`Fit.factor`), which may be singular: s = 0
+            is then left out, unless the data determine every row.
+        rows: (N, K) g_i, derivatives of the predictions.
+        residuals: (N,) predicted minus true.
+        prior: (K,) diagonal of Gamma, >= 0, default ones.
+
+    Returns:
+        The Calibration.
+
+    Raises:
+        ValueError: wrong shapes; fewer than two residuals; NaN or infinity; residuals that are
+            all zero; a row of zeros (its residual has no explanation in the coefficients); a
+            prior without a positive entry.
+        TypeError: other than float64.
+        RuntimeError: float64 is off.
+
     Source: the variance model is that of last-layer rigidities (Bigi, Chong, Ceriotti, Grasselli,
     Mach. Learn.: Sci. Technol. 5 (2024) 045018), the maximum of its likelihood derived.
     """
@@ -124,7 +151,7 @@ def calibrate(factor, rows, residuals, *, prior=None) -> Calibration:
     rows, residuals = _checked_data(rows, residuals, factor.shape[0])
     gamma = checked_prior(prior, len(factor))
     if not gamma.any():
-        raise ValueError("prior is zero: wanted entries >= 0 and at least one > 0.")
+        raise ValueError("prior is zero: wanted entries >= 0 and at least one > 0; omit it for 1.")
     best, floored = _search(factor, gamma, rows, residuals)
     return Calibration(
         float(best.alpha),
@@ -136,28 +163,40 @@ def calibrate(factor, rows, residuals, *, prior=None) -> Calibration:
     )
 
 
-def coverage(residuals, deviations) -> np.ndarray:
+def coverage(residuals: ArrayLike, deviations: ArrayLike) -> np.ndarray:
     """The fraction of residuals inside the intervals that should hold 50, 68.3, 90 and 95 %.
 
-    `fraction of |r_i| <= z sigma_i`, z the Gaussian quantile of each of NOMINAL.
+        fraction of |r_i| <= z sigma_i
 
-    residuals: (N,).  deviations: (N,) predicted standard deviations > 0, same unit (inf where
-    nothing is known: such a residual is covered).
-    Returns (4,). Raises ValueError for different shapes, no residuals, NaN, or a deviation < 0.
+    z is the Gaussian quantile of each of NOMINAL.
+
+    Args:
+        residuals: (N,).
+        deviations: (N,) predicted standard deviations >= 0, in the unit of the residuals; inf
+            where nothing is known: such a residual is covered.
+
+    Returns:
+        (4,), dimensionless.
+
+    Raises:
+        ValueError: different shapes, no residuals, NaN, or a deviation < 0.
     """
     residuals, deviations = np.asarray(residuals), np.asarray(deviations)
     if residuals.shape != deviations.shape or residuals.ndim != 1 or residuals.size == 0:
         raise ValueError(
-            f"residuals have shape {residuals.shape} and deviations {deviations.shape}; (N,) with "
-            "N >= 1 is wanted for both."
+            f"residuals have shape {residuals.shape} and deviations {deviations.shape}: wanted "
+            "(N,) with N >= 1 for both; give one deviation per residual."
         )
     if np.isnan(residuals).any() or not (deviations >= 0.0).all():
-        raise ValueError("residuals hold NaN, or deviations one that is NaN or negative.")
+        raise ValueError(
+            "residuals hold NaN, or deviations one that is NaN or negative: wanted numbers, and "
+            "deviations >= 0; leave those observations out."
+        )
     return np.mean(_inside(residuals, deviations), axis=0)
 
 
 def _inside(residuals, deviations):
-    """Which residuals are in which interval, (N, 4), of NumPy or JAX."""
+    """Which residuals are in which interval, (N, 4); of NumPy or of JAX."""
     return abs(residuals)[:, None] <= _QUANTILES[None, :] * deviations[:, None]
 
 
@@ -170,10 +209,10 @@ class _Model(NamedTuple):
     covered: jax.Array
 
     @property
-    def score(self):
-        return self.log_likelihood + jnp.where(self.s == 0.0, _CLEARLY, 0.0)
+    def score(self) -> jax.Array:
+        return self.log_likelihood + jnp.where(self.s == 0.0, _LEAST_GAIN, 0.0)
 
-    def at(self, k):
+    def at(self, k: jax.Array) -> "_Model":
         return jax.tree.map(lambda x: x[k], self)
 
 
@@ -183,7 +222,7 @@ def _search(factor, gamma, rows, residuals):
     penalised = gamma > 0.0
     relative = factor / jnp.where(penalised, gamma, 1.0)[None, :]
     size = jnp.linalg.norm(jnp.where(penalised[None, :], relative, 0.0))
-    size = jnp.where(size > 0.0, size, 1.0)  # without data any s > 0 says the same
+    size = jnp.where(size > 0.0, size, 1.0)  # without data every s > 0 is as likely
 
     def closer(_, state):
         best, low, high = state
@@ -197,7 +236,7 @@ def _search(factor, gamma, rows, residuals):
 
     zero = jnp.zeros(())
     nothing = _Model(zero, zero, zero - jnp.inf, jnp.zeros(len(NOMINAL)))
-    state = nothing, jnp.log(RCOND * size), jnp.log(_ABOVE * size)
+    state = nothing, jnp.log(RCOND * size), jnp.log(_HIGHEST * size)
     best, _, _ = jax.lax.fori_loop(0, _ROUNDS, closer, state)
     return best, _floored(factor, best.s, gamma)
 
@@ -206,7 +245,7 @@ def _profile(s, factor, gamma, rows, residuals):
     """The best alpha for one s."""
     rigidity = prediction_rigidity(_floored(factor, s, gamma), rows)
     alpha = jnp.sqrt(jnp.mean(jnp.square(residuals) * rigidity))
-    determined = jnp.all(rigidity > 0.0)  # else a variance is infinite, and its density nil
+    determined = jnp.all(rigidity > 0.0)  # else a variance is infinite, and its density zero
     logarithms = jnp.log(jnp.where(determined, rigidity, 1.0))
     likelihood = 0.5 * jnp.mean(logarithms) - jnp.log(alpha) - 0.5 * jnp.log(2 * jnp.pi) - 0.5
     covered = jnp.mean(_inside(residuals, alpha / jnp.sqrt(rigidity)), axis=0, dtype=float)
@@ -219,45 +258,53 @@ def _floored(factor, s, gamma):
     return jnp.triu(positive_diagonal(triangle)[:, None] * triangle)
 
 
-def _checked_factor(factor):
-    if not isinstance(factor, jax.core.Tracer) and not np.isfinite(np.asarray(factor)).all():
-        raise ValueError("factor holds NaN or infinity; check the rows behind it.")
+def _checked_factor(factor) -> jax.Array:
+    if not isinstance(factor, Tracer) and not np.isfinite(np.asarray(factor)).all():
+        raise ValueError(
+            "factor holds NaN or infinity: wanted finite numbers; check the rows behind it."
+        )
     return checked_triangular(factor)
 
 
 def _refuse_singular(factor):
-    if isinstance(factor, jax.core.Tracer):
+    if isinstance(factor, Tracer):
         return
     rank = rank_of(factor)
     if rank < len(factor):
         raise ValueError(
-            f"H has rank {rank} in {len(factor)} coefficients: what the data leave undetermined "
-            "has infinite variance and no samples. Fit with a ridge > 0 (a prior with no zero "
-            "entry among the undetermined), or add data."
+            f"rank of H is {rank}: wanted {len(factor)}, one for each coefficient, because what "
+            "the data leave undetermined has infinite variance and no samples; fit with a ridge > "
+            "0 (a prior with no zero entry among the undetermined), or add data."
         )
 
 
-def _checked_data(rows, residuals, n_features):
+def _checked_data(rows, residuals, n_features: int) -> tuple[np.ndarray, np.ndarray]:
     rows = np.asarray(as_float64("rows", rows))
     residuals = np.asarray(as_float64("residuals", residuals))
     if rows.ndim != 2 or rows.shape[1] != n_features or residuals.shape != rows.shape[:1]:
         raise ValueError(
-            f"rows have shape {rows.shape} and residuals {residuals.shape}, (N, {n_features}) and "
-            "(N,) are wanted: one row per scalar observation, as in the fit."
+            f"rows have shape {rows.shape} and residuals {residuals.shape}: wanted "
+            f"(N, {n_features}) and (N,); give one row per scalar observation, as in the fit."
         )
     if len(residuals) < 2:
-        raise ValueError(f"{len(residuals)} residuals cannot settle alpha and s; give many.")
+        raise ValueError(
+            f"number of residuals is {len(residuals)}: wanted at least 2, for alpha and s; give "
+            "many."
+        )
     if not (np.isfinite(rows).all() and np.isfinite(residuals).all()):
-        raise ValueError("rows or residuals hold NaN or infinity; leave those observations out.")
+        raise ValueError(
+            "rows or residuals hold NaN or infinity: wanted finite numbers; leave those "
+            "observations out."
+        )
     if not residuals.any():
         raise ValueError(
-            "all residuals are zero, so no variance is the likeliest; calibrate on structures "
-            "that were not fitted exactly."
+            "all residuals are zero: wanted some that are not, as no variance is the likeliest; "
+            "calibrate on structures that were not fitted exactly."
         )
-    blind = ~rows.any(axis=1)
-    if blind.any():
+    zero = ~rows.any(axis=1)
+    if zero.any():
         raise ValueError(
-            f"rows hold zeros only, first row {int(np.argmax(blind))}: such an observation does "
-            "not depend on the coefficients; leave it out."
+            f"rows hold zeros only, first row {int(np.argmax(zero))}: wanted predictions that "
+            "depend on the coefficients; leave that observation out."
         )
     return rows, residuals

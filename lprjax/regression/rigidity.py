@@ -1,4 +1,4 @@
-"""How firmly the training data hold a prediction: PR, LPR and CPR from one triangular factor.
+"""How well the training data determine a prediction: PR, LPR and CPR from one triangular factor.
 
 Constrain a prediction p to move by d. The least loss, 1/2 |W (X c - y)|^2 + ..., then rises by
 `d^2/2 * PR`, with
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from lprjax.numerics.blocks import in_blocks
 from lprjax.numerics.checks import as_float64, require_x64
@@ -27,15 +28,17 @@ from lprjax.regression.factors import (
     equilibrate,
 )
 
-BLOCK = 4096  # predictions solved for at a time: (BLOCK, K) numbers of memory
+BLOCK = 4096  # predictions solved for at a time: a choice, (BLOCK, K) numbers of memory
 
 
-def prediction_rigidity(factor, g, *, rcond: float = RCOND):
+def prediction_rigidity(factor: ArrayLike, g: ArrayLike, *, rcond: float = RCOND) -> jax.Array:
     """The rigidity of any predictions under the data in the factor; jit-able.
 
-    `PR = 1 / |R^-T g|^2`; for singular H the exact limit of ridge -> 0: 0 if g has a part outside
-    range(H), else `1 / (g^T H^+ g)`. A prediction with g = 0 does not depend on the coefficients,
-    cannot be moved, and has PR = inf.
+        PR = 1 / |R^-T g|^2
+
+    For singular H it is the exact limit of ridge -> 0: 0 if g has a part outside range(H), else
+    `1 / (g^T H^+ g)`. A prediction with g = 0 does not depend on the coefficients, cannot be moved,
+    and has PR = inf.
 
     Columns of R are scaled to unit norm first (g with them, which leaves PR as it is), so rank
     does not depend on units of features. Singular values s below rcond times the largest, s_1,
@@ -43,13 +46,20 @@ def prediction_rigidity(factor, g, *, rcond: float = RCOND):
     there: `|g_null| <= rcond s_1 |R^-T g_range|` (sufficient, to first order; derived).
     Differentiable where R has full rank.
 
-    factor: (K, K) upper triangular R, R^T R = H (`Fit.factor`).
-    g: (..., K), derivatives of the predictions with respect to the coefficients.
-    rcond: relative accuracy of the rows behind R.
-    Returns (...,) PR >= 0. NaN in g or R gives NaN.
-    Raises ValueError for shapes that do not match and (where its values are known, not under jit)
-    a factor that is not upper triangular; TypeError for other than float64; RuntimeError without
-    float64.
+    Args:
+        factor: (K, K) upper triangular R, R^T R = H (`Fit.factor`).
+        g: (..., K), derivatives of the predictions with respect to the coefficients.
+        rcond: relative accuracy of the rows behind R.
+
+    Returns:
+        (...,) PR >= 0, in 1 / (unit of the prediction)^2. NaN in g or R gives NaN.
+
+    Raises:
+        ValueError: shapes that do not match, or (where its values are known, not under jit) a
+            factor that is not upper triangular.
+        TypeError: other than float64.
+        RuntimeError: float64 is off.
+
     Source: Chong et al., J. Chem. Theory Comput. 19 (2023) 8020; the singular limit is derived.
     """
     require_x64()
@@ -58,49 +68,81 @@ def prediction_rigidity(factor, g, *, rcond: float = RCOND):
     return _rigidity(factor, g.reshape(-1, g.shape[-1]), rcond).reshape(shape)
 
 
-def local_prediction_rigidity(factor, site_rows, *, rcond: float = RCOND):
+def local_prediction_rigidity(
+    factor: ArrayLike, site_rows: ArrayLike, *, rcond: float = RCOND
+) -> jax.Array:
     """The rigidity LPR_i of each site energy: how well the data determine this atom's share.
 
-    `LPR_i = 1 / (B_i^T H^-1 B_i)`, B_i the basis functions of site i (dE_i/dc).
+        LPR_i = 1 / (B_i^T H^-1 B_i)
 
-    site_rows: (..., K). The rest, and what is raised, as `prediction_rigidity`. Adding one
-    structure made of copies of site i alone, with its energy per atom at weight 1, raises LPR_i
-    by exactly 1.
+    B_i are the basis functions of site i (dE_i/dc). Adding one structure made of copies of site i
+    alone, with its energy per atom at weight 1, raises LPR_i by exactly 1.
+
+    Args:
+        factor: (K, K) upper triangular R, R^T R = H (`Fit.factor`).
+        site_rows: B (..., K).
+        rcond: as in `prediction_rigidity`.
+
+    Returns:
+        (...,) LPR >= 0, in 1 / (unit of the energy)^2.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as `prediction_rigidity`.
     """
     return prediction_rigidity(factor, site_rows, rcond=rcond)
 
 
-def component_rigidity(factor, g, mask, *, rcond: float = RCOND):
+def component_rigidity(
+    factor: ArrayLike, g: ArrayLike, mask: ArrayLike, *, rcond: float = RCOND
+) -> jax.Array:
     """The rigidity of one part of a prediction, such as a body order or a species channel.
 
-    `CPR_c = 1 / (g_c^T H^-1 g_c)`, g_c equal to g on the features of the component, 0 elsewhere.
+        CPR_c = 1 / (g_c^T H^-1 g_c)
 
-    mask: (K,) bool, True on the features of the component (`ace.components` has those of a basis);
-    or (C, K) for C components at once.
-    g: (..., K). Returns (...,) for one mask and (..., C) for C of them; inf where a component has
-    no features with g != 0. The rest as `prediction_rigidity`; also raises TypeError for a mask
-    that is not bool and ValueError for its shape.
+    g_c equals g on the features of the component and is zero elsewhere.
+
+    Args:
+        factor: (K, K) upper triangular R, R^T R = H (`Fit.factor`).
+        g: (..., K), derivatives of the predictions with respect to the coefficients.
+        mask: (K,) bool, True on the features of the component (`ace.spec.components` has those of
+            a basis); or (C, K) for C components at once.
+        rcond: as in `prediction_rigidity`.
+
+    Returns:
+        (...,) for one mask and (..., C) for C of them, in 1 / (unit of the prediction)^2; inf
+        where a component has no features with g != 0.
+
+    Raises:
+        TypeError: a mask that is not bool; and as `prediction_rigidity`.
+        ValueError: a mask of another shape; and as `prediction_rigidity`.
+        RuntimeError: float64 is off.
+
     Source: Chong et al., Faraday Discuss. (2024), arXiv:2408.14311.
     """
     require_x64()
     factor, g = _checked(factor, g)
     mask = jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
-        raise TypeError(f"mask has dtype {mask.dtype}, bool is wanted: True on the component.")
+        raise TypeError(f"mask has dtype {mask.dtype}: wanted bool; set True on the component.")
     if mask.ndim not in (1, 2) or mask.shape[-1] != g.shape[-1]:
         raise ValueError(
-            f"mask has shape {mask.shape}, ({g.shape[-1]},) or (C, {g.shape[-1]}) is wanted."
+            f"mask has shape {mask.shape}: wanted ({g.shape[-1]},) or (C, {g.shape[-1]}); give "
+            "one entry per column of the factor."
         )
     g = g.reshape(g.shape[:-1] + (1,) * (mask.ndim - 1) + g.shape[-1:])
     mask = mask.reshape((1,) * (g.ndim - mask.ndim) + mask.shape)
     return prediction_rigidity(factor, jnp.where(mask, g, 0.0), rcond=rcond)
 
 
-def skmatter_rigidity(training_rows: Sequence, site_rows, alpha: float):
+def skmatter_rigidity(
+    training_rows: Sequence[ArrayLike], site_rows: ArrayLike, alpha: float
+) -> jax.Array:
     """The LPR that scikit-matter's `local_prediction_rigidity` means, for comparison with it only.
 
-    `LPR_i = 1 / (x_i^T (X^T X + alpha I)^-1 x_i)`, x_i = B_i / s; row A of X is the mean of B / s
-    over the atoms of structure A, s^2 = <|B|^2> over all training atoms.
+        LPR_i = 1 / (x_i^T (X^T X + alpha I)^-1 x_i),   x_i = B_i / s
+
+    Row A of X is the mean of B / s over the atoms of structure A, and s^2 = <|B|^2> over all
+    training atoms.
 
     As s belongs to the training set, so does the unit: it is our LPR for energies per atom at
     weight 1 and a ridge of alpha s^2, another one for every training set. Do not compare such
@@ -108,10 +150,19 @@ def skmatter_rigidity(training_rows: Sequence, site_rows, alpha: float):
     fixed ridge never falls). Through the factor, hence exact where X^T X + alpha I is singular to
     rounding, which the pseudo-inverse over there is not.
 
-    training_rows: per structure, (n_A, K) site rows.  site_rows: (..., K).  alpha: >= 0.
-    Returns (...,).
-    Raises ValueError for no structures, one without atoms, different K and alpha < 0 or not
-    finite; TypeError and RuntimeError without float64.
+    Args:
+        training_rows: per structure, (n_A, K) site rows.
+        site_rows: (..., K).
+        alpha: >= 0.
+
+    Returns:
+        (...,), dimensionless.
+
+    Raises:
+        ValueError: no structures, one without atoms, different K, or alpha < 0 or not finite.
+        TypeError: other than float64.
+        RuntimeError: float64 is off.
+
     Source: scikit-matter, metrics._prediction_rigidities, after Chong et al. (2023).
     """
     require_x64()
@@ -119,11 +170,11 @@ def skmatter_rigidity(training_rows: Sequence, site_rows, alpha: float):
     shapes = [rows.shape for rows in training_rows]
     if len({shape[1:] for shape in shapes}) != 1 or any(len(s) != 2 or s[0] < 1 for s in shapes):
         raise ValueError(
-            f"training rows have shapes {shapes}; (n_A, K) with n_A >= 1 and one K is wanted for "
-            "each of one or more structures."
+            f"training rows have shapes {shapes}: wanted (n_A, K) with n_A >= 1 and one K; give "
+            "one such array for each of one or more structures."
         )
     if not (math.isfinite(alpha) and alpha >= 0.0):
-        raise ValueError(f"alpha is {alpha}; a finite number >= 0 is wanted.")
+        raise ValueError(f"alpha is {alpha}: wanted a finite number >= 0.")
     ridge = alpha * np.mean(np.sum(np.concatenate(training_rows) ** 2, axis=1))
     n_features = shapes[0][1]
     means = [np.mean(rows, axis=0) for rows in training_rows]
@@ -174,7 +225,7 @@ def _checked(factor, g):
     g = jnp.asarray(as_float64("g entries", g))
     if g.ndim < 1 or g.shape[-1] != factor.shape[0]:
         raise ValueError(
-            f"g has shape {g.shape}, (..., {factor.shape[0]}) is wanted: one entry per column of "
-            "the factor."
+            f"g has shape {g.shape}: wanted (..., {factor.shape[0]}); give one entry per column "
+            "of the factor."
         )
     return factor, g

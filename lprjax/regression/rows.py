@@ -1,56 +1,63 @@
 """Rows of any prediction: its derivative in the coefficients of the potential that makes it.
 
+    g = dp / dc,   (K,) for each number that is predicted
+
 A *trainable potential* is a potential with a flat array `coefficients` (K,) among its fields, in a
-frozen dataclass: `LinearPotential`, `KernelPotential`, `NetworkPotential`.  What it predicts is
-any function of it,
-
-    g = dp / dc,   (K,) for each number that is predicted,
-
-and g is all that rigidity and posterior ask of a prediction.
+frozen dataclass: `LinearPotential`, `KernelPotential`, `NetworkPotential`. A prediction p is any
+function of it, and g is all that rigidity and posterior need of a prediction.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from lprjax.ace.rows import Rows, ace_rows
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import checked_atoms, checked_kinds, observe
-from lprjax.potentials.potential import as_argument, check
+from lprjax.potentials.potential import Potential, as_argument, check
 
-BATCH = 8  # derivatives taken at a time: memory grows with it
+BATCH = 8  # derivatives taken at a time: a choice, memory grows with it
 
 
-def prediction_rows(prediction: Callable[[Any], Array], potential) -> Array:
-    """How a prediction changes with the coefficients, g = dp/dc, exact by differentiation.
+def prediction_rows(prediction: Callable[[Any], jax.Array], potential: Potential) -> jax.Array:
+    """How a prediction changes with the coefficients, exact by differentiation.
 
-        prediction_rows(lambda p: p(graph), potential)                         # site energies
+        g = dp/dc
+
+    For site energies, elastic constants, and the formation energy of a defect:
+
+        prediction_rows(lambda p: p(graph), potential)
         prediction_rows(lambda p: elastic_constants(p, cell).relaxed, potential)
-        prediction_rows(lambda p: relaxed_formation_energy(p, defect, u, cell), potential)
+        prediction_rows(lambda p: relaxed_formation_energy(p, defect, u), potential)
 
     A relaxed geometry is differentiated through its own equilibrium where the prediction uses
-    `implicit.minimiser`. Reverse mode where numbers predicted are fewer than coefficients, forward
-    mode otherwise. May be jitted, with the potential as an argument.
+    `defects.implicit_derivatives.minimiser`. Forward mode where numbers predicted are more than
+    coefficients, reverse mode otherwise. May be jitted, with the potential as an argument.
 
-    prediction: differentiable callable, potential -> array (...), in any unit.
-    potential: trainable, K coefficients; they are where the derivative is taken, which a linear
-    potential's observables do not depend on.
-    Returns (..., K), unit of the prediction per unit of the coefficients.
-    Raises TypeError for a potential without `coefficients`, RuntimeError without float64.
+    Args:
+        prediction: differentiable callable, potential -> array (...), in any unit.
+        potential: trainable, K coefficients: the derivative is taken there. For the observables
+            of a linear potential it is the same everywhere.
+
+    Returns:
+        (..., K), unit of the prediction per unit of the coefficients.
+
+    Raises:
+        TypeError: a potential without `coefficients`.
+        RuntimeError: float64 is off.
     """
     require_x64()
     coefficients = coefficients_of(potential)
 
     def of(c):
-        return jnp.asarray(prediction(dataclasses.replace(potential, coefficients=c)))
+        return jnp.asarray(prediction(dataclasses.replace(cast(Any, potential), coefficients=c)))
 
     value, push = jax.linearize(of, coefficients)
     if value.size > coefficients.size:
@@ -62,19 +69,23 @@ def prediction_rows(prediction: Callable[[Any], Array], potential) -> Array:
     return rows.reshape(*value.shape, coefficients.size)
 
 
-def coefficients_of(potential) -> Array:
-    """The coefficients (K,) of a trainable potential; TypeError for any other."""
-    coefficients = getattr(potential, "coefficients", 0.0)
+def coefficients_of(potential: Potential) -> jax.Array:
+    """The coefficients (K,) of a trainable potential.
+
+    Raises:
+        TypeError: a potential that is no dataclass with a flat array `coefficients`.
+    """
+    coefficients: Any = getattr(potential, "coefficients", 0.0)
     if not dataclasses.is_dataclass(potential) or jnp.ndim(coefficients) != 1:
         raise TypeError(
-            f"a {type(potential).__name__} arrived; wanted a dataclass with an array "
-            "`coefficients` (K,), such as a LinearPotential"
+            f"potential is a {type(potential).__name__}: wanted a dataclass with an array "
+            "`coefficients` (K,); use e.g. a LinearPotential."
         )
     return coefficients
 
 
 def design_rows(
-    model,
+    model: ACESpec | Potential,
     graph: Graph,
     kinds: Sequence[str] = ("energy", "forces"),
     *,
@@ -82,13 +93,25 @@ def design_rows(
 ) -> Rows:
     """The rows of one structure, d(observable)/d(coefficients), exact to roundoff.
 
-    model: an ACESpec, whose observables are row . c; or a trainable potential (see `predictions`),
-    whose rows are the Jacobians at its present coefficients. graph: n atoms, padding included;
-    kinds: as in `observables.observe`, whose shapes, units and signs the rows share; atoms: those
-    displaced for the force constants. Compiled once per shape. Of an ACESpec's rows derivatives are
-    taken in forward mode only: the loop over atoms leaves out padding, and has no reverse.
-    Raises ValueError for unknown species, kinds or atoms, TypeError for a model that is neither,
-    RuntimeError without float64.
+    Compiled once per shape. The rows of an ACESpec can be differentiated in forward mode only:
+    their loop over atoms leaves out padding, and has no reverse.
+
+    Args:
+        model: an ACESpec, whose observables are row . c; or a trainable potential, whose rows are
+            the Jacobians at its present coefficients.
+        graph: n atoms, padding included.
+        kinds: as in `observables.observe`, whose shapes, units and signs the rows share.
+        atoms: those displaced for the force constants; other kinds ignore it.
+
+    Returns:
+        Rows of C coefficients, in the unit of the observable per unit of the coefficients: energy
+        (C,), forces (n, 3, C), virial (3, 3, C), force_constants (m, 3, n, 3, C) of m displaced
+        atoms; None where not asked for.
+
+    Raises:
+        ValueError: unknown species, kinds or atoms.
+        TypeError: a model that is neither.
+        RuntimeError: float64 is off.
     """
     kinds = checked_kinds(kinds)
     displaced = checked_atoms(atoms, graph) if "force_constants" in kinds else None
@@ -101,7 +124,7 @@ def design_rows(
 
 
 @partial(jax.jit, static_argnames="kinds")
-def _jacobian(potential, graph: Graph, atoms, kinds: tuple[str, ...]) -> list[jnp.ndarray]:
+def _jacobian(potential, graph: Graph, atoms, kinds: tuple[str, ...]) -> list[jax.Array]:
     """Rows of each kind, of any trainable potential, by differentiation in its coefficients."""
 
     def observed(potential):

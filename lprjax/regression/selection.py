@@ -1,4 +1,4 @@
-"""Choosing data by rigidity: rank updates of a factor, and the next structure that holds most.
+"""Choosing data by rigidity: rank updates of a factor, and the structures that raise it most.
 
 Adding or taking away weighted rows X (r, K) changes H = R^T R by +-X^T X; R follows by orthogonal
 transformations, O(K^2) a row, and H is never formed. Choosing is done in whitened coordinates,
@@ -9,14 +9,16 @@ where a candidate that is taken turns 1/PR into w^T (I + V^T V)^-1 w, and ln det
 ln det(I + V V^T). Everything here is derived from these two lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.lax.linalg import triangular_solve
+from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from lprjax.numerics.checks import as_float64, require_x64
@@ -28,29 +30,30 @@ from lprjax.regression.factors import (
     rank_of,
 )
 
-BLOCK = 256  # candidate rows that are judged at a time: bounds the memory
-_EPS = float(np.finfo(np.float64).eps)
-_MARGIN = 10.0  # of the estimate of rounding
-_VAGUE = 1e-3  # rounding of a sine from which on the solution says nothing
-_OUTSIDE = 1e-10  # how far a row may be from the range of R, columns at unit norm
+BLOCK = 256  # candidate rows that are scored at a time: a choice, bounds the memory
+_EPS = float(np.finfo(np.float64).eps)  # rounding of float64
+_MARGIN = 10.0  # on the estimate of rounding: a choice
+_LARGEST_SLACK = 1e-3  # rounding of a sine from which on a solution is not trusted: a choice
+_OUTSIDE = 1e-10  # how far a row may be from the range of R, columns at unit norm: a choice
 
-RULES = {
+RULES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "rigidity": lambda variance, log_det: jnp.mean(1.0 / variance, axis=1),
     "variance": lambda variance, log_det: -jnp.mean(variance, axis=1),
     "d_optimal": lambda variance, log_det: log_det,
 }
 """What each rule makes largest, from the targets' variances 1/PR (N, T) and the rise of ln det H
-(N,) that N candidates would bring. The fourth, "random", asks nothing."""
+(N,) that N candidates would bring. The fourth, "random", uses neither."""
 
 
 class Selection(NamedTuple):
-    """The candidates in order of choice, and what each pick bought.
+    """The candidates in order of choice, and what each pick gained.
 
-    order: (count,) indices of the candidates.
-    rigidity: (count + 1, T) PR of every target before the first pick and after each, in
-        1 / (unit of the target)^2.
-    log_det: (count + 1,) ln(det H / det H before the first pick): from 0 upward.
-    factor: (K, K) R with all rows that were chosen.
+    Attributes:
+        order: (count,) indices of the candidates.
+        rigidity: (count + 1, T) PR of every target before the first pick and after each, in
+            1 / (unit of the target)^2.
+        log_det: (count + 1,) ln(det H / det H before the first pick): from 0 upward.
+        factor: (K, K) R with all rows that were chosen.
     """
 
     order: np.ndarray
@@ -59,48 +62,67 @@ class Selection(NamedTuple):
     factor: jax.Array
 
 
-def add_rows(factor, rows):
+def add_rows(factor: ArrayLike, rows: ArrayLike) -> jax.Array:
     """The triangular factor once more data have been taken in; pure and jit-able.
 
-    `R'^T R' = R^T R + X^T X`, by one Householder reflection of the rows with each row of R:
-    O(K^2) for each row of X, whatever the rank of R.
+        R'^T R' = R^T R + X^T X
 
-    factor: (K, K) upper triangular R (`Fit.factor`). rows: X (r, K), weighted as in the fit: a
-    row times its weight. Zero rows change nothing, so stacks may be padded to one shape.
-    Returns (K, K), diagonal >= 0. NaN goes through.
-    Raises ValueError for shapes that do not match and (where values are known, not under jit) for
-    a factor that is not upper triangular; TypeError for other than float64; RuntimeError without
-    float64.
+    By one Householder reflection of the rows with each row of R: O(K^2) for each row of X,
+    whatever the rank of R.
+
+    Args:
+        factor: (K, K) upper triangular R (`Fit.factor`).
+        rows: X (r, K), weighted as in the fit: a row times its weight. Zero rows change nothing,
+            so stacks may be padded to one shape.
+
+    Returns:
+        R' (K, K), diagonal >= 0. NaN goes through.
+
+    Raises:
+        ValueError: shapes that do not match, or (where values are known, not under jit) a factor
+            that is not upper triangular.
+        TypeError: other than float64.
+        RuntimeError: float64 is off.
     """
     require_x64()
     return _add(*_checked(factor, rows))
 
 
-def remove_rows(factor, rows):
+def remove_rows(factor: ArrayLike, rows: ArrayLike) -> jax.Array:
     """The triangular factor once data have been taken out again; pure and jit-able.
 
-    `R'^T R' = R^T R - X^T X`. With `R^T A = X^T = R^T (U s V^T)` the singular value s_j is the
-    sine, and `sqrt(1 - s_j^2)` the cosine, of rotations that take R to R' and the row V_j . X; for
-    one row they are LINPACK's (Stewart, J. Inst. Maths Applics 24 (1979) 203). O(K^2) for each row
-    at full rank; a singular R is decomposed first.
+        R'^T R' = R^T R - X^T X
 
-    Where `1 - s_j^2` is below what the rounding of R can tell, the other rows are taken to hold
-    nothing of that direction, and R' loses a rank. A factorisation of the rows that stay, where
-    they are at hand, knows more: a downdate cannot tell a ridge of 1e-16 from none.
+    With `R^T A = X^T = R^T (U s V^T)` the singular value s_j is the sine, and `sqrt(1 - s_j^2)`
+    the cosine, of rotations that take R to R' and the row V_j . X; for one row they are LINPACK's.
+    O(K^2) for each row at full rank; a singular R is decomposed first.
 
-    factor: (K, K) upper triangular R. rows: X (r, K), weighted as when they went in.
-    Returns (K, K), diagonal >= 0; all NaN if the rows are not in the data (R^T R - X^T X is not
-    positive semidefinite).
-    Raises ValueError for that where values are known (not under jit), and as `add_rows`.
+    Where `1 - s_j^2` is below the rounding of R, the other rows are taken to hold nothing of that
+    direction, and R' loses a rank. A factorisation of the rows that stay, where they are at hand,
+    is more accurate: a downdate cannot distinguish a ridge of 1e-16 from none.
+
+    Args:
+        factor: (K, K) upper triangular R (`Fit.factor`).
+        rows: X (r, K), weighted as when they went in.
+
+    Returns:
+        R' (K, K), diagonal >= 0; all NaN if the rows are not in the data (R^T R - X^T X is not
+        positive semidefinite).
+
+    Raises:
+        ValueError: rows that are not in the data (where values are known, not under jit); and as
+            `add_rows`.
+        TypeError: other than float64.
+
+    Source: Stewart, J. Inst. Maths Applics 24 (1979) 203, for one row.
     """
     factor, rows = _checked(factor, rows)
     removed = _remove(factor, rows) if len(rows) else factor
-    known = not isinstance(removed, jax.core.Tracer)
+    known = not isinstance(removed, Tracer)
     if known and bool(jnp.isnan(removed).any()):
         raise ValueError(
-            "these rows cannot be removed, because they are not in the factor: R^T R - X^T X is "
-            "not positive semidefinite (or something is NaN). Pass the rows times the weights "
-            "that they had in the fit, each row once."
+            "rows are not in the factor: wanted a positive semidefinite R^T R - X^T X without "
+            "NaN; pass the rows times the weights that they had in the fit, each row once."
         )
     return removed
 
@@ -156,7 +178,7 @@ def _directions(scaled, rows, solve):
     left = (1.0 - sines) * (1.0 + sines)
     nothing_left = jnp.abs(left) <= slack
     cosines = jnp.where(nothing_left, 0.0, jnp.sqrt(jnp.where(left >= 0.0, left, jnp.nan)))
-    found = (jnp.abs(a @ scaled - rows) < _OUTSIDE).all() & (slack < _VAGUE)
+    found = (jnp.abs(a @ scaled - rows) < _OUTSIDE).all() & (slack < _LARGEST_SLACK)
     sines = jnp.where(nothing_left, 1.0, sines)
     return vt.T, sines, jnp.where(found, cosines, jnp.nan)
 
@@ -187,9 +209,9 @@ def _rotate_out(table, j_and_cosine):
 
 
 def choose(
-    factor,
-    candidates: Sequence,
-    targets,
+    factor: ArrayLike,
+    candidates: Sequence[ArrayLike],
+    targets: ArrayLike,
     count: int,
     *,
     rule: str = "rigidity",
@@ -200,7 +222,7 @@ def choose(
     Greedily: each pick is the candidate that makes largest, together with those chosen before,
 
     - "rigidity": the mean PR = 1 / (g^T H^-1 g) of the targets (for site energies: the mean LPR);
-    - "variance": minus the mean of 1/PR, which looks to the least rigid targets;
+    - "variance": minus the mean of 1/PR, which weights the least rigid targets most;
     - "d_optimal": ln det H, whatever the targets;
     - "random": nothing: a draw without replacement.
 
@@ -209,24 +231,37 @@ def choose(
     variance is a sum of squares, not a difference, so that it keeps its digits where it falls by
     many orders of magnitude.
 
-    factor: (K, K) R of the data so far, of full rank. candidates: N stacks of weighted rows
-    (r_i, K), such as a structure's energy and force rows, an atom's, or one observation; rows as
-    in `add_rows`, stacks of different r_i are padded to one. targets: (T, K) g, derivatives of
-    the predictions with respect to the coefficients, each not zero; for one formation energy T = 1.
-    count: how many to choose, 1 to N. key: of the draw, for "random" only.
-    Raises ValueError for a singular factor, a target that is zero, shapes that do not match,
-    values that are not finite, an unknown rule, a count out of range, and "random" without a key;
-    TypeError for other than float64; RuntimeError without float64.
+    Args:
+        factor: (K, K) R of the data so far, of full rank.
+        candidates: N stacks of weighted rows (r_i, K), such as a structure's energy and force
+            rows, an atom's, or one observation; rows as in `add_rows`, stacks of different r_i
+            are padded to one.
+        targets: (T, K) g, derivatives of the predictions with respect to the coefficients, each
+            not zero; for one formation energy T = 1.
+        count: how many to choose, 1 to N.
+        rule: one of the four.
+        key: of the draw, for "random" only.
+
+    Returns:
+        The Selection.
+
+    Raises:
+        ValueError: a singular factor; a target that is zero; shapes that do not match; values that
+            are not finite; an unknown rule; a count out of range; "random" without a key, or
+            another rule with one.
+        TypeError: other than float64.
+        RuntimeError: float64 is off.
     """
     require_x64()
     if (rule not in RULES and rule != "random") or (rule == "random") != (key is not None):
         raise ValueError(
-            f"rule {rule!r} with key {key}: wanted 'random' with a key, or one of "
+            f"rule is {rule!r} and key is {key}: wanted 'random' with a key, or one of "
             f"{', '.join(map(repr, RULES))} without."
         )
     stacks, targets = _checked_choice(factor, candidates, targets, count)
     draw = jnp.zeros(len(stacks)) if key is None else jax.random.uniform(key, (len(stacks),))
-    whiten = partial(triangular_solve, jnp.asarray(factor), left_side=False, lower=False)
+    triangular = jnp.asarray(factor)
+    whiten = partial(triangular_solve, triangular, left_side=False, lower=False)
     state = (whiten(stacks.reshape(-1, stacks.shape[2])).reshape(stacks.shape), whiten(targets))
     free = jnp.ones(len(stacks), bool)
     order, rigidity, log_det = [], [_rigidity(state[1])], [0.0]
@@ -236,8 +271,8 @@ def choose(
         order.append(int(best))
         rigidity.append(_rigidity(state[1]))
         log_det.append(log_det[-1] + float(gain))
-        factor = _add(factor, stacks[best])
-    return Selection(np.array(order), np.stack(rigidity), np.array(log_det), factor)
+        triangular = _add(triangular, stacks[best])
+    return Selection(np.array(order), np.stack(rigidity), np.array(log_det), triangular)
 
 
 @partial(jax.jit, static_argnames="rule")
@@ -245,15 +280,15 @@ def _best(v, w, free, draw, rule):
     """The free candidate of the highest score, and how much it adds to ln det H."""
     if rule == "random":
         best = jnp.argmax(jnp.where(free, draw, -1.0))
-        return best, _judged(v[best], w)[1]
-    judge = partial(_judged, w=w)
-    variance, log_det = jax.lax.map(judge, v, batch_size=max(1, BLOCK // v.shape[1]))
+        return best, _scored(v[best], w)[1]
+    score = partial(_scored, w=w)
+    variance, log_det = jax.lax.map(score, v, batch_size=max(1, BLOCK // v.shape[1]))
     best = jnp.argmax(jnp.where(free, RULES[rule](variance, log_det), -jnp.inf))
     return best, log_det[best]
 
 
-def _judged(v, w):
-    """What a candidate V (r, K) makes of the targets' variances |w|^2, and its rise of ln det H.
+def _scored(v, w):
+    """The targets' variances |w|^2 with a candidate V (r, K) added, and its rise of ln det H.
 
     w^T (I + V^T V)^-1 w is the squared distance of (w, 0) from the range of (V^T; I).
     """
@@ -284,8 +319,8 @@ def _checked(factor, rows):
     rows = jnp.asarray(as_float64("rows", rows))
     if rows.ndim != 2 or rows.shape[1] != factor.shape[0]:
         raise ValueError(
-            f"rows have shape {rows.shape}, (r, {factor.shape[0]}) is wanted: one entry per "
-            "column of the factor; a single row is rows[None]."
+            f"rows have shape {rows.shape}: wanted (r, {factor.shape[0]}), one entry per column "
+            "of the factor; pass a single row as row[None]."
         )
     return factor, rows
 
@@ -295,19 +330,23 @@ def _checked_choice(factor, candidates, targets, count):
     factor, targets = _checked(factor, targets)
     stacks = [np.asarray(_checked(factor, rows)[1]) for rows in candidates]
     if not isinstance(count, int | np.integer) or not 1 <= count <= len(stacks):
-        raise ValueError(f"count is {count!r}; of {len(stacks)} candidates, choose 1 to all.")
+        raise ValueError(
+            f"count is {count!r}: wanted a whole number from 1 to that of candidates, "
+            f"{len(stacks)}."
+        )
     for name, array in (("factor", factor), ("targets", targets), *enumerate(stacks)):
         if not np.isfinite(array).all():
             name = name if isinstance(name, str) else f"candidate {name}"
-            raise ValueError(f"NaN or infinity in {name}; leave it out.")
+            raise ValueError(f"{name} holds NaN or infinity: wanted finite numbers; leave it out.")
     if not (len(targets) and np.asarray(targets).any(axis=1).all()):
         raise ValueError(
-            "there is no target, or one that is zero: it depends on no coefficient, and no data "
-            "make it more rigid. Leave such out (padding atoms are), and give one at least."
+            "targets are empty, or one is zero: wanted at least one and each not zero, as what "
+            "depends on no coefficient is made more rigid by no data; leave such out (padding "
+            "atoms are)."
         )
     if rank_of(factor) < len(factor):
         raise ValueError(
-            "the factor is singular, so that some rigidities are zero and cannot be compared: "
+            "factor is singular: wanted full rank, as rigidities that are zero cannot be compared; "
             "fit the data so far with a small ridge, fit(..., ridge=...)."
         )
     size = factor.shape[0]

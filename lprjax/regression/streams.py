@@ -25,10 +25,12 @@ from lprjax.regression.factors import Factor, block_size, empty, fold, merge
 class Stream(NamedTuple):
     """Rows on their way into a factor of K columns, on the d devices of this process.
 
-    factor: of each device, every array with a leading axis d.
-    rows: (d, S, K) and targets: (d, S), the buffers; None before the first rows.
-    filled: (d,) on the host, how many rows of each buffer count; what follows them is arbitrary.
-    mesh: of all processes.
+    Attributes:
+        factor: of each device, every array with a leading axis d.
+        rows: (d, S, K), the buffers of S rows; None before the first rows.
+        targets: (d, S), their targets; None before the first rows.
+        filled: (d,) on the host, how many rows of each buffer count; what follows is arbitrary.
+        mesh: of all processes.
     """
 
     factor: Factor
@@ -39,12 +41,16 @@ class Stream(NamedTuple):
 
 
 def checked_mesh(mesh: Mesh | None) -> Mesh:
-    """The mesh, or one of the default device alone; ValueError for more than one axis."""
+    """The mesh, or one of the default device alone for None.
+
+    Raises:
+        ValueError: a mesh of more than one axis.
+    """
     if mesh is None:
         return Mesh(np.array(list(jnp.zeros(()).devices())), ("devices",))
     if len(mesh.axis_names) != 1:
         raise ValueError(
-            f"the mesh has axes {mesh.axis_names}, one is wanted: "
+            f"mesh has axes {mesh.axis_names}: wanted one; use "
             "jax.make_mesh((jax.device_count(),), ('devices',))."
         )
     return mesh
@@ -55,17 +61,31 @@ def share_of(mesh: Mesh) -> int:
     return mesh.local_mesh.size
 
 
-def spread(mesh: Mesh, items: Sequence) -> Any:
-    """Pytrees of one shape, one for each device of this process, stacked and put in place."""
+def spread(mesh: Mesh, items: Sequence[Any]) -> Any:
+    """Pytrees of one shape, one for each device of this process, stacked and put in place.
+
+    Args:
+        mesh: of one axis.
+        items: d pytrees of arrays (...), one for each device of this process.
+
+    Returns:
+        One pytree of arrays (d, ...), sharded by device.
+    """
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *items)
     return jax.device_put(stacked, _in_shares(mesh.local_mesh))
 
 
-def on_each(mesh: Mesh, function: Callable) -> Callable:
-    """function(common, *own) run by each device of this process on what is its own.
+def on_each(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of each device's own share, run by all devices of this process. Inside `jit`.
 
-    common: a pytree every device gets whole. own: pytrees with a leading axis d, of which the
-    function sees its own entry. Returned arrays have the axis again. For use inside `jit`.
+    Args:
+        mesh: of one axis.
+        function: function(common, *own). common is a pytree that every device gets whole; own are
+            pytrees of which the function sees the entry of its device.
+
+    Returns:
+        The same function of common and of own with a leading axis d; what it returns has that
+        axis too.
     """
     own = PartitionSpec(mesh.axis_names[0])
 
@@ -84,7 +104,15 @@ def on_each(mesh: Mesh, function: Callable) -> Callable:
 
 
 def stream(n_features: int, mesh: Mesh | None = None) -> Stream:
-    """A stream of no rows yet; raises as `factors.empty` and `checked_mesh` do."""
+    """A stream of no rows yet.
+
+    Args:
+        n_features: K.
+        mesh: of one axis; the default device alone if None.
+
+    Raises:
+        ValueError, RuntimeError: as `factors.empty` and `checked_mesh`.
+    """
     mesh = checked_mesh(mesh)
     factor = spread(mesh, [empty(n_features)] * share_of(mesh))
     return Stream(factor, None, None, np.zeros(share_of(mesh), int), mesh)
@@ -95,8 +123,14 @@ def push(stream: Stream, rows: jax.Array, targets: jax.Array, counts: np.ndarray
 
     The host runs ahead of the devices by no more than one buffer. The stream passed in is used up.
 
-    rows: (d, r, K) and targets: (d, r), as `on_each` makes them. counts: (d,), each from 0 to r;
-    rows beyond them are padding of any value.
+    Args:
+        stream: of K columns.
+        rows: (d, r, K), as `on_each` makes them.
+        targets: (d, r), likewise.
+        counts: (d,), each from 0 to r; rows beyond them are padding of any value.
+
+    Returns:
+        The stream to go on with.
     """
     r = rows.shape[1]
     if stream.rows is None or stream.filled.max() + r > stream.rows.shape[1]:
@@ -110,6 +144,12 @@ def finished(stream: Stream) -> Factor:
     """The factor of all rows of all devices: the same on every process, on its default device.
 
     With several processes all must call it, and in one order where there are several streams.
+
+    Args:
+        stream: of K columns.
+
+    Returns:
+        The Factor of K columns.
     """
     parts = jax.tree.map(partial(_gathered, stream.mesh), _folded(stream).factor)
     parts = [jax.tree.map(lambda x, d=d: x[d], parts) for d in range(stream.mesh.size)]
@@ -117,7 +157,7 @@ def finished(stream: Stream) -> Factor:
 
 
 def _with_room(stream: Stream, r: int) -> Stream:
-    """With empty buffers that hold chunks of r rows, several where they are small."""
+    """The stream with empty buffers that hold chunks of r rows, several where they are small."""
     d, n = stream.factor.target.shape
     size = -(-block_size(n) // r) * r
     if stream.rows is not None and stream.rows.shape[1] >= size:
@@ -128,7 +168,7 @@ def _with_room(stream: Stream, r: int) -> Stream:
 
 
 def _folded(stream: Stream) -> Stream:
-    """With empty buffers, what they held being in the factor."""
+    """The stream with what its buffers held folded into its factor."""
     if not stream.filled.any():
         return stream
     jax.block_until_ready(stream.factor)
@@ -170,8 +210,9 @@ def _copied(mesh: Mesh, whole: jax.Array) -> jax.Array:
     """The same array, whole on every device."""
     axis = mesh.axis_names[0]
     gather = partial(jax.lax.all_gather, axis_name=axis, tiled=True)
-    specs = dict(in_specs=PartitionSpec(axis), out_specs=PartitionSpec())
-    return jax.shard_map(gather, mesh=mesh, **specs, check_vma=False)(whole)
+    own, same = PartitionSpec(axis), PartitionSpec()
+    copy = jax.shard_map(gather, mesh=mesh, in_specs=own, out_specs=same, check_vma=False)
+    return copy(whole)
 
 
 def _in_shares(mesh: Mesh) -> NamedSharding:

@@ -144,8 +144,9 @@ def relax(
     while message is None:  # an atom is about to leave the skin
         try:
             graph = rebuild(state.positions)
-        except ValueError as error:
+        except ValueError as error:  # no graph holds the pairs that came into reach
             message = f"the atoms ran into each other: {error}"
+            state = state._replace(site_energies=jnp.full_like(state.site_energies, jnp.nan))
         else:
             state = search(graph, state._replace(status=jnp.asarray(RUNNING)))
             message = _MESSAGES.get(int(state.status))

@@ -67,8 +67,8 @@ def test_structures_alone(tmp_path):
 @pytest.mark.parametrize(
     "labels, arrays, error, message",
     [
-        ([LABELS], None, ValueError, "labels: 1 arrived for 2 structures"),
-        (None, {"lpr": LPR[:1]}, ValueError, "lpr: 1 arrived for 2 structures"),
+        ([LABELS], None, ValueError, "labels has length 1: wanted 2, one per structure"),
+        (None, {"lpr": LPR[:1]}, ValueError, "lpr has length 1: wanted 2, one per structure"),
         (None, {"lpr": [np.ones(4), LPR[1]]}, ValueError, r"structure 0: lpr has shape \(4,\)"),
         (None, {"lpr": [LPR[0], np.array([1.0, np.nan, 1.0])]}, ValueError, "NaN at atom 1"),
         (None, {"pos": LPR}, ValueError, "'pos'"),

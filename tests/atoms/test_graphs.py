@@ -285,23 +285,23 @@ def test_a_sweep_over_cells_compiles_a_handful_of_times():
 
 @pytest.mark.parametrize("r_cut", [0.0, -1.0, np.nan, np.inf])
 def test_a_cutoff_that_is_not_positive_is_refused(r_cut):
-    with pytest.raises(ValueError, match=r"r_cut = .*: wanted a positive cutoff in A"):
+    with pytest.raises(ValueError, match=r"r_cut is .*: wanted a positive length in Å"):
         build_graph(bcc("W", 3.2), r_cut)
 
 
 def test_bad_graphs_are_refused():
     unit = bcc("W", 3.2)
-    with pytest.raises(ValueError, match="skin = -0.1: wanted a length >= 0"):
+    with pytest.raises(ValueError, match="skin is -0.1: wanted a length >= 0"):
         build_graph(unit, 3.0, skin=-0.1)
-    with pytest.raises(ValueError, match="n_atoms = 1 is too small: this structure needs 2"):
+    with pytest.raises(ValueError, match="n_atoms is 1: wanted at least 2, which this"):
         build_graph(unit, 3.0, n_atoms=1)
-    with pytest.raises(ValueError, match="n_neighbours = 4 is too small: this structure needs 8"):
+    with pytest.raises(ValueError, match="n_neighbours is 4: wanted at least 8,"):
         build_graph(unit, 3.0, n_neighbours=4)
     flat = dataclasses.replace(unit, cell=jnp.ones((3, 3)))
-    with pytest.raises(ValueError, match="singular cell"):
+    with pytest.raises(ValueError, match="cell is .*singular"):
         build_graph(flat, 3.0)
     lost = dataclasses.replace(unit, positions=unit.positions.at[1, 0].set(jnp.nan))
-    with pytest.raises(ValueError, match=r"positions is not finite: entry \(1, 0\) is nan"):
+    with pytest.raises(ValueError, match=r"entry \(1, 0\) of positions is nan"):
         build_graph(lost, 3.0)
     with jax.enable_x64(False), pytest.raises(RuntimeError, match="jax_enable_x64"):
         build_graph(unit, 3.0)
@@ -316,9 +316,9 @@ def test_a_data_set_has_one_shape():
     for structure, graph in zip(data, graphs, strict=True):
         alone = build_graph(structure, R_CUT, n_atoms=16, n_neighbours=24)
         jax.tree.map(np.testing.assert_array_equal, graph, alone)
-    with pytest.raises(ValueError, match="no structures"):
+    with pytest.raises(ValueError, match="structures is empty: wanted at least one"):
         build_graphs([], R_CUT)
-    with pytest.raises(ValueError, match="shapes = 0"):
+    with pytest.raises(ValueError, match="shapes is 0: wanted at least one"):
         build_graphs(data, R_CUT, shapes=0)
 
 
@@ -344,13 +344,13 @@ def test_a_sweep_shares_few_shapes_with_the_least_padding():
 
 def test_overlapping_atoms_are_named_also_across_the_boundary():
     cell = 4.0 * np.eye(3)
-    with pytest.raises(ValueError, match=r"overlapping atoms: 0 and 2 .* are 0 A apart, wanted"):
+    with pytest.raises(ValueError, match=r"distance of atoms 0 and 2 .* is 0 Å: wanted"):
         build_graph(make_structure([[0, 0, 0], [2, 2, 2], [0, 0, 0]], cell, "W"), 3.0)
     image = make_structure([[2, 2, 2], [0, 0, 0], [3.95, 0, 0]], cell, "W")
-    with pytest.raises(ValueError, match=r"1 and 2 \(image \[-1, 0, 0\]\) are 0.05 A apart"):
+    with pytest.raises(ValueError, match=r"1 and 2 \(image \[-1, 0, 0\]\) is 0.05 Å:"):
         build_graph(image, 3.6)
     build_graph(dataclasses.replace(image, pbc=(False, True, True)), 3.6)
-    with pytest.raises(ValueError, match=r"overlapping atoms: 0 and 0 \(image"):
+    with pytest.raises(ValueError, match=r"distance of atoms 0 and 0 \(image"):
         build_graph(make_structure([[0, 0, 0]], np.diag([0.05, 3.0, 3.0]), "W"), 1.0)
 
 
@@ -367,6 +367,6 @@ def test_a_search_that_ends_short_of_the_cutoff_is_refused():
 
 def test_atoms_spread_beyond_reason_are_refused():
     far = make_structure([[0, 0, 0], [1e4, 0, 0]], np.eye(3), "W", pbc=(False, False, False))
-    with pytest.raises(ValueError, match=r"spread over 1e\+04 A.*units"):
+    with pytest.raises(ValueError, match=r"extent of the atoms is 1e\+04 Å.*units"):
         build_graph(far, 5.0)
     assert int(build_graph(far, 25.0).edge_mask.sum()) == 0

@@ -233,7 +233,7 @@ def test_float32_is_refused():
     ],
 )
 def test_unknown_species_is_named(species, named):
-    with pytest.raises(ValueError, match=f"unknown species {named}: wanted a chemical symbol"):
+    with pytest.raises(ValueError, match=f"species is {named}: wanted a chemical symbol"):
         make_structure(np.eye(3)[:2], SKEWED, species)
 
 
@@ -243,14 +243,14 @@ GOOD = {"positions": [[0.0, 0.0, 0.0]], "cell": SKEWED, "species": "W", "pbc": T
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"positions": [0.0, 0.0, 0.0]}, r"positions has shape \(3,\): wanted \(n, 3\), in A"),
-        ({"positions": np.zeros((0, 3))}, "no atoms"),
-        ({"positions": [[0.0, np.nan, 0.0]]}, r"positions is not finite: entry \(0, 1\) is nan"),
+        ({"positions": [0.0, 0.0, 0.0]}, r"positions has shape \(3,\): wanted \(n, 3\), in Å"),
+        ({"positions": np.zeros((0, 3))}, "wanted at least one atom"),
+        ({"positions": [[0.0, np.nan, 0.0]]}, r"entry \(0, 1\) of positions is nan: wanted finite"),
         ({"cell": [3.0, 3.0, 3.0]}, r"cell has shape \(3,\): wanted \(3, 3\)"),
-        ({"cell": [[1, 0, 0], [0, 1, 0], [1, 1, 0]]}, "singular cell .*linearly independent"),
-        ({"cell": np.diag([3.0, 3.0, 0.0])}, "singular cell .*pbc to False"),
-        ({"cell": np.diag([3.0, 3.0, np.inf])}, r"cell is not finite: entry \(2, 2\) is inf"),
-        ({"species": ["W", "W"]}, "got 2 species for 1 atoms"),
+        ({"cell": [[1, 0, 0], [0, 1, 0], [1, 1, 0]]}, "cell is .*singular.*linearly independent"),
+        ({"cell": np.diag([3.0, 3.0, 0.0])}, "cell is .*singular.*pbc to False"),
+        ({"cell": np.diag([3.0, 3.0, np.inf])}, r"entry \(2, 2\) of cell is inf: wanted finite"),
+        ({"species": ["W", "W"]}, "species has length 2: wanted 1,"),
         ({"pbc": (True, False)}, "pbc is .*wanted one bool or three"),
     ],
 )
@@ -262,7 +262,7 @@ def test_bad_structures_are_refused(change, message):
 
 @pytest.mark.parametrize("a", [0.0, -1.0, np.nan, [3.0, 3.0]])
 def test_lattice_constant_must_be_a_positive_length(a):
-    with pytest.raises(ValueError, match="lattice constant a = .*positive length in A"):
+    with pytest.raises(ValueError, match="lattice constant a is .*positive length in Å"):
         fcc("Cu", a)
 
 
@@ -282,12 +282,15 @@ def test_deformations_refuse_the_wrong_shape():
 @pytest.mark.parametrize(
     "labels, message",
     [
-        (Labels(), "empty labels: all of .*energy.* are None"),
-        (Labels(energy=np.nan), r"energy is not finite: entry \(\) is nan"),
+        (Labels(), "labels is empty, all of .*energy.* are None"),
+        (Labels(energy=np.nan), r"entry \(\) of energy is nan: wanted finite"),
         (Labels(energy=[1.0, 2.0]), r"energy has shape \(2,\): wanted \(\), in eV"),
-        (Labels(1.0, np.zeros((3, 3))), r"forces has shape \(3, 3\): wanted \(2, 3\), in eV/A"),
+        (Labels(1.0, np.zeros((3, 3))), r"forces has shape \(3, 3\): wanted \(2, 3\), in eV/Å"),
         (Labels(1.0, np.zeros(6)), r"forces has shape \(6,\): wanted \(2, 3\)"),
-        (Labels(forces=[[0, 0, 0], [0, 0, np.nan]]), r"forces is not finite: entry \(1, 2\)"),
+        (
+            Labels(forces=[[0, 0, 0], [0, 0, np.nan]]),
+            r"entry \(1, 2\) of forces is nan: wanted",
+        ),
         (Labels(virial=np.zeros(6)), r"virial has shape \(6,\): wanted \(3, 3\), in eV"),
         (
             Labels(force_constants=np.zeros((6, 6))),
@@ -311,17 +314,17 @@ def test_extxyz_errors_name_the_frame(tmp_path):
     unit = skewed_pair()
     good = to_ase(unit, Labels(energy=1.0))
     write(tmp_path / "empty.xyz", [good, to_ase(unit)], format="extxyz")
-    with pytest.raises(ValueError, match=r"empty\.xyz, frame 1: empty labels"):
+    with pytest.raises(ValueError, match=r"empty\.xyz, frame 1: labels is empty"):
         read_extxyz(tmp_path / "empty.xyz")
     assert read_extxyz(tmp_path / "empty.xyz", labelled=False)[1][1] == Labels()
     broken = to_ase(unit)
     broken.arrays["forces"] = np.array([[0.0, 0.0, 0.0], [np.nan, 0.0, 0.0]])
     write(tmp_path / "nan.xyz", [broken], format="extxyz")
-    with pytest.raises(ValueError, match=r"nan\.xyz, frame 0: forces is not finite"):
+    with pytest.raises(ValueError, match=r"nan\.xyz, frame 0: entry \(1, 0\) of forces is nan"):
         read_extxyz(tmp_path / "nan.xyz")
     (tmp_path / "flat.xyz").write_text(
         '1\nProperties=species:S:1:pos:R:3 energy=1.0 stress="1 0 0 0 1 0 0 0 1" pbc="F F F"\n'
         "W 0 0 0\n"
     )
-    with pytest.raises(ValueError, match="stress came with a cell of zero volume"):
+    with pytest.raises(ValueError, match="cell is .*of zero volume: .* beside a stress"):
         read_extxyz(tmp_path / "flat.xyz")

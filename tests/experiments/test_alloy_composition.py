@@ -93,7 +93,7 @@ def test_one_direction_is_undetermined_at_one_composition(tied, probe, onto, obs
 
 @pytest.mark.parametrize("observed", figure.KINDS)
 @pytest.mark.parametrize("chosen", [(), (OTHER,)])
-def test_no_site_is_firmer_than_the_difference_of_the_constants(
+def test_no_site_is_more_rigid_than_the_difference_of_the_constants(
     tied, probe, onto, observed, chosen
 ):
     """LPR <= 2 ridge + w^2 sum (n_A - n_B)^2: six cells of 11 and 5 atoms, or none. At 1:1 the
@@ -170,7 +170,7 @@ def stand_in(folder):
 
 
 def test_tiny_run_and_its_last_line(tmp_path, capsys, monkeypatch):
-    """Without data the second part is left out, and said to be; with files both are drawn."""
+    """Without data the second part is left out, with a warning; with files both are drawn."""
     monkeypatch.delenv("LPRJAX_DATA", raising=False)
     flags = "--preset smoke --degree 3 --block 5 --tests 1 --results".split() + [str(tmp_path)]
     with pytest.warns(UserWarning, match=r"part \(b\) is left out.*NbTa_binary.*maml"):
@@ -228,7 +228,7 @@ def test_data_of_other_shapes_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     pure = [alloys.random_alloy(("Mo", "W"), 0, rng)]
     write_extxyz(tmp_path / "pure.xyz", pure, [Labels(1.0)])
-    with pytest.raises(ValueError, match=r"wanted two elements .* got \[42\]"):
+    with pytest.raises(ValueError, match=r"the elements \[42\] .*wanted two elements"):
         alloys.read_binary(tmp_path / "pure.xyz", rng)
 
 

@@ -214,8 +214,8 @@ def test_tiny_run_and_its_last_line(tmp_path, capsys):
     again = figure.main([*tiny, "--plot-only"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == again
     assert summary["lpr"] == again["lpr"]
-    told = [summary[k] for k in ("pristine", "defective", "unsound", "crystalline", "healed")]
-    assert sum(told) == summary["quenched"] == TINY.cells
+    counts = [summary[k] for k in ("pristine", "defective", "unsound", "crystalline", "healed")]
+    assert sum(counts) == summary["quenched"] == TINY.cells
     assert sum(summary["coordination"]["free"].values()) == pytest.approx(1.0)
     folder = tmp_path / "amorphous_silicon"
     assert (folder / "amorphous_silicon.png").stat().st_size > 10_000

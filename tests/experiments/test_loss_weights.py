@@ -10,7 +10,7 @@ import pytest
 
 from experiments import loss_weights as figure
 from experiments.studies.defect_fits import mismatches, simulate, training_factors, weighted_fit
-from experiments.studies.recommended_weights import constants, recommended
+from experiments.studies.predictions import constants, recommended
 from lprjax.atoms.structures import supercell
 from lprjax.crystals.strain_norm import reference_lattice
 

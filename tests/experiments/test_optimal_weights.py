@@ -10,7 +10,8 @@ import pytest
 
 from experiments import optimal_weights as figure
 from experiments.studies.defect_fits import Simulated, simulate, training_factors, weighted_fit
-from experiments.studies.predicted_error import error_forms, predicted
+from experiments.studies.predictions import error_forms
+from lprjax.defects import predicted_error
 
 TINY = ["--preset", "smoke", "--looks", "2", "--unseen", "vacancy"]
 CONFIG = dataclasses.replace(figure.PRESETS["smoke"], looks=2, unseen=("vacancy",))
@@ -48,7 +49,7 @@ def test_the_start_is_the_configured_fit(known, names):
     logs = figure.first_logs(CONFIG, "configured", names)
     fitted = weighted_fit(CONFIG, training_factors(CONFIG, SIZE))
     told, wanted = (
-        predicted(known.forms, c)
+        predicted_error(known.forms, c)
         for c in (figure.coefficients_at(known, logs), fitted.coefficients)
     )
     assert told.geometry == pytest.approx(float(wanted.geometry), rel=1e-5)

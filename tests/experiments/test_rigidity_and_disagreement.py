@@ -118,7 +118,7 @@ def test_cells_of_every_family(family):
 
 
 def test_unknown_family():
-    with pytest.raises(ValueError, match="no family 'glass': choose among crystal"):
+    with pytest.raises(ValueError, match="family is 'glass': wanted one of crystal"):
         draw("glass", 2, (0,))
 
 
@@ -167,9 +167,9 @@ def test_the_last_line_and_a_second_run(summary, results, capsys):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"degree": 9}, "degree 9 and r_cut 4.4 must be among"),
-        ({"r_cut": 6.0}, "r_cut 6.0"),
-        ({"replicates": 55}, "replicates 55 must be multiples of 10"),
+        ({"degree": 9}, "degree is 9 and r_cut 4.4: wanted"),
+        ({"r_cut": 6.0}, "r_cut 6.0: wanted"),
+        ({"replicates": 55}, "replicates 55: wanted multiples of 10"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(wrong, message):
@@ -178,5 +178,5 @@ def test_what_cannot_be_computed_is_refused(wrong, message):
 
 
 def test_counts_for_other_families():
-    with pytest.raises(ValueError, match=r"counts \(1,\): one for each of near"):
+    with pytest.raises(ValueError, match=r"counts is \(1,\): wanted one number for each of near"):
         all_cells(replace(CONFIG, counts=(1,)))

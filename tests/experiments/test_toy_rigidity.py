@@ -119,5 +119,5 @@ def test_a_table_that_contradicts_the_count_says_so(summary):
 
 @pytest.mark.parametrize("wrong", [{"shown": 4}, {"dimension": 2}])
 def test_what_cannot_be_drawn_is_refused(wrong):
-    with pytest.raises(ValueError, match="must be one of groups"):
+    with pytest.raises(ValueError, match="wanted one of groups"):
         figure.points(figure.Config(groups=(2, 3), **{"shown": 3} | wrong))

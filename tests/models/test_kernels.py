@@ -12,9 +12,9 @@ from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.graphs import build_graph, moved
 from lprjax.atoms.structures import bcc, make_structure, rattled, strained, supercell
+from lprjax.models.features import column_statistics
 from lprjax.models.kernels import (
     KernelPotential,
-    column_statistics,
     kernel_potential,
     pivoted_cholesky,
     site_features,

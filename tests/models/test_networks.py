@@ -292,7 +292,7 @@ def test_bad_networks_are_refused(changes, message):
     "changes, message",
     [
         (dict(samples=[]), "0 structures"),
-        (dict(samples=[(GRAPHS[0], Labels(energy=0.0))]), "structure 0 has no label 'forces'"),
+        (dict(samples=[(GRAPHS[0], Labels(energy=0.0))]), "forces of structure 0 is None"),
         (dict(samples=[(GRAPHS[0], Labels(0.0, np.zeros((7, 3))))]), "forces of structure 0"),
         (dict(samples=[(GRAPHS[0], Labels(np.nan, np.zeros((8, 3))))]), "energy of structure 0"),
         (dict(samples=[(build_graph(bcc("W", 3.0), 3.0), Labels(0.0))]), "reaches 3.6"),

@@ -166,7 +166,7 @@ def test_bad_rows_are_refused(rows, targets, error, message):
 def test_other_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="6 and 4 columns"):
         merge(empty(K), empty(4))
-    with pytest.raises(ValueError, match="rows have 6 columns but the factor has 4"):
+    with pytest.raises(ValueError, match="rows have 6 columns: wanted 4, as the factor has"):
         extend(empty(4), ROWS, TARGETS)
     with pytest.raises(ValueError, match="block_rows is 0"):
         compress(ROWS, TARGETS, block_rows=0)

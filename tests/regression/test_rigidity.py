@@ -304,7 +304,7 @@ def test_agrees_with_skmatter_where_h_is_well_conditioned():
     "factor, g, error, message",
     [
         (np.eye(K)[:3], SITES, ValueError, r"factor has shape \(3, 6\)"),
-        (np.eye(K), SITES[..., :4], ValueError, r"g has shape \(3, 5, 4\), \(..., 6\)"),
+        (np.eye(K), SITES[..., :4], ValueError, r"g has shape \(3, 5, 4\): wanted \(..., 6\)"),
         (np.eye(K), np.float64(1.0), ValueError, r"g has shape \(\)"),
         (np.ones((K, K)), SITES, ValueError, "not upper triangular.*not H"),
         (np.eye(K, dtype=np.float32), SITES, TypeError, "factor entries have dtype float32"),
@@ -317,9 +317,9 @@ def test_bad_arguments_are_refused(factor, g, error, message):
 
 
 def test_other_bad_arguments_are_refused():
-    with pytest.raises(TypeError, match="mask has dtype float64, bool"):
+    with pytest.raises(TypeError, match="mask has dtype float64: wanted bool"):
         component_rigidity(np.eye(K), SITES, np.ones(K))
-    with pytest.raises(ValueError, match=r"mask has shape \(3,\), \(6,\) or \(C, 6\)"):
+    with pytest.raises(ValueError, match=r"mask has shape \(3,\): wanted \(6,\) or \(C, 6\)"):
         component_rigidity(np.eye(K), SITES, np.ones(3, bool))
     with jax.enable_x64(False), pytest.raises(RuntimeError, match="jax_enable_x64"):
         prediction_rigidity(np.eye(K), SITES)

@@ -8,7 +8,7 @@ import pytest
 from lprjax.regression.factors import compress
 from lprjax.regression.fitting import fit
 from lprjax.regression.rigidity import prediction_rigidity
-from lprjax.regression.selection import RULES, _judged, add_rows, choose, remove_rows
+from lprjax.regression.selection import RULES, _scored, add_rows, choose, remove_rows
 
 K = 12
 RNG = np.random.default_rng(5)
@@ -178,7 +178,7 @@ def test_gain_of_one_row():
 def test_what_a_candidate_is_judged_by(scale):
     """w^T (I + V^T V)^-1 w and ln det(I + V V^T), by dense matrices."""
     v, w = scale * RNG.normal(size=(3, K)), RNG.normal(size=(4, K))
-    variance, log_det = _judged(jnp.asarray(v), jnp.asarray(w))
+    variance, log_det = _scored(jnp.asarray(v), jnp.asarray(w))
     u, s, vt = np.linalg.svd(v)
     root = np.concatenate([1.0 / np.hypot(1.0, s), np.ones(K - 3)])
     np.testing.assert_allclose(variance, np.sum((w @ vt.T * root) ** 2, axis=1), rtol=1e-12)
@@ -191,7 +191,7 @@ def test_a_variance_keeps_its_digits_where_it_falls_by_many_orders():
     row = np.eye(K)[:1]
     found = choose(1e-8 * np.eye(K), [row], row, 1)
     np.testing.assert_allclose(found.rigidity[:, 0], [1e-16, 1.0], rtol=1e-12)
-    judged, _ = _judged(1e8 * row, 1e8 * row)
+    judged, _ = _scored(1e8 * row, 1e8 * row)
     np.testing.assert_allclose(judged, [1.0], rtol=1e-12)
 
 
@@ -243,11 +243,11 @@ def test_a_greedy_choice_beats_the_mean_draw():
         ({"candidates": [ROWS[:2, :3]]}, "one entry per column"),
         ({"candidates": [ROWS[:2], np.full((1, K), np.nan)]}, "candidate 1"),
         ({"targets": np.zeros((1, K))}, "depends on no coefficient"),
-        ({"targets": np.zeros((0, K))}, "no target"),
+        ({"targets": np.zeros((0, K))}, "targets are empty"),
         ({"targets": TARGETS[0]}, "one entry per column"),
-        ({"count": 8}, "choose 1 to all"),
-        ({"count": 0}, "choose 1 to all"),
-        ({"candidates": [], "count": 1}, "of 0 candidates"),
+        ({"count": 8}, "count is 8: wanted a whole number from 1 to that of candidates"),
+        ({"count": 0}, "count is 0: wanted a whole number from 1 to that of candidates"),
+        ({"candidates": [], "count": 1}, "to that of candidates, 0"),
         ({"rule": "luck"}, "wanted 'random' with a key"),
         ({"rule": "random"}, "wanted 'random' with a key"),
         ({"key": KEY}, "wanted 'random' with a key"),
@@ -262,7 +262,7 @@ def test_errors_at_the_door(change, message):
 @pytest.mark.parametrize("update", [add_rows, remove_rows])
 def test_errors_of_the_updates(update):
     for factor, rows, message in (
-        (FACTOR, ROWS[0], "single row is"),
+        (FACTOR, ROWS[0], "single row as"),
         (FACTOR.T, ROWS[:1], "not upper triangular"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -73,7 +73,7 @@ def test_memory_is_one_buffer():
 
 def test_a_mesh_has_one_axis():
     grid = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("a", "b"))
-    with pytest.raises(ValueError, match=r"axes \('a', 'b'\), one is wanted"):
+    with pytest.raises(ValueError, match=r"axes \('a', 'b'\): wanted one"):
         stream(K, grid)
     assert share_of(checked_mesh(None)) == 1
 

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.studies import predicted_error
+from experiments.studies import predictions
 from experiments.studies.defect_fits import Config, bulk, reference_simulation
-from experiments.studies.predicted_error import error_forms, predicted
+from experiments.studies.predictions import error_forms
 from lprjax.ace.potential import linear_potential
 from lprjax.atoms.graphs import build_graph
 from lprjax.defects.defect import formation_energy, geometry_error, relax_defect
+from lprjax.defects.error_forms import predicted_error
 from lprjax.defects.response import hessian_solve
 from lprjax.regression.rows import design_rows
 
@@ -37,7 +38,7 @@ def rows():
 def coefficients(seed: int, size: float, forms):
     """Random ones, with that predicted geometry error (the reference's own forces are nothing)."""
     c = jax.random.normal(jax.random.key(seed), forms.energy_row.shape)
-    return size / predicted(forms, c).geometry * c
+    return size / predicted_error(forms, c).geometry * c
 
 
 def response(c, rows):
@@ -55,11 +56,11 @@ def test_forms_are_the_norms_of_the_response(forms, rows):
     c = coefficients(0, 0.3, forms)
     forces, found = response(c, rows)
     assert forms.converged and found.converged
-    told = predicted(forms, c)
+    expected = predicted_error(forms, c)
     moves = found.displacement
-    assert told.geometry == pytest.approx(float(defect.lattice.strain_norm(moves)), rel=1e-4)
-    assert told.eta == pytest.approx(float(defect.lattice.negative_norm(forces)), rel=1e-4)
-    assert told.work == pytest.approx(float(jnp.vdot(forces, moves)), rel=1e-4)
+    assert expected.geometry == pytest.approx(float(defect.lattice.strain_norm(moves)), rel=1e-4)
+    assert expected.eta == pytest.approx(float(defect.lattice.negative_norm(forces)), rel=1e-4)
+    assert expected.work == pytest.approx(float(jnp.vdot(forces, moves)), rel=1e-4)
 
 
 def test_cancelling_coefficients_cost_no_accuracy(forms, rows):
@@ -72,7 +73,7 @@ def test_cancelling_coefficients_cost_no_accuracy(forms, rows):
     huge = c + 1e6 * np.linalg.norm(c) * modes[-1]
     moves = response(huge, rows)[1].displacement
     wanted = float(reference_simulation(CONFIG, SIZE).defect.lattice.strain_norm(moves))
-    assert float(predicted(forms, huge).geometry) == pytest.approx(wanted, rel=2e-5)
+    assert float(predicted_error(forms, huge).geometry) == pytest.approx(wanted, rel=2e-5)
 
 
 @jax.tree_util.register_dataclass
@@ -106,9 +107,9 @@ def test_predictions_are_right_to_first_order(forms):
     c = coefficients(2, 0.04, forms)
     off, missed = [], []
     for scale in (1.0, 0.5):
-        told, (geometry, energy) = predicted(forms, scale * c), relaxed_errors(scale * c)
-        off.append(abs(geometry / float(told.geometry) - 1))
-        missed.append(abs(energy - float(told.energy + forms.energy)) / float(told.work))
+        expected, (geometry, energy) = predicted_error(forms, scale * c), relaxed_errors(scale * c)
+        off.append(abs(geometry / float(expected.geometry) - 1))
+        missed.append(abs(energy - float(expected.energy + forms.energy)) / float(expected.work))
     assert off[0] < 0.2 and off[1] < 0.65 * off[0], off
     assert missed[0] < 0.2 and missed[1] < 0.65 * missed[0], missed
 
@@ -117,7 +118,7 @@ def test_predictions_are_differentiable(forms):
     """Central differences at two steps: their error falls fourfold, down to rounding."""
     c, v = coefficients(3, 0.1, forms), coefficients(4, 0.1, forms)
     for name in ("geometry", "energy", "eta"):
-        quantity = lambda c, name=name: getattr(predicted(forms, c), name)  # noqa: E731
+        quantity = lambda c, name=name: getattr(predicted_error(forms, c), name)  # noqa: E731
         slope = float(jnp.vdot(jax.grad(quantity)(c), v))
         off = [
             abs((float(quantity(c + h * v)) - float(quantity(c - h * v))) / (2 * h) - slope)
@@ -125,13 +126,13 @@ def test_predictions_are_differentiable(forms):
         ]
         assert off[0] < 0.02 * abs(slope) + 1e-9, name
         assert off[1] < 0.3 * off[0] + 1e-9, name
-    many = jax.vmap(lambda c: predicted(forms, c))(jnp.stack([c, v]))
+    many = jax.vmap(lambda c: predicted_error(forms, c))(jnp.stack([c, v]))
     assert many.geometry == pytest.approx([0.1, 0.1], rel=1e-6)
 
 
-def test_an_unrelaxed_reference_is_said(monkeypatch):
+def test_an_unrelaxed_reference_is_flagged(monkeypatch):
     def lost(config, m):
         return reference_simulation(config, m)._replace(converged=False)
 
-    monkeypatch.setattr(predicted_error, "reference_simulation", lost)
-    assert not predicted_error._forms.__wrapped__(CONFIG, SIZE).converged
+    monkeypatch.setattr(predictions, "reference_simulation", lost)
+    assert not predictions._forms.__wrapped__(CONFIG, SIZE).converged

@@ -1,0 +1,123 @@
+"""The library's predictions of a defect simulation, for a configuration of `defect_fits`.
+
+First-order errors and their quadratic forms, the true errors beside them, and the weights of the
+loss that theory recommends: each a few lines over `lprjax.defects`.
+"""
+
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import Any
+
+import jax.numpy as jnp
+
+from experiments.studies import defect_fits
+from experiments.studies.defect_fits import (
+    Config,
+    only,
+    reference_simulation,
+    simulate,
+    surrogate,
+    training_factors,
+    weighted_fit,
+)
+from lprjax import defects
+from lprjax.defects import (
+    ErrorForms,
+    WeightConstants,
+    first_order_error,
+    predicted_error,
+    recommended_weights,
+    stability_constant,
+    weight_constants,
+)
+from lprjax.regression import Fit
+
+STABILITY_TOLERANCE = 1e-3  # of the residual; the error of the constant is about its square
+
+
+def predicted(config: Config, result: Fit) -> dict[str, Any]:
+    """What the forces that a fit leaves at the reference's geometry predict.
+
+    eta: their negative norm, eV/Å; rmse: their RMSE, eV/Å; energy: e_E, signed, eV;
+    geometry_predicted (Å), energy_predicted (eV): first order, NaN where there is no response.
+    """
+    defect, displacement, *_ = reference_simulation(config)
+    potential = surrogate(config, result)
+    found = first_order_error(config.crystal.potential, potential, defect, displacement)
+    return {
+        "eta": found.eta,
+        "rmse": float(jnp.sqrt(jnp.mean(jnp.square(defect.on_atoms(found.forces))))),
+        "energy": found.energy_at_reference,
+        "geometry_predicted": found.geometry,
+        "energy_predicted": found.energy,
+        "rank_deficient": result.rank < len(result.coefficients),
+        "unstable": found.response.indefinite,
+        "unpredicted": not found.response.converged,
+    }
+
+
+def predicted_with_stability(config: Config, result: Fit) -> dict[str, Any]:
+    """`predicted`, with the stability constant c of the fit there (eV/Å^2) and its flags."""
+    defect, displacement, *_ = reference_simulation(config)
+    found, potential = predicted(config, result), surrogate(config, result)
+    stability = stability_constant(potential, defect, displacement, tolerance=STABILITY_TOLERANCE)
+    return found | {
+        "stability": stability.constant,
+        "unstable": found["unstable"] or not stability.constant > 0,
+        "unpredicted": found["unpredicted"] or not stability.converged,
+    }
+
+
+def simulated(config: Config, result: Fit) -> dict[str, Any]:
+    """What relaxing the defect with the fit gives: errors (Å, and eV, signed) and failures."""
+    found = simulate(config, result.coefficients)._asdict()
+    del found["displacement"]
+    return found
+
+
+def error_forms(config: Config, m: int) -> ErrorForms:
+    """The forms of the configuration's defect and basis, in a cell of m cubes per side.
+
+    `converged` includes the reference's relaxation. Raises ValueError for a material there is not,
+    or a defect that its lattice does not have.
+    """
+    return _forms(only(config, "material", "defect", "order", "degree", "r_cut"), m)
+
+
+@lru_cache(maxsize=8)
+def _forms(config: Config, m: int) -> ErrorForms:
+    defect, displacement, _, settled = reference_simulation(config, m)
+    forms = defects.error_forms(config.spec, config.crystal.potential, defect, displacement)
+    return forms._replace(converged=forms.converged and settled)
+
+
+def constants(config: defect_fits.Config, m: int) -> WeightConstants:
+    """Of the lattice and of the reference's defect in a training cell of m cubes per side.
+
+    Raises ValueError for a crystal with more than one atom in its primitive cell.
+    """
+    defect, displacement, *_ = reference_simulation(config, m)
+    return weight_constants(defect, displacement, config.radius(m), config.spec.r_cut)
+
+
+def recommended(config: defect_fits.Config, m: int) -> dict[Hashable, float]:
+    """Factor of `training_factors` -> weight over that of the forces, for cells of m cubes.
+
+    The energy's follows from the fit with the configured weights. Raises as `constants`.
+    """
+    found = constants(config, m)
+    fit = weighted_fit(config, training_factors(config, m))
+    best = recommended_weights(
+        found,
+        defect_cells=config.copies,
+        strained_cells=config.strained_cells,
+        strained_volume=float(config.crystal.unit_cell.volume),
+        strain=config.strain,
+        first_fit=predicted_error(error_forms(config, m), fit.coefficients),
+    )
+    return {
+        "virial": best.virial,
+        "force_constants": best.force_constants,
+        ("energy", "bulk"): 0.0,
+        ("energy", "defect"): best.energy,
+    }

@@ -1,0 +1,174 @@
+"""The errors of a linear potential's defect simulation, as quadratic forms in its coefficients.
+
+    f = X c - F                            forces that the coefficients c leave at ubar
+    ||D(uhat - ubar)|| = ||D H^+ f||       geometry error, Å
+    eta = (f . K^+ f)^(1/2)                negative norm of the forces, eV/Å
+    E_f error = row . c - E_f - f . H^+ f / 2
+
+to first order, ubar the reference's geometry and F what forces its relaxation left there, X the
+force rows of the basis. H is the *reference's* Hessian at ubar: the surrogate's own differs by as
+much as the forces do, which changes the geometry to second order only. H does not know c, so all
+three are quadratic forms, made once by one solve with H per basis function; after that the
+predicted error of any weights of the loss costs products with K-by-K triangles and can be
+differentiated.
+
+    forms = error_forms(spec, reference, defect, displacement)
+    predicted_error(forms, coefficients).geometry     # Å; pure: jit, vmap, grad
+
+What it takes from the reference is its geometry, its Hessian and its formation energy in that cell,
+and nothing else. For one species, whose reservoir is the perfect crystal. Source: derived.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from lprjax.ace.spec import ACESpec
+from lprjax.atoms.graphs import build_graph
+from lprjax.defects.bounds import Side
+from lprjax.defects.defect import Defect
+from lprjax.defects.hessian import EnergyAt
+from lprjax.defects.response import forces_at
+from lprjax.numerics.blocks import in_blocks
+from lprjax.numerics.checks import as_float64, check_positive
+from lprjax.numerics.krylov import conjugate_gradients
+from lprjax.potentials.potential import Potential
+from lprjax.regression.factors import Factor, compress
+from lprjax.regression.rows import design_rows
+
+BATCH = 16  # solves at a time: enough to fill the vector units, few enough to stay in the cache
+
+
+class ErrorForms(NamedTuple):
+    """Squared errors |R c - t|^2 + residual of coefficients c, in one cell of one defect."""
+
+    geometry: Factor  # ||D H^+ f||^2, Å^2
+    negative: Factor  # eta^2, (eV/Å)^2
+    work: Factor  # f . H^+ f, eV
+    energy_row: jax.Array  # (K,), of the formation energy at ubar
+    energy: float  # eV, the reference's formation energy
+    converged: bool  # every solve with H; H is positive on the forces
+
+
+class PredictedError(NamedTuple):
+    """Predicted errors of one set of coefficients."""
+
+    geometry: jax.Array  # (), Å
+    energy: jax.Array  # (), eV, of the formation energy, signed
+    eta: jax.Array  # (), eV/Å
+    work: jax.Array  # (), eV, f . H^+ f; half of it is what relaxing gains
+
+
+def predicted_error(forms: ErrorForms, coefficients: ArrayLike) -> PredictedError:
+    """The first-order errors of a linear potential; pure, and differentiable away from zero.
+
+        geometry, eta: (|R c - t|^2 + residual)^(1/2);    energy: row . c - E_f - work / 2
+
+    Args:
+        forms: of `error_forms`.
+        coefficients: c (K,), eV; may be traced.
+
+    Returns:
+        PredictedError. May be jitted, vmapped and differentiated: with `regression.solution` the
+        predicted error of a fit is a differentiable function of the weights of its loss.
+    """
+    coefficients = jnp.asarray(coefficients)
+
+    def square(factor):
+        inside = factor.triangular @ coefficients - factor.target
+        return jnp.sum(inside**2) + factor.residual
+
+    work = square(forms.work)
+    return PredictedError(
+        geometry=jnp.sqrt(square(forms.geometry)),
+        energy=forms.energy_row @ coefficients - forms.energy - 0.5 * work,
+        eta=jnp.sqrt(square(forms.negative)),
+        work=work,
+    )
+
+
+def error_forms(
+    spec: ACESpec,
+    reference: Potential,
+    defect: Defect,
+    displacement: ArrayLike,
+    *,
+    tolerance: float = 1e-10,
+    max_iterations: int = 500,
+) -> ErrorForms:
+    """The error of every linear potential of a basis in one cell of one defect, in one go.
+
+    Args:
+        spec: the basis, of K functions.
+        reference: graph -> site energies (n,), eV, with r_cut.
+        defect: where and on which lattice.
+        displacement: ubar (n_sites, 3), Å, relaxed with the reference; forces that are left there
+            are taken into account.
+        tolerance: of the K solves with H, in the negative norm.
+        max_iterations: products with H allowed in each.
+
+    Returns:
+        ErrorForms; look at `converged`.
+
+    Raises:
+        ValueError: as `build_graph` and `design_rows`; numbers that are not positive.
+    """
+    check_positive(tolerance=tolerance, max_iterations=max_iterations)
+    displacement = as_float64("displacements", displacement)
+    side = Side(reference, defect, displacement)
+    n, cell = defect.structure.n_atoms, defect.unit_cell
+    graph = build_graph(defect.displaced(displacement), spec.r_cut)
+    rows = design_rows(spec, graph, ("energy", "forces"))
+    bulk = design_rows(spec, build_graph(cell, spec.r_cut), ("energy",)).energy
+    left = forces_at(side.at)
+    basis, triangle = _orthonormal(rows.forces[:n].reshape(3 * n, -1), left.reshape(-1))
+    columns = basis.T.reshape(-1, n, 3)
+    grams, solved = _grams(side.at, columns, tolerance, max_iterations)
+    geometry, negative, work = (_factor(gram, triangle) for gram in grams)
+    return ErrorForms(
+        geometry=geometry,
+        negative=negative,
+        work=work,
+        energy_row=jnp.asarray(np.asarray(rows.energy) - n / cell.n_atoms * np.asarray(bulk)),
+        energy=side.formation_energy,
+        converged=bool(jnp.all(solved)),
+    )
+
+
+def _orthonormal(rows, targets):
+    """Q (3 n, q) and R (q, K + 1) with Q R = [X | F], so that f = Q R [c; -1].
+
+    The forces of good coefficients are small where the columns of X are large. What a solve with a
+    column of Q gets wrong is small relative to f itself; a solve with one of X would be wrong
+    relative to X.
+    """
+    return jnp.linalg.qr(jnp.concatenate([rows, targets[:, None]], axis=1))
+
+
+def _factor(gram, triangle) -> Factor:
+    """y^T G y = |R c - t|^2 + residual, for y = triangle [c; -1] and G semidefinite."""
+    gram = np.asarray(gram)
+    values, modes = np.linalg.eigh(0.5 * (gram + gram.T))
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * modes.T
+    rows = root @ np.asarray(triangle)
+    return compress(rows[:, :-1], rows[:, -1])
+
+
+@jax.jit
+def _grams(at: EnergyAt, forces, tolerance, max_iterations):
+    """Of many f (q, n, 3): (D H^+ f . D H^+ g), (f . K^+ g), (f . H^+ g), each (q, q), and which of
+    the solves with H went well."""
+    apply = at.operator()
+
+    def solve(f):
+        f = at.project(f)
+        found = conjugate_gradients(apply, at.precondition, f, tolerance, max_iterations)
+        return found.solution, at.precondition(f), found.converged
+
+    moves, by_lattice, converged = in_blocks(jax.vmap(solve), forces, BATCH)
+    gram = lambda a, b: jnp.einsum("pia,qia->pq", a, b)  # noqa: E731
+    strained = jax.vmap(at.metric)(moves)
+    return (gram(moves, strained), gram(forces, by_lattice), gram(forces, moves)), converged

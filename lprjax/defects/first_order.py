@@ -1,0 +1,84 @@
+"""The errors of a defect simulation to first order, from the reference's geometry alone.
+
+    uhat - ubar = H^+ f + O(|f|^2),      f = F̂(ubar) - F(ubar)
+    error of E_f = (error at ubar) - f . H^+ f / 2 + O(|f|^3)
+
+ubar the reference's minimiser, f the forces that the surrogate leaves there and H the surrogate's
+Hessian there. One solve; nothing is relaxed with the surrogate.
+
+Source: derived: it is Newton's first step, in the setting of Ortner and Wang, Multiscale Model.
+Simul. 21 (2023) 1053.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lprjax.defects.bounds import force_residual
+from lprjax.defects.defect import Defect
+from lprjax.defects.hessian import EnergyAt, energy_at
+from lprjax.defects.response import Response, solve_at
+from lprjax.potentials.potential import Potential
+
+
+class FirstOrder(NamedTuple):
+    """What first order predicts of a surrogate; look at `response.converged` first."""
+
+    forces: jax.Array  # f (n_sites, 3), eV/Å
+    eta: float  # ||f||_{-1}, eV/Å
+    response: Response  # H^+ f; its displacement is NaN where there is none
+    geometry: float  # ||D H^+ f||, Å
+    energy_at_reference: float  # eV, error of E_f at the reference's geometry, signed
+    energy: float  # eV, of the relaxed E_f, signed
+
+
+def first_order_error(
+    reference: Potential,
+    surrogate: Potential,
+    defect: Defect,
+    displacement: ArrayLike,
+    *,
+    tolerance: float = 1e-10,
+    max_iterations: int = 500,
+) -> FirstOrder:
+    """The errors of a surrogate's relaxed defect, predicted to first order.
+
+    Args:
+        reference, surrogate: graph -> site energies (n,), eV, with r_cut.
+        defect: where and on which lattice.
+        displacement: ubar (n_sites, 3), Å, relaxed with the reference.
+        tolerance: of the solve, in the negative norm, relative to that of f.
+        max_iterations: products with the Hessian allowed.
+
+    Returns:
+        FirstOrder. A geometry at which the surrogate's Hessian is not positive has no response:
+        geometry and energy are NaN there, and where the solve did not converge.
+
+    Raises:
+        ValueError, TypeError: as `response.hessian_solve`.
+    """
+    forces, energy = force_residual(reference, surrogate, defect, displacement)
+    at = energy_at(surrogate, defect, displacement)
+    return first_order_at(at, forces, energy, tolerance, max_iterations)
+
+
+def first_order_at(
+    at: EnergyAt,
+    forces: jax.Array,
+    energy: float,
+    tolerance: float = 1e-10,
+    max_iterations: int = 500,
+) -> FirstOrder:
+    """`first_order_error` from residual forces and energy and a surrogate's energy made before."""
+    lattice, response = at.defect.lattice, solve_at(at, forces, tolerance, max_iterations)
+    shift = response.displacement if response.converged else jnp.full(forces.shape, jnp.nan)
+    return FirstOrder(
+        forces=forces,
+        eta=float(lattice.negative_norm(forces)),
+        response=response,
+        geometry=float(lattice.strain_norm(shift)),
+        energy_at_reference=energy,
+        energy=energy - 0.5 * float(jnp.vdot(forces, shift)),
+    )

@@ -1,0 +1,269 @@
+"""Files of potentials and fits: data, never code, the same bits back.
+
+A file is a NumPy archive (`numpy.load` opens it): float64 arrays, and a header in JSON that says
+what it is, in which format and by which version of the library. Nothing in it is executed. A file
+that is cut, damaged, of another program, or of a later format is refused by name.
+"""
+
+import importlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lprjax.ace.potential import LinearPotential, linear_potential
+from lprjax.ace.spec import ACESpec
+from lprjax.regression.fitting import Fit
+
+FORMAT = 1
+"""Of the files; to be raised where an older library would read a new file as something else."""
+
+HEADER = "lprjax"
+POTENTIALS = {
+    "LinearPotential": "lprjax.ace.potential",
+    "KernelPotential": "lprjax.models.kernels",
+    "NetworkPotential": "lprjax.models.networks",
+    "LastLayer": "lprjax.models.networks",
+}
+"""What can be saved besides a fit, and the module it is in: networks load flax when one is read."""
+
+
+class SavedFit(NamedTuple):
+    """A fit with what it was fitted to."""
+
+    fit: Fit
+    spec: ACESpec
+    reference_energies: Mapping[str, float] | None  # by symbol, eV
+    data: str  # in words
+
+    def potential(self) -> LinearPotential:
+        """The linear potential of the fit."""
+        return linear_potential(self.spec, self.fit.coefficients, self.reference_energies)
+
+
+def save(
+    path: str | os.PathLike[str],
+    what: Any,
+    *,
+    spec: ACESpec | None = None,
+    reference_energies: Mapping[str, float] | None = None,
+    data: str = "",
+) -> None:
+    """Write a potential, or a fit with its factor, to one file; `load` gives the same bits back.
+
+    Args:
+        path: of the file, by custom .npz; replaced in one step where it exists.
+        what: a linear, kernel or network potential, with its reference energies; or a `Fit`, with
+            its coefficients, factor, weights, ridge, prior, and residuals and rows of each kind.
+        spec: the basis of a fit, which a potential brings itself.
+        reference_energies: of a fit, by symbol, eV, where energies were fitted less those.
+        data: of a fit, what it was fitted to, in words.
+
+    Raises:
+        TypeError: another object; a fit without its spec, or a potential beside one; keys of a fit
+            that are not made of text, numbers and tuples.
+        ValueError: a fit of another number of coefficients than its spec has.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    if isinstance(what, Fit):
+        header = _header_of_fit(what, spec, reference_energies, data, arrays)
+    else:
+        if spec is not None or reference_energies is not None or data:
+            raise TypeError(
+                f"spec, reference_energies or data are given beside a {type(what).__name__}: "
+                "wanted for a Fit only; a potential brings its own."
+            )
+        header = {"fields": _packed(what, "", arrays)}
+    header |= {"format": FORMAT, "what": type(what).__name__, "lprjax": _version()}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{HEADER: np.array(json.dumps(header))}, **arrays)
+    _replace(Path(path), buffer.getvalue())
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read what `save` wrote: a potential, or a `SavedFit`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is cut or damaged, of another program, or of a later format; it
+            says which.
+        RuntimeError: float64 is off, and the bits would not survive.
+    """
+    if not jax.config.jax_enable_x64:
+        raise RuntimeError(
+            "jax is in its 32-bit mode: wanted float64, or half of the digits are lost; call "
+            'jax.config.update("jax_enable_x64", True) first.'
+        )
+    header, arrays = _read(Path(path))
+    if header.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {header.get('format')!r}, written by lprjax "
+            f"{header.get('lprjax')}: wanted {FORMAT}; read it with that version."
+        )
+    what = header.get("what")
+    if what != "Fit" and what not in POTENTIALS:
+        raise ValueError(
+            f"{path} holds a {what!r}: wanted a Fit or one of {', '.join(POTENTIALS)}."
+        )
+    try:
+        found = _fit_of(header, arrays) if what == "Fit" else _unpacked(header["fields"], arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error!r} in what should be a {what}.") from error
+    return found
+
+
+def _packed(what: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A potential's class and plain fields; its arrays go to `arrays`, by name."""
+    name = type(what).__name__
+    if name not in POTENTIALS or type(what).__module__ != POTENTIALS[name]:
+        raise TypeError(
+            f"what is a {name}: wanted a Fit or one of {', '.join(POTENTIALS)}; potentials with "
+            "published parameters are made anew from their names."
+        )
+    plain: dict[str, Any] = {"": name}
+    for field in fields(what):
+        value = getattr(what, field.name)
+        if isinstance(value, ACESpec):
+            plain[field.name] = {"spec": asdict(value)}
+        elif field.metadata.get("static"):
+            plain[field.name] = {"plain": value}
+        elif is_dataclass(value):
+            plain[field.name] = {"nested": _packed(value, f"{prefix}{field.name}.", arrays)}
+        else:
+            arrays[prefix + field.name] = np.asarray(value)
+            plain[field.name] = {"array": prefix + field.name}
+    return plain
+
+
+def _unpacked(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+    name = plain[""]
+    kind = getattr(importlib.import_module(POTENTIALS[name]), name)
+    if {field.name for field in fields(kind)} != set(plain) - {""}:
+        raise ValueError(f"fields {sorted(set(plain) - {''})} of a {name}")
+    return kind(**{key: _field(value, arrays) for key, value in plain.items() if key})
+
+
+def _field(value: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+    ((how, content),) = value.items()
+    if how == "array":
+        return jnp.asarray(arrays[content])
+    if how == "spec":
+        return _spec(content)
+    if how == "nested":
+        return _unpacked(content, arrays)
+    return tuple(content) if isinstance(content, list) else content
+
+
+def _spec(plain: Mapping[str, Any]) -> ACESpec:
+    return ACESpec(**{**plain, "elements": tuple(plain["elements"])})
+
+
+def _header_of_fit(
+    fit: Fit,
+    spec: ACESpec | None,
+    reference_energies: Mapping[str, float] | None,
+    data: str,
+    arrays: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    if not isinstance(spec, ACESpec):
+        raise TypeError("a Fit does not know its basis: wanted spec=..., the ACESpec of its rows.")
+    if fit.coefficients.shape != (spec.n_columns,):
+        raise ValueError(
+            f"the fit has {fit.coefficients.size} coefficients and the spec {spec.n_columns} "
+            "columns: wanted the spec that the rows were made with."
+        )
+    tables = ("rms", "weights", "n_rows")
+    keys = {name: [_plain_key(key) for key in getattr(fit, name)] for name in tables}
+    for name in tables:
+        arrays[name] = np.array(list(getattr(fit, name).values()), float)
+    arrays |= {"coefficients": np.asarray(fit.coefficients), "factor": np.asarray(fit.factor)}
+    if fit.prior is not None:
+        arrays["prior"] = np.asarray(fit.prior)
+    return {
+        "spec": asdict(spec),
+        "keys": keys,
+        "rank": int(fit.rank),
+        "ridge": float(fit.ridge).hex(),
+        "reference_energies": None if reference_energies is None else dict(reference_energies),
+        "data": data,
+    }
+
+
+def _fit_of(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SavedFit:
+    tables = {
+        name: OrderedDict(zip(map(_key, keys), arrays[name].tolist(), strict=True))
+        for name, keys in header["keys"].items()
+    }
+    tables["n_rows"] = OrderedDict((key, int(n)) for key, n in tables["n_rows"].items())
+    fit = Fit(
+        coefficients=jnp.asarray(arrays["coefficients"]),
+        factor=jnp.asarray(arrays["factor"]),
+        rank=header["rank"],
+        ridge=float.fromhex(header["ridge"]),
+        prior=jnp.asarray(arrays["prior"]) if "prior" in arrays else None,
+        **tables,
+    )
+    spec = _spec(header["spec"])
+    if fit.coefficients.shape != (spec.n_columns,) or fit.factor.shape != (spec.n_columns,) * 2:
+        raise ValueError(f"{fit.coefficients.size} coefficients of {spec.n_columns} functions")
+    return SavedFit(fit, spec, header["reference_energies"], header["data"])
+
+
+def _plain_key(key: Hashable) -> Any:
+    """A key of factors in JSON: tuples become lists."""
+    if isinstance(key, tuple):
+        return [_plain_key(part) for part in key]
+    if isinstance(key, str | bool | int | float) or key is None:
+        return key
+    raise TypeError(
+        f"a key of the fit is {key!r}: wanted text, numbers and tuples of them, which a file keeps."
+    )
+
+
+def _key(plain: Any) -> Hashable:
+    return tuple(_key(part) for part in plain) if isinstance(plain, list) else plain
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    content = path.read_bytes()
+    if content[:4] != b"PK\x03\x04":  # how every zip archive begins
+        raise ValueError(f"{path} is no file of lprjax: wanted one that lprjax.save wrote.")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            names = archive.files
+            if HEADER in names:
+                arrays = {name: archive[name] for name in names}
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
+        raise ValueError(f"{path} is cut short or damaged: {error}.") from error
+    if HEADER not in names:
+        raise ValueError(
+            f"{path} is an archive of another program (it holds {', '.join(names[:5])}): wanted "
+            "one that lprjax.save wrote."
+        )
+    return json.loads(str(arrays.pop(HEADER))), arrays
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """In one step: whoever reads meanwhile sees the old file or the new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, suffix=".tmp")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _version() -> str:
+    return importlib.import_module("lprjax").__version__
