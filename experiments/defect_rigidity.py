@@ -1,4 +1,4 @@
-"""Does the rigidity of a prediction foretell the error of a defect simulation?
+"""Does the rigidity of a prediction predict the error of a defect simulation?
 
 Over the fits of `vacancy_convergence` (sizes of training cells, observation sets, degrees), all of
 it from the factor of the fit and the geometry that the fit itself relaxes to, without a reference:
@@ -47,7 +47,7 @@ from lprjax.regression.fitting import Fit
 from lprjax.regression.rigidity import local_prediction_rigidity, prediction_rigidity
 from lprjax.regression.rows import design_rows
 
-FORETELLERS = {
+PREDICTORS = {
     "energy_error": {
         "energy_spread": "PR of $E_f$: $s\\,/\\,PR^{1/2}$",
         "energy_compliance": "PR of $E_f$: $PR^{-1/2}$ alone",
@@ -60,7 +60,7 @@ FORETELLERS = {
         "rmse": "force RMSE at the defect",
     },
 }
-"""Of each true error: what may foretell it, and what it is called."""
+"""Of each true error: what may predict it, and what it is called."""
 
 
 def compute(point: Config) -> dict[str, Any]:
@@ -124,14 +124,14 @@ def residual_scale(config: Config, factors, result: Fit) -> float:
 
 
 def table_of(config: Config, records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """One row per fit: basis, observation set, L, true errors and what may foretell them."""
+    """One row per fit: basis, observation set, L, true errors and what may predict them."""
     rows = []
     for record in records:
         a = record.arrays
         for k, fitted in enumerate(record.point.fitted):
             one = {name: a[name][k] for name in (*FLAGS, "s", "formation_rigidity")}
             one |= {
-                name: a[name][k] for found in FORETELLERS.values() for name in found if name in a
+                name: a[name][k] for found in PREDICTORS.values() for name in found if name in a
             }
             one |= {name: abs(a[name][k]) for name in ("geometry_error", "energy_error")}
             rows.append(
@@ -166,8 +166,8 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
         "flags": {flag: int(table[flag].sum()) for flag in FLAGS},
         "lpr_range_over_atoms": held,
         "relations": {
-            error: {name: relation(table[name][sound], table[error][sound]) for name in fortellers}
-            for error, fortellers in FORETELLERS.items()
+            error: {name: relation(table[name][sound], table[error][sound]) for name in predictors}
+            for error, predictors in PREDICTORS.items()
         },
         "energy_error_over_spread": _quantiles(
             table["energy_error"] / table["energy_spread"], sound
@@ -199,14 +199,14 @@ def draw_relation(ax: Axes, summary: dict, table: dict, name: str, error: str, u
     if found["spearman"] is not None:
         ax.set_title(f"rank correlation {found['spearman']:.2f}", fontsize=9)
     label_axes(
-        ax, (FORETELLERS[error][name], units[0]), ("true " + error.replace("_", " "), units[1])
+        ax, (PREDICTORS[error][name], units[0]), ("true " + error.replace("_", " "), units[1])
     )
 
 
 def draw_correlations(ax: Axes, summary: dict) -> None:
     bars = [
         (f"{error.split('_')[0]}: {label}", summary["relations"][error][name]["spearman"], colour)
-        for colour, (error, names) in zip(PALETTE, FORETELLERS.items(), strict=False)
+        for colour, (error, names) in zip(PALETTE, PREDICTORS.items(), strict=False)
         for name, label in names.items()
     ]
     names, values, colours = zip(*bars, strict=True)
@@ -260,7 +260,7 @@ def plot(summary: dict, records: list[Record], config: Config) -> Figure:
 def caption(summary: dict) -> str:
     relations, ratio = summary["relations"], summary["energy_error_over_spread"]
 
-    def told(error: str, name: str) -> str:
+    def rank(error: str, name: str) -> str:
         value = relations[error][name]["spearman"]
         return "undetermined" if value is None else f"{value:.2f}"
 
@@ -268,11 +268,11 @@ def caption(summary: dict) -> str:
     return (
         f"{summary['defect']} in {summary['material']}, {summary['target_atoms']} atoms, relaxed "
         f"with {summary['sound_fits']} fits of vacancy_convergence. Upper row: what the training "
-        "data pin down (dotted: L). Lower row: does it foretell the true error? Rank correlations: "
-        f"energy, with s / PR^1/2 {told('energy_error', 'energy_spread')}, with first order, which "
-        f"knows the reference's forces, {told('energy_error', 'energy_predicted')}; geometry, with "
-        f"the spread of the forces {told('geometry_error', 'force_spread')}, with eta "
-        f"{told('geometry_error', 'eta')}.\nTrue energy error over s / PR^1/2: median "
+        "data pin down (dotted: L). Lower row: does it predict the true error? Rank correlations: "
+        f"energy, with s / PR^1/2 {rank('energy_error', 'energy_spread')}, with first order, which "
+        f"knows the reference's forces, {rank('energy_error', 'energy_predicted')}; geometry, with "
+        f"the spread of the forces {rank('geometry_error', 'force_spread')}, with eta "
+        f"{rank('geometry_error', 'eta')}.\nTrue energy error over s / PR^1/2: median "
         f"{ratio['median']:.2g}, 10 and 90 % quantiles {ratio['10%']:.2g} and {ratio['90%']:.2g}; "
         "the median would be 0.67 if residuals were noise as independent as the loss takes them."
         + lost

@@ -145,7 +145,7 @@ def energy_estimates(table: Mapping[str, list]) -> dict[str, np.ndarray]:
 
 
 def summarise(config: Config, records: list[Record], preset: str) -> dict[str, Any]:
-    """Headline numbers: every fit, what foretells its errors and how well, and failures."""
+    """Headline numbers: every fit, what predicts its errors and how well, and failures."""
     table = table_of(records)
     column = {n: np.array(v, float) for n, v in table.items()}
     sound = ~np.any([np.array(table[flag], bool) for flag in FAILED], axis=0)
@@ -213,10 +213,10 @@ def caption(summary: dict) -> str:
     where = "does no worse" if there["scatter"] <= eta["scatter"] else "does worse"
     return (
         f"{opening}\nGeometry. Expected: error proportional to eta, at most eta / c. Came out: "
-        f"against eta {said(eta)}; against the RMSE of held-out forces {said(held_out)}. The "
+        f"against eta {rank(eta)}; against the RMSE of held-out forces {rank(held_out)}. The "
         f"better of the two is {'eta' if eta['scatter'] < held_out['scatter'] else 'the RMSE'}. "
         f"The plain RMSE of the very forces that eta is made of {where} than eta "
-        f"({said(there)}): the gap between it and the held-out RMSE is due to where forces "
+        f"({rank(there)}): the gap between it and the held-out RMSE is due to where forces "
         "are compared, the rest to the norm. First order / true lies between "
         f"{span('predicted_over_true')}, eta / c over true between "
         f"{span('eta_over_c_over_true')}.\n"
@@ -229,7 +229,7 @@ def caption(summary: dict) -> str:
     )
 
 
-def said(found: Mapping[str, float]) -> str:
+def rank(found: Mapping[str, float]) -> str:
     """A relation in words."""
     return (
         f"rank correlation {found['spearman']:.3f}, scatter about slope 1 {found['scatter']:.2f} "

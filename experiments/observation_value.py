@@ -95,7 +95,7 @@ def compute(point: Point) -> dict[str, Any]:
 
 
 def outcome(config: Config, result: Fit) -> dict[str, Any]:
-    """Errors, foretold and true, mismatches and failures of a fit."""
+    """Errors, predicted and true, mismatches and failures of a fit."""
     constants = bulk_factors(config)["force_constants"]
     return {
         **predicted(config, result),

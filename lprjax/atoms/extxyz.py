@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import read
 
 from lprjax.atoms.structures import Labels, Structure, check_labels, from_ase, to_ase
 from lprjax.atoms.voigt import VOIGT_TENSOR
@@ -56,6 +55,8 @@ def read_extxyz(
         ValueError: what `make_structure` and `check_labels` refuse, or a stress with a cell of
             zero volume; it names the frame.
     """
+    from ase.io import read  # takes as long to load as all else of `import lprjax`
+
     frames = []
     for number, atoms in enumerate(read(path, index=":", format="extxyz")):
         try:

@@ -19,7 +19,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
-from ase.geometry import find_mic
+from ase.geometry import complete_cell, find_mic, minkowski_reduce
 from jax.typing import ArrayLike
 
 from lprjax.atoms.voigt import six_components
@@ -339,7 +339,11 @@ def minimum_image(offsets: ArrayLike, structure: Structure) -> tuple[np.ndarray,
     Returns:
         The vectors (n, 3) and their lengths (n,), Å.
     """
-    return find_mic(np.asarray(offsets), np.asarray(structure.cell), structure.pbc)
+    # ASE's short cut for short vectors is right in a reduced cell only, and its search only where
+    # the vectors along which there is no period are upright: so they are completed from zero.
+    periods = complete_cell(np.asarray(structure.cell) * np.array(structure.pbc)[:, None])
+    reduced, _ = minkowski_reduce(periods, structure.pbc)
+    return find_mic(np.asarray(offsets), reduced, structure.pbc)
 
 
 def from_ase(atoms: Atoms) -> Structure:

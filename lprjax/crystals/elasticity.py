@@ -20,7 +20,7 @@ from lprjax.atoms.voigt import strain_tensor
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
 
-GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/A^3 times this is in GPa
+GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/Å^3 times this is in GPa
 RUNAWAY = math.log(4.0 / 3.0)  # a crystal that grows or shrinks by more has no equilibrium nearby
 
 
@@ -102,10 +102,10 @@ def _size_derivatives(potential, graph):
 class Elasticity(NamedTuple):
     """Second-order elasticity of a crystal, Voigt order xx, yy, zz, yz, xz, xy."""
 
-    relaxed: jax.Array  # (6, 6) eV/A^3, atoms follow the strain to their new equilibrium
-    clamped: jax.Array  # (6, 6) eV/A^3, fractional positions held
-    stress: jax.Array  # (6,) eV/A^3 of the unstrained crystal, positive in tension
-    optical: jax.Array  # eigenvalues of the Hessian of the cell's atoms, eV/A^2, no translations
+    relaxed: jax.Array  # (6, 6) eV/Å^3, atoms follow the strain to their new equilibrium
+    clamped: jax.Array  # (6, 6) eV/Å^3, fractional positions held
+    stress: jax.Array  # (6,) eV/Å^3 of the unstrained crystal, positive in tension
+    optical: jax.Array  # eigenvalues of the Hessian of the cell's atoms, eV/Å^2, no translations
 
 
 def elastic_constants(
@@ -119,7 +119,7 @@ def elastic_constants(
         C_clamped = E_ee / V,    C_relaxed = (E_ee - E_eu E_uu^+ E_ue) / V ,
 
     the Schur complement that lets the atoms of a multilattice settle (internal strain; Born and
-    Huang 1954).  The two agree where every atom is an inversion centre.  With a residual stress
+    Huang 1954). The two agree where every atom is an inversion centre. With a residual stress
     these are the derivatives in eps as written, not those in the Lagrangian strain.
 
     Args:
@@ -129,7 +129,7 @@ def elastic_constants(
         r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        Elasticity; times GPA_PER_EV_A3 in GPa; differentiable in the potential.  A crystal whose
+        Elasticity; times GPA_PER_EV_A3 in GPa; differentiable in the potential. A crystal whose
         `optical` has an entry <= 0 is unstable against a shift of its sublattices: `relaxed` then
         means nothing.
     """
@@ -215,8 +215,8 @@ def _deformed_energy(potential, graph, deformation, displacements):
 class ThirdOrderElasticity(NamedTuple):
     """Brugger's third-order elastic constants, Voigt order xx, yy, zz, yz, xz, xy."""
 
-    relaxed: np.ndarray  # (6, 6, 6) eV/A^3, atoms follow the strain to their new equilibrium
-    clamped: np.ndarray  # (6, 6, 6) eV/A^3, fractional positions held
+    relaxed: np.ndarray  # (6, 6, 6) eV/Å^3, atoms follow the strain to their new equilibrium
+    clamped: np.ndarray  # (6, 6, 6) eV/Å^3, fractional positions held
 
 
 def third_order_constants(
@@ -240,7 +240,7 @@ def third_order_constants(
         r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        ThirdOrderElasticity; times GPA_PER_EV_A3 in GPa.  See `elastic_constants` for a crystal
+        ThirdOrderElasticity; times GPA_PER_EV_A3 in GPa. See `elastic_constants` for a crystal
         unstable against a shift of its sublattices.
     Source: Brugger, Phys. Rev. 133 (1964) A1611; relaxed: derived.
     """

@@ -4,7 +4,7 @@
     Phi(k) = sum_R Phi(R) exp(i k . R)              so that (Phi v)(k) = Phi(k) v(k)
                                                     for v(k) = sum_R v(R) exp(-i k . R)
 
-the sign and the phases of the blocks K(k) of `seminorm`: both are read together.  On a periodic
+the sign and the phases of the blocks K(k) of `seminorm`: both are read together. On a periodic
 supercell of m1 x m2 x m3 cells Phi is block-circulant, and one row per atom of the cell is all.
 A supercell smaller than the range of Phi (twice the cutoff of a many-body potential) folds images
 onto each other; its Phi(k) are still exact, at the wave vectors that fit into it.
@@ -39,7 +39,7 @@ _CELLS = (0, 1, 2)
 class ForceConstants:
     """The force constants of a periodic lattice; build them with `force_constants`.
 
-    blocks: (m1, m2, m3, b, 3, b, 3) eV/A^2, Phi(R; a, alpha; b, beta) at R = (n1, n2, n3) @ cell.
+    blocks: (m1, m2, m3, b, 3, b, 3) eV/Å^2, Phi(R; a, alpha; b, beta) at R = (n1, n2, n3) @ cell.
     unit_cell: the b atoms of one cell.
     """
 
@@ -52,12 +52,12 @@ class ForceConstants:
 
     @property
     def sum_rule(self) -> float:
-        """max |sum_{R,b} Phi(R; a, b)|, eV/A^2: what a shift of the whole crystal would feel."""
+        """max |sum_{R,b} Phi(R; a, b)|, eV/Å^2: what a shift of the whole crystal would feel."""
         return float(jnp.max(jnp.abs(self.blocks.sum(axis=(0, 1, 2, 5)))))
 
     @jax.jit
     def apply(self, v):
-        """Phi v, eV/A, of v (n, 3) in A, in the site order of `supercell`: minus the forces."""
+        """Phi v, eV/Å, of v (n, 3) in A, in the site order of `supercell`: minus the forces."""
         b3 = 3 * self.blocks.shape[3]
         if v.shape != (math.prod(self.repeats) * b3 // 3, 3):
             raise ValueError(
@@ -70,7 +70,7 @@ class ForceConstants:
 
     @jax.jit
     def fourier(self):
-        """Phi(k): (m1, m2, m3, 3 b, 3 b) eV/A^2, Hermitian, at the k of `wave_vectors`."""
+        """Phi(k): (m1, m2, m3, 3 b, 3 b) eV/Å^2, Hermitian, at the k of `wave_vectors`."""
         b3 = 3 * self.blocks.shape[3]
         waves = jnp.fft.fftn(self.blocks, axes=_CELLS).conj()
         return waves.reshape(*self.repeats, b3, b3)
@@ -82,13 +82,13 @@ class ForceConstants:
         return waves.reshape(*waves.shape[:3], b3, b3)
 
     def wave_vectors(self) -> np.ndarray:
-        """The k that fit into the supercell: (m1, m2, m3, 3) 1/A, in the first Brillouin zone."""
+        """The k that fit into the supercell: (m1, m2, m3, 3) 1/Å, in the first Brillouin zone."""
         reciprocal = 2 * math.pi * np.linalg.inv(np.asarray(self.unit_cell.cell)).T
         waves = np.moveaxis(np.indices(self.repeats), 0, -1) / np.array(self.repeats)
         return _nearest(waves, np.ones(3), reciprocal, self.unit_cell.pbc)[0][..., 0, :]
 
     def at(self, k) -> np.ndarray:
-        """Phi(k) at any wave vectors k (n, 3), 1/A: (n, 3 b, 3 b) eV/A^2, Hermitian.
+        """Phi(k) at any wave vectors k (n, 3), 1/Å: (n, 3 b, 3 b) eV/Å^2, Hermitian.
 
         Every pair is taken at its nearest images, in equal shares where several are as near.
         Exact where the supercell is wider than twice the range of Phi; in a smaller one exact at
@@ -96,7 +96,7 @@ class ForceConstants:
         """
         k = np.asarray(k, float)
         if k.ndim != 2 or k.shape[1] != 3:
-            raise ValueError(f"k has shape {k.shape}: wanted (n, 3), in 1/A.")
+            raise ValueError(f"k has shape {k.shape}: wanted (n, 3), in 1/Å.")
         blocks, offsets = np.asarray(self.blocks), np.asarray(self.unit_cell.positions)
         b, cell = len(offsets), np.asarray(self.unit_cell.cell)
         between = (offsets[None] - offsets[:, None]) @ np.linalg.inv(cell)  # (b, b, 3), a to b
@@ -117,7 +117,7 @@ class ForceConstants:
         return waves.reshape(len(k), 3 * b, 3 * b)
 
     def frequencies(self, k) -> np.ndarray:
-        """Phonon frequencies at wave vectors k (n, 3), 1/A: (n, 3 b) THz, rising.
+        """Phonon frequencies at wave vectors k (n, 3), 1/Å: (n, 3 b) THz, rising.
 
         omega^2 / (4 pi^2), omega^2 the eigenvalues of M^(-1/2) Phi(k) M^(-1/2) with the natural
         atomic masses; an imaginary frequency is given as a negative number. `at` says where exact.
@@ -156,7 +156,7 @@ def force_constants(
 
     Phi(R; a, b) = d2E / du_{0,a} du_{R,b}, one row per atom of the unit cell, made symmetric:
     Phi(R; a, b) = Phi(-R; b, a)^T, which only touches the error of a potential whose derivatives
-    are not exact.  Differentiable in the potential's arrays.
+    are not exact. Differentiable in the potential's arrays.
 
     Args:
         potential: callable graph -> site energies (n,), eV.
@@ -181,9 +181,9 @@ def force_constants(
 class LatticeStability(NamedTuple):
     """How stable a homogeneous lattice is, in the seminorm of its strains."""
 
-    constant: jax.Array  # (), eV/A^2, the smallest of all; negative where the lattice is unstable
-    wave_vector: jax.Array  # (3,) 1/A, where the smallest is
-    by_wave_vector: jax.Array  # (m1, m2, m3) eV/A^2; at k = 0 of optical modes, inf without any
+    constant: jax.Array  # (), eV/Å^2, the smallest of all; negative where the lattice is unstable
+    wave_vector: jax.Array  # (3,) 1/Å, where the smallest is
+    by_wave_vector: jax.Array  # (m1, m2, m3) eV/Å^2; at k = 0 of optical modes, inf without any
 
 
 def stability(constants: ForceConstants, lattice: ReferenceLattice) -> LatticeStability:
@@ -193,8 +193,8 @@ def stability(constants: ForceConstants, lattice: ReferenceLattice) -> LatticeSt
 
     over all displacements v that are no shift of the whole; positive if and only if the lattice
     is stable against all that fit into the supercell (k -> 0: against all strains, only in the
-    limit of many cells).  A lattice periodic in two directions is judged by displacements in its
-    plane.  Differentiable in the force constants.
+    limit of many cells). A lattice periodic in two directions is judged by displacements in its
+    plane. Differentiable in the force constants.
 
     Args:
         constants: Phi of the homogeneous lattice.

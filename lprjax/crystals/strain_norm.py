@@ -4,13 +4,13 @@ With l over the sites and rho over a stencil of bonds, a lattice function v has
 
     ||Dv||^2 = sum_l sum_rho |v(l + rho) - v(l)|^2 = v^T K v .
 
-Every bond is counted from both of its ends.  On a periodic lattice of m1 x m2 x m3 cells K is
+Every bond is counted from both of its ends. On a periodic lattice of m1 x m2 x m3 cells K is
 block-circulant: the discrete Fourier transform over the cells leaves one b x b Hermitian block per
 wave vector (b atoms per cell; the same block for x, y and z), so that its inverse is exact at the
-price of two transforms.  Sites are ordered as in `structures.supercell`: the cell runs slowest.
+price of two transforms. Sites are ordered as in `structures.supercell`: the cell runs slowest.
 
 A defect changes K on few sites: vacancies take bonds away, interstitials are extra sites that
-bring bonds.  To make this one low-rank change of an invertible matrix, all is *grounded*.  With z
+bring bonds. To make this one low-rank change of an invertible matrix, all is *grounded*. With z
 the constant of norm 1 on the n regular sites of the complete lattice, C the change and E the unit
 vectors of the sites it touches,
 
@@ -51,10 +51,10 @@ class ReferenceLattice:
     """The sites of a periodic lattice with their stencil, and the exact inverse of its seminorm.
 
     Build one with `reference_lattice`; change it with `without_sites`, `with_extra_sites` and
-    `with_held_sites`.  Arrays over the sites hold the regular sites, then the extra ones.  Bonds
+    `with_held_sites`. Arrays over the sites hold the regular sites, then the extra ones. Bonds
     that touch a missing site are dropped from the norm and from K; at held sites lattice functions
-    vanish, and K is what is left on the others.  `solve` follows exactly, so that `negative_norm`
-    stays the dual of `strain_norm`.  As a preconditioner of `relax` for a crystal:
+    vanish, and K is what is left on the others. `solve` follows exactly, so that `negative_norm`
+    stays the dual of `strain_norm`. As a preconditioner of `relax` for a crystal:
     jax.tree_util.Partial(ReferenceLattice.solve, lattice).
 
     neighbours: (n, S) int32, site at the end of each bond; the site itself on padded slots.
@@ -133,9 +133,9 @@ class ReferenceLattice:
     def solve(self, f):
         """K^+ f of f (n, c): zero at missing and at held sites.
 
-        Without held sites the solution has zero mean over the sites that exist.  A mean of f, and
+        Without held sites the solution has zero mean over the sites that exist. A mean of f, and
         what it holds at missing sites, is outside the range of K and is dropped, as a
-        pseudo-inverse does.  With held sites K has full rank on the others (Dirichlet conditions):
+        pseudo-inverse does. With held sites K has full rank on the others (Dirichlet conditions):
         conjugate gradients, preconditioned by the inverse without them.
         """
         f = self._in_range(self._on_sites(f))
@@ -152,10 +152,10 @@ class ReferenceLattice:
 
     @jax.jit
     def negative_norm(self, f):
-        """||f||_{-1} = (f^T K^+ f)^(1/2) = max_v f^T v / ||Dv||: f (n, c) in eV/A gives eV/A.
+        """||f||_{-1} = (f^T K^+ f)^(1/2) = max_v f^T v / ||Dv||: f (n, c) in eV/Å gives eV/Å.
 
         The maximum is over all v that do not vanish in the norm, for f of zero sum, as forces
-        have, and zero at missing sites.  With held sites f may have any sum, and what it holds
+        have, and zero at missing sites. With held sites f may have any sum, and what it holds
         there does not count.
         """
         return root(jnp.sum(f * self.solve(f)))
@@ -210,7 +210,7 @@ class Spectrum(NamedTuple):
 def on_all_waves(half, repeats: tuple[int, int, int]):
     """Numbers by wave vector of a real transform, the same for k and -k, for all wave vectors.
 
-    half: (m1, m2, m3 // 2 + 1), of NumPy or of JAX.  Returns (m1, m2, m3).
+    half: (m1, m2, m3 // 2 + 1), of NumPy or of JAX. Returns (m1, m2, m3).
     """
     index, m = np.indices(repeats), np.array(repeats)[:, None, None, None]
     return half[tuple(np.where(index[2] >= half.shape[2], -index % m, index))]
@@ -349,7 +349,7 @@ def with_extra_sites(lattice: ReferenceLattice, bonds: Sequence[Sequence[int]]) 
 
     Args:
         lattice: as it is, with its missing and extra sites; hold sites after this, not before.
-        bonds: for each new site the existing sites that it is bonded to.  A bond has the weight of
+        bonds: for each new site the existing sites that it is bonded to. A bond has the weight of
             any other, counted from both ends; a site named twice gets two.
 
     Raises:

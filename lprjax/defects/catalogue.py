@@ -4,7 +4,7 @@ All take the unit cell and the repeats first, as `vacancy` does, and the options
     site: the site the defect is made at, in the order of `supercell`; None: the one nearest to the
         middle of the supercell;
     radius: of the bonds of the seminorm, A, as in `reference_lattice`.
-Directions are Cartesian.  Interstitials start at configurations of high symmetry, and a relaxation
+Directions are Cartesian. Interstitials start at configurations of high symmetry, and a relaxation
 keeps the symmetry of its start: where the symmetric stationary point is a saddle, start from a
 displacement without the symmetry (`relax_defect(..., displacement=defect.start + ...)`).
 """
@@ -41,7 +41,7 @@ def divacancy(
 ) -> Defect:
     """Two vacancies, on a site and on one in its first, second, ... shell of neighbours.
 
-    neighbour: the shell, counted from 1.  The centre is half-way between the two.
+    neighbour: the shell, counted from 1. The centre is half-way between the two.
     Raises ValueError as `make_defect`; a supercell that does not have so many shells.
     """
     reference, site, neighbours = _host(unit_cell, repeats, site)
@@ -61,7 +61,7 @@ def dumbbell(
 ) -> Defect:
     """A split interstitial: two atoms share one site, half the separation to either side of it.
 
-    <110> and <111> in bcc, <100> in fcc, <110> ("split", or X) in diamond.  One atom keeps the
+    <110> and <111> in bcc, <100> in fcc, <110> ("split", or X) in diamond. One atom keeps the
     regular site, displaced backwards along the direction; the other is on an extra site.
 
     Args:
@@ -101,7 +101,7 @@ def crowdion(
 ) -> Defect:
     """An atom more in a close-packed row: at the middle of a nearest-neighbour bond of a site.
 
-    The row is <111> in bcc and <110> in fcc.  The centre is that middle.
+    The row is <111> in bcc and <110> in fcc. The centre is that middle.
     Raises ValueError as `make_defect`.
     """
     reference, site, neighbours = _host(unit_cell, repeats, site)
@@ -120,7 +120,7 @@ def tetrahedral(
 ) -> Defect:
     """The tetrahedral interstitial of diamond: one bond length from a site, opposite to a bond.
 
-    Four atoms are a bond length away, six more 2 / sqrt(3) of it.  The centre is the interstitial.
+    Four atoms are a bond length away, six more 2 / sqrt(3) of it. The centre is the interstitial.
     Raises ValueError as `make_defect`; a crystal that has an atom there already (bcc, fcc).
     """
     reference, site, neighbours = _host(unit_cell, repeats, site)
@@ -231,7 +231,7 @@ def named_defect(
 ) -> Defect:
     """The defect of that name in a crystal of one element, for command lines.
 
-    name: one of DEFECTS.  Raises ValueError for another, and as the constructor.
+    name: one of DEFECTS. Raises ValueError for another, and as the constructor.
     """
     if name not in DEFECTS:
         raise ValueError(f"no defect {name!r}: wanted one of {', '.join(DEFECTS)}.")

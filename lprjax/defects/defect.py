@@ -1,9 +1,9 @@
 """Point defects in periodic cells: their geometry as a displacement of the perfect lattice.
 
 A defect lives on a common reference lattice, so that the relaxed geometries of two potentials can
-be subtracted.  Every atom belongs to a site: a regular one, or an extra one of its own (an
-interstitial atom, whose home is where it starts).  A regular site without an atom is missing: zero
-in every array and without bonds in every norm.  Arrays over the sites hold the regular sites in
+be subtracted. Every atom belongs to a site: a regular one, or an extra one of its own (an
+interstitial atom, whose home is where it starts). A regular site without an atom is missing: zero
+in every array and without bonds in every norm. Arrays over the sites hold the regular sites in
 the order of `supercell`, then the extra ones.
 """
 
@@ -55,7 +55,7 @@ class Defect:
     reference: the perfect supercell, its atoms on the regular sites.
     structure: the n atoms of the defect at their start, not relaxed.
     site_of_atom: (n,) int32, the site that each atom belongs to.
-    homes: (n_sites, 3) A, what displacements are counted from: the lattice on regular sites, the
+    homes: (n_sites, 3) Å, what displacements are counted from: the lattice on regular sites, the
         start of the atom on extra ones.
     lattice: the seminorm on the n_sites sites; missing ones have no bonds.
     centre: (3,) A, where distances are counted from.
@@ -79,7 +79,7 @@ class Defect:
 
     @property
     def start(self):
-        """(n_sites, 3) A, the displacement of `structure`."""
+        """(n_sites, 3) Å, the displacement of `structure`."""
         return self.on_sites(self.structure.positions - self.homes[self.site_of_atom])
 
     @property
@@ -109,7 +109,7 @@ class Defect:
         return _rows(values, self.lattice.n_sites, "sites of the lattice")[self.site_of_atom]
 
     def displaced(self, displacement) -> Structure:
-        """The defect with its atoms at homes + displacement (n_sites, 3) A."""
+        """The defect with its atoms at homes + displacement (n_sites, 3) Å."""
         positions = self.homes[self.site_of_atom] + self.on_atoms(displacement)
         return dataclasses.replace(self.structure, positions=positions)
 
@@ -141,10 +141,10 @@ def make_defect(
         repeats: m or (m1, m2, m3) cells; m along every periodic direction.
         structure: n atoms in the cell of the supercell, where a relaxation starts.
         site_of_atom: (n,) different sites: regular ones in the order of `supercell`, of n_regular
-            atoms, then n_regular, n_regular + 1, ... for interstitial atoms.  Regular sites that
+            atoms, then n_regular, n_regular + 1, ... for interstitial atoms. Regular sites that
             are not named are missing.
         centre: (3,) A.
-        radius: of the bonds of the seminorm, A, as in `reference_lattice`.  An extra site is
+        radius: of the bonds of the seminorm, A, as in `reference_lattice`. An extra site is
             bonded to the regular sites (their nearest image) within it, to the nearest at least.
 
     Raises:
@@ -250,7 +250,7 @@ def with_vacant_sites(
 ) -> Defect:
     """The perfect supercell without the atoms of some sites.
 
-    vacant: sites, in the order of `supercell`.  The rest, and what is raised, as `make_defect`.
+    vacant: sites, in the order of `supercell`. The rest, and what is raised, as `make_defect`.
     """
     reference = supercell(unit_cell, cells_along(unit_cell, repeats))
     kept = np.delete(np.arange(reference.n_atoms), vacant)
@@ -262,7 +262,7 @@ def clamped(defect: Defect, radius: float) -> Defect:
     """The defect in a finite domain: atoms at least `radius` (A) from its centre are held.
 
     They are held on their homes, the reference lattice; displacements vanish there, and the
-    preconditioner solves with that condition.  The cell stays periodic around the domain, so that
+    preconditioner solves with that condition. The cell stays periodic around the domain, so that
     images do not see each other where the held shell between them is thicker than the cutoff.
 
     Raises:
@@ -286,7 +286,7 @@ def clamped(defect: Defect, radius: float) -> Defect:
 class RelaxedDefect(NamedTuple):
     """A relaxed defect; look at `relaxed.converged` first."""
 
-    displacement: jax.Array  # (n_sites, 3) A from the reference lattice, zero at missing sites
+    displacement: jax.Array  # (n_sites, 3) Å from the reference lattice, zero at missing sites
     energy: float  # eV, of the cell
     relaxed: Relaxed
 
@@ -306,12 +306,12 @@ def relax_defect(
     Args:
         potential: callable graph -> site energies (n,), eV.
         defect: where and on which lattice.
-        displacement: (n_sites, 3) A, the start; None: the defect's own, `defect.start`, which may
+        displacement: (n_sites, 3) Å, the start; None: the defect's own, `defect.start`, which may
             be a saddle point where it is symmetric: then give one that is not.
-        force_tolerance: eV/A.  max_evaluations: gradients.  skin: A.  r_cut: A; all as in `relax`.
+        force_tolerance: eV/Å.  max_evaluations: gradients.  skin: A.  r_cut: A; all as in `relax`.
 
     Returns:
-        RelaxedDefect.  In a periodic cell the preconditioner leaves the mean displacement of the
+        RelaxedDefect. In a periodic cell the preconditioner leaves the mean displacement of the
         atoms alone; in a clamped domain the held atoms stay where they start.
     """
     start = defect.structure if displacement is None else defect.displaced(displacement)
@@ -342,7 +342,7 @@ def formation_energy(energy, n_atoms: int, bulk_energy_per_atom):
 def geometry_error(defect: Defect, u, v):
     """||D u - D v|| over the bonds between atoms that exist, in A.
 
-    u, v: (n_sites, 3) A, displacements of the same reference lattice.
+    u, v: (n_sites, 3) Å, displacements of the same reference lattice.
     """
     return defect.lattice.strain_norm(u - v)
 
@@ -392,7 +392,7 @@ def decay_profile(defect: Defect, displacement) -> DecayProfile:
     An equilibrium has |Du(l)| <~ (1 + |l|)^-d in d dimensions (Ehrlacher, Ortner and Shapeev,
     Arch. Ration. Mech. Anal. 222 (2016) 1217), until images or a boundary are felt.
 
-    displacement: (n_sites, 3) A.  Missing sites are left out.
+    displacement: (n_sites, 3) Å. Missing sites are left out.
     """
     present = np.asarray(defect.lattice.present)
     distances = defect.distances()[present]

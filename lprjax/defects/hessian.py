@@ -1,7 +1,7 @@
 """The energy over the moves of a defect's atoms away from one geometry, and its derivatives.
 
 With E the energy over the moves (n, 3) away from u, H = D2E(u), and the norms of the defect's
-lattice, ||Dv||^2 = v^T K v and ||f||_{-1}^2 = f^T K^+ f.  No matrix is formed: H v is the
+lattice, ||Dv||^2 = v^T K v and ||f||_{-1}^2 = f^T K^+ f. No matrix is formed: H v is the
 derivative of the gradient, and K^+ the preconditioner.
 
 What may not move is left out of everything: held atoms; translations, where no atom is held; and

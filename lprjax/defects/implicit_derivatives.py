@@ -26,7 +26,7 @@ def minimiser(
     """The relaxed geometry as a function of the potential's own arrays.
 
     Forces vanish at u(theta), F(theta, u(theta)) = 0, so du/dtheta = H^+ dF/dtheta, H = D2E and
-    F = -DE: the atoms follow the change of the forces.  Returns the displacement it is given,
+    F = -DE: the atoms follow the change of the forces. Returns the displacement it is given,
     which must be relaxed already, with these derivatives, forward and in reverse, of any order:
 
         jax.grad(lambda potential: quantity(minimiser(potential, defect, u), potential))(potential)
@@ -35,13 +35,13 @@ def minimiser(
 
     Args:
         potential: a pytree, traced or not; its arrays are theta.
-        displacement: u (n_sites, 3) A, not traced. What force is left on it, as a share of the
+        displacement: u (n_sites, 3) Å, not traced. What force is left on it, as a share of the
             forces that changes of theta bring, is the error of the derivatives.
         defect, tolerance, max_iterations, r_cut: as in `response.hessian_solve`.
 
     Returns:
-        (n_sites, 3) A.  Where no atom is held, the mean of the derivatives over the atoms is
-        zero.  They are NaN where a solve met a move without curvature or did not converge.
+        (n_sites, 3) Å. Where no atom is held, the mean of the derivatives over the atoms is
+        zero. They are NaN where a solve met a move without curvature or did not converge.
 
     Raises as `response.hessian_solve`.
     """
@@ -92,18 +92,18 @@ def relaxed_formation_energy(
     """The formation energy of a relaxed defect as a function of the potential's own arrays.
 
     E_f(theta) = E(u(theta); theta) - N e(theta), e the energy per atom of the perfect crystal on
-    the defect's reference lattice, which is kept.  To first order the geometry does not matter
+    the defect's reference lattice, which is kept. To first order the geometry does not matter
     (Hellmann and Feynman); it does to the second, -1/2 f . H^+ f with f the change of the forces.
 
         prediction_rows(lambda p: relaxed_formation_energy(p, defect, u), potential)
 
     Args:
         potential: a pytree, traced or not.
-        displacement: u (n_sites, 3) A, relaxed with this potential.
+        displacement: u (n_sites, 3) Å, relaxed with this potential.
         defect, tolerance, max_iterations, r_cut: as in `minimiser`.
 
     Returns:
-        (), eV.  For one species: no other reservoir than the perfect crystal is known here.
+        (), eV. For one species: no other reservoir than the perfect crystal is known here.
 
     Raises as `response.hessian_solve`.
     """

@@ -128,8 +128,8 @@ def stability_constant(
         c = min_v v^T D2E(u) v / ||Dv||^2
 
     in eV/Å^2: positive at a stable minimum, and then ||D H^+ f|| <= ||f||_{-1} / c; zero or
-    negative: unstable along `mode`.  A Lanczos search with K^+ H, symmetric in the inner product
-    of K, from a random start, which every mode has a part of.  `constant` is v^T H v of the
+    negative: unstable along `mode`. A Lanczos search with K^+ H, symmetric in the inner product
+    of K, from a random start, which every mode has a part of. `constant` is v^T H v of the
     `mode`, so the true c is never above it.
 
     Args:
@@ -173,7 +173,7 @@ def lipschitz_estimate(
         M = max_v |D3E(u)[d, v, v]| / ||Dv||^2,   d = direction / ||D direction||
 
     in eV/Å^3 (its sign is kept): the Lipschitz constant of the Hessian along this one line at this
-    one point, an estimate and *not a bound* of the one over a neighbourhood.  With c and
+    one point, an estimate and *not a bound* of the one over a neighbourhood. With c and
     eta = ||f||_{-1}, h = M eta / c^2 <= 1/2 speaks for a minimiser uhat with
     ||D(uhat - u)|| <= eta / c * 2 / (1 + (1 - 2 h)^(1/2))   (after Newton and Kantorovich).
 
@@ -230,10 +230,10 @@ def goal_error(
 
         q(uhat) - q(ubar) = z . f + O(|uhat - ubar|^2),   H z = Dq(ubar),   f = -DE(ubar),
 
-    E the surrogate's energy, H its Hessian, uhat its minimiser, ubar the reference's.  The dual
+    E the surrogate's energy, H its Hessian, uhat its minimiser, ubar the reference's. The dual
     bound |z . f| <= ||Dz|| ||f||_{-1} says how much at most, and the terms z(l) . f(l) say where:
-    sites with large terms are what the training data lack.  The *surrogate's* Hessian is taken:
-    the reference's would leave one more term, Dq Hbar^-1 (Hbar - H)(uhat - ubar).  With it the
+    sites with large terms are what the training data lack. The *surrogate's* Hessian is taken:
+    the reference's would leave one more term, Dq Hbar^-1 (Hbar - H)(uhat - ubar). With it the
     second order is (D2q[e, e] - D3E[z, e, e]) / 2, e = H^+ f, after which O(|uhat - ubar|^3) is
     left.
 

@@ -19,12 +19,11 @@ values of the public EAM database (those distributed with LAMMPS).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
@@ -32,26 +31,27 @@ from lprjax.potentials.environments import Environment, over_sites
 from lprjax.potentials.potential import check_reach, check_species, nan_where_unknown, species_index
 
 RHO_LOW, RHO_HIGH = 0.85, 1.15
+"""Where the pieces of the embedding function join, in rho_e: those of the paper."""
 
 
 class ZhouElement(NamedTuple):
-    """Parameters of one metal: lengths in A, energies in eV, densities in the paper's unit."""
+    """Parameters of one metal, by the names of the paper."""
 
-    number: int
-    re: float
-    fe: float
-    rhoe: float
-    rhos: float
+    number: int  # atomic number
+    re: float  # r_e, Å
+    fe: float  # f_e, in the paper's unit of density
+    rhoe: float  # rho_e, in that unit
+    rhos: float  # rho_s, in that unit
     alpha: float
     beta: float
-    A: float
-    B: float
+    A: float  # eV
+    B: float  # eV
     kappa: float
-    lam: float
-    Fi: tuple[float, float, float, float]
-    Fm: tuple[float, float, float, float]
+    lam: float  # lambda
+    Fi: tuple[float, float, float, float]  # eV, the cubic below RHO_LOW rho_e
+    Fm: tuple[float, float, float, float]  # eV, the cubic up to RHO_HIGH rho_e
     eta: float
-    Fe: float
+    Fe: float  # F_e, eV
 
 
 ZHOU_2004: dict[str, ZhouElement] = {
@@ -97,14 +97,12 @@ ZHOU_2004: dict[str, ZhouElement] = {
 class ZhouEAM:
     """Site energies of the Zhou 2004 potential for a fixed set of elements; make it by `zhou_eam`.
 
-    A frozen, hashable value, so a valid static argument of `jit`. `__call__(graph)` returns the
-    energies E_i (eV), shape (n,), zero on padding atoms (an isolated real atom has |F(0)| <=
-    1e-6 eV by the table's rounding). The graph must hold all edges up to r_cut (A); longer ones,
-    and those of just that length, count for nothing.
+    A frozen, hashable value, so a valid static argument of `jit`. The graph must hold all edges up
+    to r_cut; longer ones, and those of just that length, count for nothing.
     """
 
-    elements: tuple[str, ...]
-    r_cut: float
+    elements: tuple[str, ...]  # chemical symbols, in the order of the table
+    r_cut: float  # Å
 
     @property
     def parameters(self) -> tuple[ZhouElement, ...]:
@@ -112,12 +110,24 @@ class ZhouEAM:
         return tuple(ZHOU_2004[e] for e in self.elements)
 
     def check(self, graph: Graph) -> None:
-        """Raise ValueError where the graph holds an element this potential was not made for."""
+        """Refuse a graph of other elements, or one that ends short of r_cut.
+
+        Args:
+            graph: what is traced of it passes unchecked.
+
+        Raises:
+            ValueError: an element that this potential was not made for; neighbours that were
+                searched less far than r_cut.
+        """
         known = {e: ZHOU_2004[e].number for e in self.elements}
         check_species(graph.species, known, f"zhou_eam{self.elements}")
         check_reach(graph, self.r_cut, f"zhou_eam{self.elements}")
 
-    def __call__(self, graph: Graph) -> Array:
+    def __call__(self, graph: Graph) -> jax.Array:
+        """E_i, (n,), eV, zero on padding atoms.
+
+        An isolated real atom has |F(0)| <= 1e-6 eV by the table's rounding.
+        """
         require_x64()
         self.check(graph)
         index = species_index(graph.species, tuple(p.number for p in self.parameters))
@@ -128,14 +138,14 @@ class ZhouEAM:
             energies = over_sites(self._alloy, graph, index, species)
         return nan_where_unknown(jnp.where(graph.atom_mask, energies, 0.0), index)
 
-    def _pure(self, site: Environment) -> Array:
+    def _pure(self, site: Environment) -> jax.Array:
         """E_i where all atoms are alike."""
         (p,) = self.parameters
         mask = site.mask & (site.lengths < self.r_cut)
         g, h = (_total(x, mask) for x in _decays(p, site.lengths))
         return embedding_energy(p, p.fe * g) + 0.5 * (p.A * h - p.B * g)
 
-    def _alloy(self, site: Environment, here: Array, there: Array) -> Array:
+    def _alloy(self, site: Environment, here: jax.Array, there: jax.Array) -> jax.Array:
         """E_i of an element with index `here` (), among those of indices `there` (K,)."""
         a, b = _columns(self.parameters, here), _columns(self.parameters, there)
         mask = site.mask & (site.lengths < self.r_cut)
@@ -163,7 +173,10 @@ def zhou_eam(*elements: str, r_cut: float | None = None) -> ZhouEAM:
 
     Args:
         elements: chemical symbols among Cu, Ni, Al, Fe, Mo, Ta, W, in any order.
-        r_cut: cutoff (A) in place of sqrt(5) r_e of the largest element named.
+        r_cut: cutoff, Å, in place of sqrt(5) r_e of the largest element named.
+
+    Returns:
+        The potential.
 
     Raises:
         ValueError: a symbol that is not in the table, or a cutoff that is not positive.
@@ -173,22 +186,22 @@ def zhou_eam(*elements: str, r_cut: float | None = None) -> ZhouEAM:
     unknown = [e for e in elements if e not in ZHOU_2004]
     if unknown:
         raise ValueError(
-            f"zhou_eam has no parameters for {unknown}: choose among {', '.join(ZHOU_2004)}"
+            f"zhou_eam has no parameters for {unknown}: wanted elements of {', '.join(ZHOU_2004)}."
         )
     named = tuple(e for e in ZHOU_2004 if not elements or e in elements)
     if r_cut is None:
         r_cut = np.sqrt(5.0) * max(ZHOU_2004[e].re for e in named)
     if not 0.0 < r_cut < np.inf:
-        raise ValueError(f"r_cut is {r_cut}, wanted a positive length in A")
+        raise ValueError(f"r_cut is {r_cut}: wanted a positive length in Å.")
     return ZhouEAM(named, float(r_cut))
 
 
-def _columns(parameters: tuple[ZhouElement, ...], index: Array) -> ZhouElement:
-    """The table's columns, looked up at `index`: in its shape."""
+def _columns(parameters: tuple[ZhouElement, ...], index: jax.Array) -> ZhouElement:
+    """The table's columns, looked up at `index`, in its shape."""
     return jax.tree.map(lambda *values: jnp.asarray(values)[index], *parameters)
 
 
-def _decays(p: ZhouElement, r: Array) -> tuple[Array, Array]:
+def _decays(p: ZhouElement, r: jax.Array) -> tuple[jax.Array, jax.Array]:
     """g and h of the module's head at the distances r."""
     s = r / p.re
     # integer_pow squares repeatedly, in its derivatives too; pow would take a logarithm
@@ -197,15 +210,15 @@ def _decays(p: ZhouElement, r: Array) -> tuple[Array, Array]:
     return g, h
 
 
-def _total(x: Array, mask: Array) -> Array:
+def _total(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(mask, x, 0.0))
 
 
-def _cubic(c, x: Array) -> Array:
+def _cubic(c: Any, x: jax.Array) -> jax.Array:
     return c[0] + x * (c[1] + x * (c[2] + x * c[3]))
 
 
-def embedding_energy(p: ZhouElement, density: Array) -> Array:
+def embedding_energy(p: ZhouElement, density: jax.Array) -> jax.Array:
     """Energy F(rho) (eV) of an atom of element p in the density rho.
 
     A cubic in rho / (0.85 rho_e) - 1 below 0.85 rho_e, one in rho / rho_e - 1 up to 1.15 rho_e,
@@ -216,11 +229,14 @@ def embedding_energy(p: ZhouElement, density: Array) -> Array:
         p: parameters, numbers or arrays that broadcast with the density.
         density: rho >= 0 in the paper's unit; finite derivatives at rho = 0.
 
+    Returns:
+        F, eV, in the shape of the density.
+
     Source: Zhou, Johnson, Wadley, Phys. Rev. B 69, 144113 (2004).
     """
     low = density < RHO_LOW * p.rhoe
     high = density >= RHO_HIGH * p.rhoe
-    # each branch sees only arguments of its own, so that no branch can send a NaN through `where`
+    # each branch gets only arguments of its own, so that no branch can send a NaN through `where`
     rho_low = jnp.where(low, density, 0.0)
     rho_middle = jnp.where(low | high, p.rhoe, density)
     rho_high = jnp.where(high, density, p.rhos)

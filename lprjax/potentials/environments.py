@@ -4,48 +4,56 @@ A potential of short range is a function of one environment, written for K neigh
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.blocks import sites_in_blocks
 
-# Edges per block: a dozen arrays of them fit into the cache of a core or two.
 EDGES = 2**17
-# The derivative visits the forces of all atoms once per block: many small ones would cost more.
+"""Edges per block: a choice, so that a dozen arrays of them fit into the cache of a core or two."""
 MAX_BLOCKS = 64
+"""A choice: the derivative visits the forces of all atoms once per block, so that many small blocks
+would cost more."""
 
 
 class Environment(NamedTuple):
-    """The K slots of one site: r_ij = (x, y, z), kept apart because XLA vectorises over the last
-    axis, which should be the neighbours and not the three components.
+    """The K slots of one site, r_ij = (x, y, z).
 
-    x, y, z: (K,) A; (1, 0, 0) on padded slots.  mask: (K,) bool.  neighbours: (K,) int32.
+    The components are kept apart because XLA vectorises over the last axis, which should be the
+    neighbours and not the three components.
     """
 
-    x: Array
-    y: Array
-    z: Array
-    mask: Array
-    neighbours: Array
+    x: jax.Array  # (K,) Å, 1 on padded slots
+    y: jax.Array  # (K,) Å, 0 on padded slots
+    z: jax.Array  # (K,) Å, 0 on padded slots
+    mask: jax.Array  # (K,) bool
+    neighbours: jax.Array  # (K,) int32
 
     @property
-    def lengths(self) -> Array:
-        """|r_ij|, (K,) A; 1 on padded slots."""
+    def lengths(self) -> jax.Array:
+        """|r_ij|, (K,) Å; 1 on padded slots."""
         return jnp.sqrt(self.x * self.x + self.y * self.y + self.z * self.z)
 
 
-def over_sites(function: Callable, graph: Graph, *by_atom: Array) -> Array:
-    """function(environment, *values) of each atom, (n, ...), differentiable to any order.
+def over_sites(function: Callable[..., jax.Array], graph: Graph, *by_atom: jax.Array) -> jax.Array:
+    """function(environment, *values) of each atom; differentiable to any order.
 
-    function: of one `Environment` and what `by_atom`, (n, ...) each, hold for its atom.
+    Args:
+        function: of one `Environment` and what the arrays of `by_atom` hold for its atom.
+        graph: n atoms, padding included.
+        *by_atom: arrays (n, ...).
+
+    Returns:
+        What the function returns for each atom, (n, ...).
     """
 
-    def site(own, neighbours, shifts, mask, *values):
-        def component(k):
+    def site(
+        own: jax.Array, neighbours: jax.Array, shifts: jax.Array, mask: jax.Array, *values: Any
+    ) -> jax.Array:
+        def component(k: int) -> jax.Array:
             image = sum(shifts[:, a] * graph.cell[a, k] for a in range(3))
             ends = graph.positions[:, k].at[neighbours].get(mode="promise_in_bounds")
             # so that no root is taken of zero

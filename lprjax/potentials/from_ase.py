@@ -16,6 +16,7 @@ third derivatives. They are taken in forward mode, as `observe` and the lattice 
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
-from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
 from lprjax.atoms.graphs import Graph
@@ -32,7 +32,7 @@ from lprjax.atoms.structures import Pbc
 from lprjax.numerics.checks import require_x64
 
 # Callbacks run in XLA's threads, and a calculator keeps what it works on in itself.
-_ONE_AT_A_TIME = threading.RLock()
+_CALCULATOR_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +40,19 @@ class ASEPotential:
     """Site energies by a calculator of ASE; make it by `ase_potential`.
 
     Hashable by identity, so a valid static argument of `jit`: make it once and keep it, as each
-    new one compiles everything anew. `__call__(graph)` returns E / n (eV) for each of the n atoms
-    of the graph, zero on padding atoms: the sum is the energy, the shares mean nothing.
-
-    Fields: calculator; pbc (three bools); step (A); r_cut (A).
+    new one compiles everything anew.
     """
 
-    calculator: Any
-    pbc: Pbc
-    step: float
-    r_cut: float
+    calculator: Any  # of ASE
+    pbc: Pbc  # which directions are periodic
+    step: float  # Å, largest displacement in a difference
+    r_cut: float  # Å
 
-    def __call__(self, graph: Graph) -> Array:
+    def __call__(self, graph: Graph) -> jax.Array:
+        """E / n, eV, for each of n real atoms, zero on padding atoms.
+
+        The sum is the energy; the shares mean nothing.
+        """
         require_x64()
         energy = _energy(self, graph.positions, graph.cell, graph.species)
         real = graph.atom_mask
@@ -63,10 +64,12 @@ class ASEPotential:
                 f"{type(self.calculator).__name__} has no stress, so there is no derivative with "
                 "respect to the cell (virial, equilibrium, elastic constants): keep the cell "
                 "fixed (forces, force constants, relax), or use a calculator with 'stress' among "
-                "its implemented_properties"
+                "its implemented_properties."
             )
 
-    def _evaluate(self, asked: tuple[str, ...], positions, cell, species) -> list[np.ndarray]:
+    def _evaluate(
+        self, asked: tuple[str, ...], positions: Any, cell: Any, species: Any
+    ) -> list[np.ndarray]:
         """The asked of "energy" (), "positions" (n, 3), "cell" (3, 3): E and its gradients.
 
         Runs in XLA's thread, so without any call of jax: that would wait for itself.
@@ -75,7 +78,7 @@ class ASEPotential:
         real, gradient, slope = species != 0, np.zeros(positions.shape), np.zeros((3, 3))
         atoms = Atoms(species[real], positions[real], cell=cell, pbc=self.pbc)
         strained = "cell" in asked and any(self.pbc)
-        with _ONE_AT_A_TIME:
+        with _CALCULATOR_LOCK:
             atoms.calc = self.calculator
             # what costs most goes first: most codes then have the rest in hand
             if strained:
@@ -85,7 +88,7 @@ class ASEPotential:
             energy = np.float64(self.calculator.get_property(self._energy_name, atoms))
         if strained:
             slope = np.linalg.solve(cell.T, slope - positions.T @ gradient)
-        found = {"energy": energy, "positions": gradient, "cell": slope}
+        found: dict[str, Any] = {"energy": energy, "positions": gradient, "cell": slope}
         return [found[name] for name in asked]
 
     @property
@@ -96,7 +99,11 @@ class ASEPotential:
 
 
 def ase_potential(
-    calculator, *, pbc=(True, True, True), step: float = 1e-3, r_cut: float = 1.0
+    calculator: Any,
+    *,
+    pbc: bool | Sequence[bool] | np.ndarray = (True, True, True),
+    step: float = 1e-3,
+    r_cut: float = 1.0,
 ) -> ASEPotential:
     """A calculator of ASE as a potential: observed, relaxed and compared like any other.
 
@@ -110,12 +117,15 @@ def ase_potential(
             a callback that waits for JAX can wait for ever.
         pbc: one bool or three, the periodicity, which a graph does not carry.
         step: largest displacement of any coordinate, of atoms or lattice vectors, in a
-            difference, A. The error of a force constant is step^2 / 6 times a fourth derivative
+            difference, Å. The error of a force constant is step^2 / 6 times a fourth derivative
             (of the constant about 1e-5 by default) plus noise / step: where forces are good to
-            1e-6 eV/A only (single precision, self-consistent fields), take 1e-2.
-        r_cut: how far the graph's edges go, A. The calculator finds its neighbours itself and
+            1e-6 eV/Å only (single precision, self-consistent fields), take 1e-2.
+        r_cut: how far the graph's edges go, Å. The calculator finds its neighbours itself and
             uses none of them: the default makes them few, and is right wherever `r_cut` sets the
             graph and nothing else; where it is also taken for the range of the forces, give that.
+
+    Returns:
+        The potential, for graphs of that periodicity.
 
     Raises:
         TypeError: no calculator with `implemented_properties` and `get_property`.
@@ -125,19 +135,22 @@ def ase_potential(
     usable = all(hasattr(calculator, part) for part in ("get_property", "implemented_properties"))
     if isinstance(calculator, type) or not usable:
         raise TypeError(
-            f"calculator is a {name}; wanted one of ase.calculators, e.g. EMT(), an object with "
-            "implemented_properties and get_property"
+            f"calculator is a {name}: wanted one of ase.calculators, e.g. EMT(), an object with "
+            "implemented_properties and get_property."
         )
     missing = {"energy", "forces"} - set(calculator.implemented_properties)
     if missing:
-        raise ValueError(f"{name} has no {' and no '.join(sorted(missing))}: use one that does")
+        raise ValueError(
+            f"calculator {name} has no {' and no '.join(sorted(missing))}: wanted one with energy "
+            "and forces."
+        )
     if np.size(pbc) not in (1, 3):
-        raise ValueError(f"pbc is {pbc!r}: wanted one bool or three, one per cell vector")
+        raise ValueError(f"pbc is {pbc!r}: wanted one bool or three, one per cell vector.")
     for option, value in (("step", step), ("r_cut", r_cut)):
         if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{option} is {value!r}: wanted a positive length in A")
-    flags = tuple(bool(flag) for flag in np.broadcast_to(np.asarray(pbc, bool), (3,)))
-    return ASEPotential(calculator, flags, float(step), float(r_cut))
+            raise ValueError(f"{option} is {value!r}: wanted a positive length in Å.")
+    x, y, z = (bool(flag) for flag in np.broadcast_to(np.asarray(pbc, bool), (3,)))
+    return ASEPotential(calculator, (x, y, z), float(step), float(r_cut))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -1,11 +1,11 @@
-"""What any potential says: energy, forces, virial and force constants, by differentiation.
+"""The observables of any potential: energy, forces, virial, force constants, by differentiation.
 
 A potential is a callable from a `Graph` to site energies, shape (n,). Its energy E is their sum
 over the real atoms, and
 
-    forces           F_i   = -dE/dR_i                                        eV/A
+    forces           F_i   = -dE/dR_i                                        eV/Å
     virial           W_ab  = -dE/d(strain)_ab,   x -> (1 + strain) x          eV
-    force constants  Phi   = d2E / dR_{i,a} dR_{j,b}                          eV/A^2
+    force constants  Phi   = d2E / dR_{i,a} dR_{j,b}                          eV/Å^2
 
 with positions and cell strained together. Index convention of the force constants:
 [displaced atom in `atoms`, its direction, atom j, direction of j].
@@ -17,7 +17,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Labels
@@ -25,14 +26,15 @@ from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import Potential, as_argument, check, total_energy_of
 
 KINDS = ("energy", "forces", "virial", "force_constants")
+"""The kinds of observables, in the order of `Labels`."""
 
 
 def observe(
     potential: Potential,
     graph: Graph,
-    kinds: Sequence[str] = ("energy", "forces"),
+    kinds: str | Sequence[str] = ("energy", "forces"),
     *,
-    atoms: Sequence[int] = (0,),
+    atoms: ArrayLike | Sequence[int] = (0,),
 ) -> Labels:
     """Observations of one potential on one graph, exact to roundoff, compiled once per shape.
 
@@ -41,15 +43,15 @@ def observe(
     Differentiable in the pytree's arrays and the graph's; may be called inside `jit`.
 
     Args:
-        potential: graph -> site energies (eV), shape (n,). A method `check(graph)`, if it has
-            one, is called first, to refuse what it does not know.
+        potential: graph -> site energies (n,), eV. A method `check(graph)`, if it has one, is
+            called first, to refuse what it does not know.
         graph: n atoms, padding included.
         kinds: among "energy", "forces", "virial", "force_constants".
         atoms: the m atoms that are displaced for the force constants; other kinds ignore it.
 
     Returns:
-        Labels: energy () eV; forces (n, 3) eV/A; virial (3, 3) eV; force_constants (m, 3, n, 3)
-        eV/A^2; None where not asked for, zero on padding atoms.
+        Labels: energy (), eV; forces (n, 3), eV/Å; virial (3, 3), eV; force_constants
+        (m, 3, n, 3), eV/Å^2; None where not asked for, zero on padding atoms.
 
     Raises:
         RuntimeError: float64 is off.
@@ -64,13 +66,35 @@ def observe(
     return _observe(argument, graph, displaced, kinds)
 
 
-def total_energy(potential: Potential, graph: Graph) -> Array:
-    """Energy of the real atoms (eV), shape (): the sum of the site energies; see `observe`."""
+def total_energy(potential: Potential, graph: Graph) -> jax.Array:
+    """Energy of the real atoms: the sum of the site energies.
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        graph: n atoms, padding included.
+
+    Returns:
+        E, (), eV.
+
+    Raises:
+        RuntimeError, ValueError, TypeError: as `observe`.
+    """
     return observe(potential, graph, ("energy",)).energy
 
 
-def energy_and_forces(potential: Potential, graph: Graph) -> tuple[Array, Array]:
-    """Energy (eV), shape (), and forces (eV/A), shape (n, 3); see `observe`."""
+def energy_and_forces(potential: Potential, graph: Graph) -> tuple[jax.Array, jax.Array]:
+    """Energy and forces.
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        graph: n atoms, padding included.
+
+    Returns:
+        E, (), eV, and F, (n, 3), eV/Å, zero on padding atoms.
+
+    Raises:
+        RuntimeError, ValueError, TypeError: as `observe`.
+    """
     labels = observe(potential, graph, ("energy", "forces"))
     return labels.energy, labels.forces
 
@@ -101,7 +125,7 @@ def _observe(potential, graph, displaced, kinds):
     return Labels(**{kind: found[kind] if kind in kinds else None for kind in KINDS})
 
 
-def _force_constants(energy, positions: Array, displaced: Array) -> Array:
+def _force_constants(energy, positions: jax.Array, displaced: jax.Array) -> jax.Array:
     """d2E/dR dR for the displaced atoms, (m, 3, n, 3): the gradient's derivative along each axis.
 
     The gradient is linearised once; the atoms are a loop, so that memory does not grow with m.
@@ -116,20 +140,45 @@ def _force_constants(energy, positions: Array, displaced: Array) -> Array:
     return jax.lax.map(rows, displaced)
 
 
-def checked_kinds(kinds) -> tuple[str, ...]:
+def checked_kinds(kinds: str | Sequence[str]) -> tuple[str, ...]:
+    """The kinds in the order of KINDS, each once.
+
+    Args:
+        kinds: one of KINDS, or several.
+
+    Returns:
+        The kinds.
+
+    Raises:
+        ValueError: none, or an unknown one.
+    """
     wanted = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     unknown = [kind for kind in wanted if kind not in KINDS]
     if unknown or not wanted:
-        raise ValueError(f"kinds is {kinds!r}, wanted one or more of {KINDS}")
+        raise ValueError(f"kinds is {kinds!r}: wanted one or more of {KINDS}.")
     return tuple(kind for kind in KINDS if kind in wanted)
 
 
-def checked_atoms(atoms, graph: Graph) -> Array:
-    if isinstance(atoms, jax.core.Tracer) or isinstance(graph.atom_mask, jax.core.Tracer):
+def checked_atoms(atoms: ArrayLike | Sequence[int], graph: Graph) -> jax.Array:
+    """The atoms whose displacements are asked for, as an array.
+
+    Args:
+        atoms: m indices of real atoms; not checked where they or the graph are traced.
+        graph: the graph that they are atoms of.
+
+    Returns:
+        The indices, (m,).
+
+    Raises:
+        ValueError: another shape or number type, or an index out of range.
+    """
+    if isinstance(atoms, Tracer) or isinstance(graph.atom_mask, Tracer):
         return jnp.asarray(atoms)
     wanted = np.asarray(atoms)
     n_real = int(np.sum(np.asarray(graph.atom_mask)))
     integers = np.issubdtype(wanted.dtype, np.integer)
     if wanted.ndim != 1 or not integers or np.any((wanted < 0) | (wanted >= n_real)):
-        raise ValueError(f"atoms is {atoms!r}, wanted a sequence of indices from 0 to {n_real - 1}")
+        raise ValueError(
+            f"atoms is {atoms!r}: wanted a sequence of indices from 0 to {n_real - 1}."
+        )
     return jnp.asarray(wanted)

@@ -14,54 +14,59 @@ an identity, so the cost is linear in the number of neighbours; the diagonal j =
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
-from jax import Array
 
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.environments import Environment, over_sites
 from lprjax.potentials.potential import check_reach, check_species, nan_where_unknown, species_index
 
-SILICON = 14
+SILICON = 14  # atomic number
 
 
 @dataclass(frozen=True)
 class StillingerWeber:
     """Site energies of Stillinger–Weber silicon; make it by `stillinger_weber`.
 
-    A frozen, hashable value, so a valid static argument of `jit`. `__call__(graph)` returns the
-    energies E_i (eV), shape (n,), zero on padding atoms; the three-body energy belongs to the
-    atom at the vertex. All derivatives vanish at the cutoff.
-
-    Fields: epsilon (eV), sigma (A); the rest have no unit.
+    A frozen, hashable value, so a valid static argument of `jit`. The three-body energy belongs to
+    the atom at the vertex. All derivatives vanish at the cutoff.
     """
 
-    epsilon: float = 2.1683
-    sigma: float = 2.0951
-    a: float = 1.80
-    lam: float = 21.0
+    epsilon: float = 2.1683  # eV
+    sigma: float = 2.0951  # Å
+    a: float = 1.80  # the cutoff, in sigma
+    lam: float = 21.0  # lambda
     gamma: float = 1.20
     A: float = 7.049556277
     B: float = 0.6022245584
 
     @property
     def r_cut(self) -> float:
-        """a sigma (A)."""
+        """a sigma, Å."""
         return self.a * self.sigma
 
     def check(self, graph: Graph) -> None:
-        """Raise ValueError where the graph holds anything but silicon."""
+        """Refuse a graph of other elements than silicon, or one that ends short of r_cut.
+
+        Args:
+            graph: what is traced of it passes unchecked.
+
+        Raises:
+            ValueError: another element; neighbours that were searched less far than r_cut.
+        """
         check_species(graph.species, {"Si": SILICON}, "stillinger_weber")
         check_reach(graph, self.r_cut, "stillinger_weber")
 
-    def __call__(self, graph: Graph) -> Array:
+    def __call__(self, graph: Graph) -> jax.Array:
+        """E_i, (n,), eV, zero on padding atoms."""
         require_x64()
         self.check(graph)
         energies = over_sites(self._site, graph)
         index = species_index(graph.species, (SILICON,))
         return nan_where_unknown(jnp.where(graph.atom_mask, energies, 0.0), index)
 
-    def _site(self, site: Environment) -> Array:
+    def _site(self, site: Environment) -> jax.Array:
         r = site.lengths
         mask = site.mask & (r < self.r_cut)
         # the argument is guarded: at and beyond the cutoff the exponent's derivatives are infinite
@@ -73,7 +78,7 @@ class StillingerWeber:
         return self.epsilon * (0.5 * self.A * jnp.sum(pair) + self.lam * angles)
 
     @staticmethod
-    def _angles(u: Array, n: tuple[Array, Array, Array]) -> Array:
+    def _angles(u: jax.Array, n: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         """sum_{j<k} u_j u_k (n_j . n_k + 1/3)^2, shape ()."""
         weighted = [u * n_a for n_a in n]
         tensor = sum(
@@ -88,9 +93,12 @@ class StillingerWeber:
 
 
 def stillinger_weber() -> StillingerWeber:
-    """Stillinger–Weber silicon: diamond at a = 5.43095 A with -4.336600 eV per atom.
+    """Stillinger–Weber silicon: diamond at a = 5.43095 Å with -4.336600 eV per atom.
 
-    epsilon = 2.1683 eV and sigma = 2.0951 A, the rounding in general use (LAMMPS's table).
+    epsilon = 2.1683 eV and sigma = 2.0951 Å, the rounding in general use (LAMMPS's table).
+
+    Returns:
+        The potential.
 
     Source: F. H. Stillinger, T. A. Weber, Phys. Rev. B 31, 5262 (1985), eqs. 2.3-2.7.
     """

@@ -7,59 +7,64 @@
 
 The energy is once continuously differentiable and no more: f'' jumps at R - D and at R + D, and
 where the last other neighbour of a bond leaves at R + D, zeta^n with n < 1 has a second
-derivative without bound. A structure with bonds exactly there (2.7 and 3.0 A) has no force
+derivative without bound. A structure with bonds exactly there (2.7 and 3.0 Å) has no force
 constants; the numbers returned are finite, and mean nothing. Diamond, its elastic constants and
-its vacancies are far from both: the second neighbours of the crystal are at 3.84 A.
+its vacancies are far from both: the second neighbours of the crystal are at 3.84 Å.
 """
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
-from jax import Array
 
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import check_reach, check_species, nan_where_unknown, species_index
 
-SILICON = 14
+SILICON = 14  # atomic number
 
 
 @dataclass(frozen=True)
 class Tersoff:
     """Site energies of Tersoff silicon; make it by `tersoff`.
 
-    A frozen, hashable value, so a valid static argument of `jit`. `__call__(graph)` returns the
-    energies E_i (eV), shape (n,), zero on padding atoms; the energy of a bond, which differs
-    between its two ends, is shared half and half of each. The angles are taken pair by pair:
-    work and memory grow as the square of the graph's slots per atom, so give it no wider a graph
-    than it needs.
-
-    Fields: A, B (eV); lambda1, lambda2 (1/A); R, D (A); the rest have no unit.
+    A frozen, hashable value, so a valid static argument of `jit`. The energy of a bond, which
+    differs between its two ends, is shared half and half of each. The angles are taken pair by
+    pair: work and memory grow as the square of the graph's slots per atom, so give it no wider a
+    graph than it needs.
     """
 
-    A: float = 1830.8
-    B: float = 471.18
-    lambda1: float = 2.4799
-    lambda2: float = 1.7322
+    A: float = 1830.8  # eV
+    B: float = 471.18  # eV
+    lambda1: float = 2.4799  # 1/Å
+    lambda2: float = 1.7322  # 1/Å
     beta: float = 1.1e-6
     n: float = 0.78734
     c: float = 1.0039e5
     d: float = 16.217
     h: float = -0.59825
-    R: float = 2.85
-    D: float = 0.15
+    R: float = 2.85  # Å
+    D: float = 0.15  # Å
 
     @property
     def r_cut(self) -> float:
-        """R + D (A)."""
+        """R + D, Å."""
         return self.R + self.D
 
     def check(self, graph: Graph) -> None:
-        """Raise ValueError where the graph holds anything but silicon, or ends short of r_cut."""
+        """Refuse a graph of other elements than silicon, or one that ends short of r_cut.
+
+        Args:
+            graph: what is traced of it passes unchecked.
+
+        Raises:
+            ValueError: another element; neighbours that were searched less far than r_cut.
+        """
         check_species(graph.species, {"Si": SILICON}, "tersoff")
         check_reach(graph, self.r_cut, "tersoff")
 
-    def __call__(self, graph: Graph) -> Array:
+    def __call__(self, graph: Graph) -> jax.Array:
+        """E_i, (n,), eV, zero on padding atoms."""
         require_x64()
         self.check(graph)
         vectors = graph.vectors()
@@ -72,10 +77,10 @@ class Tersoff:
         index = species_index(graph.species, (SILICON,))
         return nan_where_unknown(jnp.where(graph.atom_mask, energies, 0.0), index)
 
-    def _cutoff(self, r: Array) -> Array:
+    def _cutoff(self, r: jax.Array) -> jax.Array:
         return 0.5 - 0.5 * jnp.sin(0.5 * jnp.pi * jnp.clip((r - self.R) / self.D, -1.0, 1.0))
 
-    def _bond_order(self, cutoff: Array, units: Array) -> Array:
+    def _bond_order(self, cutoff: jax.Array, units: jax.Array) -> jax.Array:
         """b_ij (n, K): 1 for the bond of a dimer, less the more other bonds atom i has."""
         cosines = jnp.einsum("ija,ika->ijk", units, units)
         c2, d2 = self.c**2, self.d**2
@@ -88,11 +93,14 @@ class Tersoff:
 
 
 def tersoff() -> Tersoff:
-    """Tersoff silicon: diamond at a = 5.432 A with -4.6296 eV per atom.
+    """Tersoff silicon: diamond at a = 5.432 Å with -4.6296 eV per atom.
 
     The parameters are those of 1989 (LAMMPS's SiC_1989.tersoff). The potential of 1988 that they
     round, "T3" or Si(C), has a further factor exp(lambda3^3 (r_ij - r_ik)^3) in zeta, which leaves
     the crystal's derivatives up to the third as they are, but not its defects.
+
+    Returns:
+        The potential.
 
     Source: J. Tersoff, Phys. Rev. B 39, 5566 (1989), and 38, 9902 (1988).
     """

@@ -18,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from lprjax.numerics.checks import as_float64, require_x64
 from lprjax.regression.factors import (
@@ -32,7 +32,7 @@ from lprjax.regression.rigidity import prediction_rigidity
 
 NOMINAL = (0.5, 0.683, 0.9, 0.95)
 """Fractions of a Gaussian population at which coverage is reported: a choice."""
-_QUANTILES = norm.ppf(0.5 * (1.0 + np.array(NOMINAL)))
+_QUANTILES = ndtri(0.5 * (1.0 + np.array(NOMINAL)))
 
 # The search for s, all choices.
 _GRID = 29  # values of s in a round: two in a decade in the first, over RCOND to _HIGHEST

@@ -10,7 +10,7 @@ have variance one. Everything is computed from R, the `factor` of a Fit: no inve
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +135,7 @@ def component_rigidity(
 
 
 def skmatter_rigidity(
-    training_rows: Sequence[ArrayLike], site_rows: ArrayLike, alpha: float
+    training_rows: Iterable[ArrayLike], site_rows: ArrayLike, alpha: float
 ) -> jax.Array:
     """The LPR that scikit-matter's `local_prediction_rigidity` means, for comparison with it only.
 

@@ -9,7 +9,7 @@ where a candidate that is taken turns 1/PR into w^T (I + V^T V)^-1 w, and ln det
 ln det(I + V V^T). Everything here is derived from these two lines.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -210,7 +210,7 @@ def _rotate_out(table, j_and_cosine):
 
 def choose(
     factor: ArrayLike,
-    candidates: Sequence[ArrayLike],
+    candidates: Iterable[ArrayLike],
     targets: ArrayLike,
     count: int,
     *,

@@ -9,7 +9,7 @@ the temperature T, with friction gamma and noise xi of variance one:
     x += dt/2 v
     v += dt/2 F(x)/m
 
-With gamma = 0 it is velocity Verlet, and T has no part in it. Units: eV, A, fs, u, K, with the
+With gamma = 0 it is velocity Verlet, and T has no part in it. Units: eV, Å, fs, u, K, with the
 constants of ase.units.
 
 Neighbours are found in every step, inside the loop: where the largest sphere inside the cell has a
@@ -29,50 +29,51 @@ import jax.numpy as jnp
 import numpy as np
 from ase import units
 from ase.data import atomic_masses
+from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Structure, check_geometry
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import observe
-from lprjax.potentials.potential import as_argument, check, cutoff_of
+from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
 
 BOLTZMANN = units.kB
-"""eV/K."""
+"""Boltzmann's constant, eV/K, of ase.units."""
 ACCELERATION = units.fs**2
-"""What 1 eV/A does to a mass of 1 u, in A/fs^2."""
+"""The acceleration of a mass of 1 u by a force of 1 eV/Å, Å/fs^2, of ase.units."""
 
 
 class Trajectory(NamedTuple):
     """Frames of B cells: state after every `every` steps. Look at `overflow` before the rest."""
 
-    positions: jax.Array  # (B, frames, n, 3) A, not wrapped into the cell
-    velocities: jax.Array  # (B, frames, n, 3) A/fs
-    potential_energy: jax.Array  # (B, frames) eV
-    kinetic_energy: jax.Array  # (B, frames) eV
+    positions: jax.Array  # (B, frames, n, 3) Å, not wrapped into the cell
+    velocities: jax.Array  # (B, frames, n, 3) Å/fs
+    potential_energy: jax.Array  # (B, frames), eV
+    kinetic_energy: jax.Array  # (B, frames), eV
     overflow: jax.Array  # (B,) bool: an atom once had more neighbours in reach than were kept
 
     def temperature(self) -> jax.Array:
-        """2 E_kin / (3 n k), (B, frames) K."""
+        """2 E_kin / (3 n k), (B, frames), K."""
         return 2.0 * self.kinetic_energy / (3.0 * self.positions.shape[-2] * BOLTZMANN)
 
 
 class _State(NamedTuple):
-    positions: jax.Array
-    velocities: jax.Array
-    forces: jax.Array
-    energy: jax.Array
-    overflow: jax.Array
+    positions: jax.Array  # (n, 3) Å
+    velocities: jax.Array  # (n, 3) Å/fs
+    forces: jax.Array  # (n, 3) eV/Å
+    energy: jax.Array  # (), eV
+    overflow: jax.Array  # () bool
 
 
 def molecular_dynamics(
-    potential,
+    potential: Potential,
     structures: Sequence[Structure],
     keys: jax.Array,
-    temperatures,
+    temperatures: ArrayLike | Sequence[float],
     *,
     time_step: float = 1.0,
     friction: float = 0.01,
-    velocities=None,
+    velocities: ArrayLike | None = None,
     every: int | None = None,
     n_neighbours: int = 16,
     r_cut: float | None = None,
@@ -84,21 +85,25 @@ def molecular_dynamics(
         structures: the B cells to start from.
         keys: (B,) random keys; the trajectory of a cell follows from its own and nothing else.
         temperatures: (steps,) T of every step, K; the number of steps is theirs.
-        time_step: dt, fs.  friction: gamma, 1/fs; 0 conserves the energy.
-        velocities: (B, n, 3) A/fs; None: drawn at the first temperature, without total momentum.
+        time_step: dt, fs.
+        friction: gamma, 1/fs; 0 conserves the energy.
+        velocities: (B, n, 3) Å/fs; None: drawn at the first temperature, without total momentum.
         every: steps between frames, a divisor of their number; None: the last state alone.
         n_neighbours: K kept for each atom. More in reach raise `overflow`, and the forces of those
             steps lack some.
-        r_cut: A, needed only where `potential.r_cut` does not exist.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Trajectory. Atoms that ran into each other leave NaN or huge energies in it.
 
     Raises:
+        RuntimeError: float64 is off.
         ValueError: a cell whose inscribed sphere is not wider than 2 r_cut; cells of different
             numbers of atoms or periodicity; shapes that do not fit; a temperature, step, friction
             or interval out of range.
-        TypeError: a potential that is neither a pytree of arrays nor hashable.
+        TypeError: a potential that is neither a pytree of arrays nor hashable, or has no cutoff.
+
+    Source: Leimkuhler, Matthews, Appl. Math. Res. Express 2013 (2013) 34.
     """
     require_x64()
     r_cut = cutoff_of(potential, r_cut)
@@ -108,7 +113,9 @@ def molecular_dynamics(
     schedule = _checked_schedule(temperatures, every)
     keys = jnp.asarray(keys)
     if keys.shape[:1] != (len(structures),):
-        raise ValueError(f"keys of shape {keys.shape} arrived, wanted one for each structure")
+        raise ValueError(
+            f"keys has shape {keys.shape}: wanted {len(structures)}, one for each structure."
+        )
     check(potential, minimum_image_graph(structures[0], r_cut, n_neighbours)[0])
     masses = jnp.asarray(atomic_masses[np.asarray(species)])
     start_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
@@ -118,7 +125,7 @@ def molecular_dynamics(
     velocities = jnp.asarray(velocities, float)
     if velocities.shape != positions.shape:
         raise ValueError(
-            f"velocities of shape {velocities.shape} arrived, wanted {positions.shape}, A/fs"
+            f"velocities has shape {velocities.shape}: wanted {positions.shape}, in Å/fs."
         )
     start = (positions, velocities, cells, species, masses)
     numbers = (float(time_step), float(friction), r_cut)
@@ -126,11 +133,19 @@ def molecular_dynamics(
     return _integrate(argument, start, keys, schedule, numbers, pbc, int(n_neighbours))
 
 
-def thermal_velocities(key: jax.Array, masses: jax.Array, temperature) -> jax.Array:
-    """Velocities of the Maxwell-Boltzmann distribution, (n, 3) A/fs, less that of the centre.
+def thermal_velocities(
+    key: jax.Array, masses: jax.Array, temperature: float | jax.Array
+) -> jax.Array:
+    """Velocities of the Maxwell-Boltzmann distribution, less that of the centre of mass.
 
-    masses: (n,) u.  temperature: K; that of a sample falls short of it by a share 1/n on average,
-    for the centre's degrees of freedom.
+    Args:
+        key: random key.
+        masses: (n,) u.
+        temperature: K; that of a sample falls short of it by a share 1/n on average, for the
+            centre's degrees of freedom.
+
+    Returns:
+        The velocities, (n, 3) Å/fs.
     """
     spread = jnp.sqrt(BOLTZMANN * temperature * ACCELERATION / masses)[:, None]
     drawn = spread * jax.random.normal(key, (len(masses), 3))
@@ -146,7 +161,7 @@ def minimum_image_graph(
     has more than K = n_neighbours of them, of which K are kept. Right where the inscribed sphere
     of the cell is wider than 2 r_cut, which is not checked here.
 
-    structure: may be traced.  r_cut: A.  Returns the Graph (n, K) and a bool, shape ().
+    structure: may be traced.  r_cut: A. Returns the Graph (n, K) and a bool, shape ().
     """
     positions, cell, n = structure.positions, structure.cell, structure.n_atoms
     fractions = positions @ jnp.linalg.inv(cell)
@@ -157,7 +172,7 @@ def minimum_image_graph(
     apart = nearest(apart, periodic[:, None, None])
     vectors = jnp.sum(apart[:, None] * cell[:, :, None, None], axis=0)
     near = (jnp.sum(vectors**2, axis=0) < r_cut**2) & ~jnp.eye(n, dtype=bool)
-    # A running count says in which slot a neighbour goes, as a product because XLA's cumulative
+    # A running count gives the slot that a neighbour goes in, as a product because XLA's cumulative
     # sums, and its top_k, are several times slower; those beyond the last slot are dropped.
     count = near.astype(jnp.float32) @ jnp.triu(jnp.ones((n, n), jnp.float32))
     slot = jnp.where(near, count.astype(jnp.int32) - 1, n_neighbours)
@@ -180,9 +195,13 @@ def minimum_image_graph(
 
 
 def inscribed_diameter(structure: Structure) -> float:
-    """The least distance between opposite faces of the cell, along periodic directions, A.
+    """The least distance between opposite faces of the cell, along periodic directions.
 
-    Infinite for a cluster.
+    Args:
+        structure: of any periodicity.
+
+    Returns:
+        The distance, Å; infinite for a cluster.
     """
     widths = 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(structure.cell)), axis=0)
     return float(widths[np.array(structure.pbc)].min(initial=np.inf))
@@ -202,7 +221,7 @@ def _trajectory(potential, start, key, schedule, *, numbers, pbc, n_neighbours):
     kept = jnp.exp(-friction * time_step)
     noise = jnp.sqrt((1.0 - kept**2) * BOLTZMANN * ACCELERATION / masses)[:, None]
 
-    def felt(positions):
+    def evaluated(positions):
         structure = Structure(positions, cell, species, pbc)
         graph, overflow = minimum_image_graph(structure, r_cut, n_neighbours)
         labels = observe(potential, graph, ("energy", "forces"))
@@ -216,7 +235,7 @@ def _trajectory(potential, start, key, schedule, *, numbers, pbc, n_neighbours):
         xi = jax.random.normal(jax.random.fold_in(key, number), v.shape)
         v = kept * v + jnp.sqrt(temperature) * noise * xi
         x = x + 0.5 * time_step * v
-        forces, energy, here = felt(x)
+        forces, energy, here = evaluated(x)
         return _State(x, v + kick * forces, forces, energy, overflow | here), None
 
     def frame(state, now):
@@ -225,46 +244,56 @@ def _trajectory(potential, start, key, schedule, *, numbers, pbc, n_neighbours):
         kinetic = 0.5 * jnp.sum(masses[:, None] * v**2) / ACCELERATION
         return state, (x, v, state.energy, kinetic)
 
-    state = _State(positions, velocities, *felt(positions))
+    state = _State(positions, velocities, *evaluated(positions))
     steps = jnp.arange(schedule.size).reshape(schedule.shape)
     state, frames = jax.lax.scan(frame, state, (steps, schedule))
     return Trajectory(*frames, state.overflow)
 
 
-def _stacked(structures: Sequence[Structure], r_cut: float):
+def _stacked(
+    structures: Sequence[Structure], r_cut: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Positions (B, n, 3), cells (B, 3, 3) and species (B, n) of cells that can be one batch."""
     if not structures:
-        raise ValueError("no structures arrived; wanted at least one")
+        raise ValueError("structures is empty: wanted at least one.")
     kinds = {(s.n_atoms, s.pbc) for s in structures}
     if len(kinds) > 1:
-        raise ValueError(f"cells of one batch share number of atoms and pbc; got {sorted(kinds)}")
+        raise ValueError(
+            f"numbers of atoms and pbc of structures are {sorted(kinds)}: wanted cells of one "
+            "batch, which share number of atoms and pbc."
+        )
     for number, structure in enumerate(structures):
         check_geometry(structure.positions, structure.cell)
         width = inscribed_diameter(structure)
         if not width > 2.0 * r_cut:
             raise ValueError(
-                f"structure {number}: the sphere inside its cell has a diameter of {width:.3g} A, "
-                f"wanted more than two cutoffs, {2.0 * r_cut:.3g} A: take a larger supercell"
+                f"structure {number}: the sphere inside its cell has a diameter of {width:.3g} Å: "
+                f"wanted more than two cutoffs, {2.0 * r_cut:.3g} Å; take a larger supercell."
             )
-    each = ([getattr(s, k) for s in structures] for k in ("positions", "cell", "species"))
-    return tuple(jnp.stack(arrays) for arrays in each)
+    positions, cells, species = (
+        jnp.stack([getattr(s, k) for s in structures]) for k in ("positions", "cell", "species")
+    )
+    return positions, cells, species
 
 
-def _checked_schedule(temperatures, every: int | None) -> jax.Array:
-    """Temperatures of the steps of each frame, (frames, every) K."""
-    temperatures = np.asarray(temperatures, float)
-    if temperatures.ndim != 1 or not len(temperatures) or not (temperatures >= 0.0).all():
-        raise ValueError("temperatures: wanted one per step, shape (steps,), none below 0 K")
-    every = len(temperatures) if every is None else every
-    if every < 1 or len(temperatures) % every:
-        raise ValueError(f"every = {every}: wanted a divisor of the {len(temperatures)} steps")
-    return jnp.asarray(temperatures).reshape(-1, every)
+def _checked_schedule(temperatures: ArrayLike | Sequence[float], every: int | None) -> jax.Array:
+    """Temperatures of the steps of each frame, (frames, every), K."""
+    schedule = np.asarray(temperatures, float)
+    if schedule.ndim != 1 or not len(schedule) or not (schedule >= 0.0).all():
+        raise ValueError(
+            f"temperatures is {np.array2string(schedule, threshold=6)}: wanted one per step, shape "
+            "(steps,), none below 0 K."
+        )
+    every = len(schedule) if every is None else every
+    if every < 1 or len(schedule) % every:
+        raise ValueError(f"every is {every}: wanted a divisor of the {len(schedule)} steps.")
+    return jnp.asarray(schedule).reshape(-1, every)
 
 
 def _check_numbers(time_step: float, friction: float, n_neighbours: int) -> None:
     if not (math.isfinite(time_step) and time_step > 0.0):
-        raise ValueError(f"time_step = {time_step!r}: wanted a positive time in fs, e.g. 1.0")
+        raise ValueError(f"time_step is {time_step!r}: wanted a positive time in fs, e.g. 1.0.")
     if not (math.isfinite(friction) and friction >= 0.0):
-        raise ValueError(f"friction = {friction!r}: wanted a rate >= 0 in 1/fs")
+        raise ValueError(f"friction is {friction!r}: wanted a rate >= 0 in 1/fs.")
     if n_neighbours < 1:
-        raise ValueError(f"n_neighbours = {n_neighbours!r}: wanted at least 1")
+        raise ValueError(f"n_neighbours is {n_neighbours!r}: wanted at least 1.")

@@ -3,31 +3,39 @@
     minimise E(R) = sum_i E_i(R)   until   max_i |F_i| < force_tolerance,   F = -dE/dR
 
 Preconditioned L-BFGS in one compiled loop that evaluates the gradient once per turn, so that
-evaluations, not steps, are what is counted.  The neighbour topology is fixed inside the loop, and
+evaluations, not steps, are what is counted. The neighbour topology is fixed inside the loop, and
 no point is ever evaluated at which an atom has moved more than half the skin: the loop hands back
 to the host, which rebuilds the graph and goes on with the same search direction and memory.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.atoms.structures import Structure
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.potential import as_argument, check, cutoff_of
+from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
 
-MEMORY = 10  # pairs of differences kept
-SUFFICIENT = 0.1  # Armijo's constant
-MAX_TRIALS = 20  # points tried along one direction
-# Rounding of a site energy in units of its last digit: that of a linear model with condition 1e10
-# is the sum of far larger terms that cancel. The slopes decide where the energy cannot.
+MEMORY = 10
+"""Pairs of differences kept: a choice."""
+SUFFICIENT = 0.1
+"""Armijo's constant: a choice."""
+MAX_TRIALS = 20
+"""Points tried along one direction before the memory is dropped: a choice."""
 ENERGY_NOISE = 1e4
+"""Rounding of a site energy in units of its last digit: a choice.
+
+That of a linear model with condition 1e10 is the sum of far larger terms that cancel. The slopes
+decide where the energy cannot.
+"""
 
 RUNNING, CONVERGED, LEAVES_SKIN, BUDGET_SPENT, NO_DESCENT, NOT_FINITE = range(6)
 _MESSAGES = {
@@ -42,10 +50,10 @@ _MESSAGES = {
 class Relaxed(NamedTuple):
     """What a relaxation ended with; look at `converged` before using the rest."""
 
-    positions: jax.Array  # (n, 3) A, not wrapped into the cell
+    positions: jax.Array  # (n, 3) Å, not wrapped into the cell
     energy: float  # eV
-    forces: jax.Array  # (n, 3) eV/A, also those on the atoms that were held
-    max_force: float  # eV/A, the largest norm among the free atoms
+    forces: jax.Array  # (n, 3) eV/Å, also those on the atoms that were held
+    max_force: float  # eV/Å, the largest norm among the free atoms
     steps: int  # accepted steps
     evaluations: int  # evaluations of energy and gradient
     converged: bool
@@ -53,35 +61,39 @@ class Relaxed(NamedTuple):
     graph: Graph  # the last topology, at `positions`
 
 
+Vectors = Callable[[jax.Array], jax.Array]
+"""A linear map of vectors on the atoms, (n, 3) -> (n, 3)."""
+
+
 class _State(NamedTuple):
-    positions: jax.Array
-    site_energies: jax.Array
-    gradient: jax.Array
-    direction: jax.Array
+    positions: jax.Array  # (n, 3) Å
+    site_energies: jax.Array  # (n,), eV
+    gradient: jax.Array  # (n, 3) eV/Å
+    direction: jax.Array  # (n, 3) Å
     length: jax.Array  # of the step to try next, in units of `direction`
     scale: jax.Array  # so that scale * preconditioner ~ Hessian^-1
-    moves: jax.Array  # (MEMORY, n, 3) differences of positions, newest first
-    turns: jax.Array  # (MEMORY, n, 3) differences of gradients
+    moves: jax.Array  # (MEMORY, n, 3) Å, differences of positions, newest first
+    turns: jax.Array  # (MEMORY, n, 3) eV/Å, differences of gradients
     weights: jax.Array  # (MEMORY,) 1 / <move, turn>, zero where the slot is empty
-    trials: jax.Array
-    steps: jax.Array
-    evaluations: jax.Array
-    status: jax.Array
+    trials: jax.Array  # points tried along this direction
+    steps: jax.Array  # accepted steps
+    evaluations: jax.Array  # of energy and gradient
+    status: jax.Array  # RUNNING, CONVERGED, ...
 
 
 class _Limits(NamedTuple):
-    force_tolerance: float
+    force_tolerance: float  # eV/Å
     max_evaluations: int
-    max_move: float
-    drift: float  # from the positions the graph was built at
+    max_move: float  # Å, of an atom in one step
+    drift: float  # Å, of an atom from the positions the graph was built at
 
 
 def relax(
-    potential,
+    potential: Potential,
     start: Structure | Graph,
     *,
-    preconditioner=None,
-    free=None,
+    preconditioner: Vectors | None = None,
+    free: ArrayLike | Sequence[bool] | None = None,
     force_tolerance: float = 1e-6,
     max_evaluations: int = 1000,
     max_move: float = 0.1,
@@ -102,27 +114,35 @@ def relax(
         preconditioner: callable (n, 3) -> (n, 3) from the gradient of the n real atoms, linear,
             symmetric, positive definite up to translations, near the inverse Hessian up to a
             factor; a pytree, or else hashable; None: the identity. Where atoms are held, one that
-            knows of it does better: the inverse of a part is not the part of the inverse.
+            takes account of it does better: the inverse of a part is not the part of the inverse.
         free: (n,) bool, atoms that may move; None: all.
-        force_tolerance: largest norm of the force on a free atom at convergence, eV/A.
+        force_tolerance: largest norm of the force on a free atom at convergence, eV/Å.
         max_evaluations: evaluations of energy and gradient allowed.
-        max_move: farthest that an atom goes in one step, A.
-        skin: margin of the neighbour search beyond the cutoff, A; also bounds a step to skin / 2.
-        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+        max_move: farthest that an atom goes in one step, Å.
+        skin: margin of the neighbour search beyond the cutoff, Å; also bounds a step to skin / 2.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        Relaxed. A relaxation that fails says so there: `converged` is False, `message` says why.
-        A start that is stationary already is returned as it is, be it a minimum or not.
+        Relaxed. Where a relaxation fails `converged` is False, and `message` gives the reason. A
+        start that is stationary already is returned as it is, be it a minimum or not.
 
     Raises:
+        RuntimeError: float64 is off.
         ValueError: a limit that is not positive; `free` that is not (n,) bool.
-        TypeError: a potential or preconditioner that is neither a pytree nor hashable.
+        TypeError: a potential or preconditioner that is neither a pytree nor hashable; a potential
+            without cutoff.
+
+    Source: Hager, Zhang, SIAM J. Optim. 16 (2005) 170; Nocedal, Wright, Numerical Optimization
+    (2006), algorithm 7.4.
     """
     require_x64()
     _check_options(force_tolerance, max_evaluations, max_move, skin)
     fixed_topology = isinstance(start, Graph)
-    rebuild = None if fixed_topology else _builder(start, cutoff_of(potential, r_cut), skin)
-    graph = start if fixed_topology else rebuild(start.positions)
+    if isinstance(start, Graph):
+        rebuild, graph = None, start
+    else:
+        rebuild = _builder(start, cutoff_of(potential, r_cut), skin)
+        graph = rebuild(start.positions)
     check(potential, graph)
     free = _free_atoms(free, np.asarray(graph.atom_mask))
     limits = _Limits(
@@ -142,6 +162,7 @@ def relax(
     state = search(graph, _initial(graph))
     message = _MESSAGES.get(int(state.status))
     while message is None:  # an atom is about to leave the skin
+        assert rebuild is not None  # with a fixed topology there is no skin to leave
         try:
             graph = rebuild(state.positions)
         except ValueError as error:  # no graph holds the pairs that came into reach
@@ -153,37 +174,39 @@ def relax(
     return _result(graph, free, state, message)
 
 
-def _identity(gradient):
+def _identity(gradient: jax.Array) -> jax.Array:
     return gradient
 
 
-def _check_options(force_tolerance, max_evaluations, max_move, skin):
+def _check_options(
+    force_tolerance: float, max_evaluations: int, max_move: float, skin: float
+) -> None:
     options = dict(force_tolerance=force_tolerance, max_evaluations=max_evaluations)
     for name, value in (options | dict(max_move=max_move, skin=skin)).items():
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} is {value!r}: wanted a positive, finite number.")
 
 
-def _builder(structure, r_cut, skin):
-    def rebuild(positions):
+def _builder(structure: Structure, r_cut: float, skin: float) -> Callable[[jax.Array], Graph]:
+    def rebuild(positions: jax.Array) -> Graph:
         there = dataclasses.replace(structure, positions=positions[: structure.n_atoms])
         return build_graph(there, r_cut, skin=skin)
 
     return rebuild
 
 
-def _free_atoms(free, atom_mask):
+def _free_atoms(free: ArrayLike | Sequence[bool] | None, atom_mask: np.ndarray) -> jax.Array:
     n = int(atom_mask.sum())
     if free is None:
         return jnp.asarray(atom_mask)
-    free = np.asarray(free)
-    if free.shape != (n,) or free.dtype != bool:
-        raise ValueError(f"free is {free.dtype} of shape {free.shape}: wanted bool, ({n},).")
-    return jnp.asarray(np.pad(free, (0, len(atom_mask) - n)))
+    mask = np.asarray(free)
+    if mask.shape != (n,) or mask.dtype != bool:
+        raise ValueError(f"free is {mask.dtype} of shape {mask.shape}: wanted bool, ({n},).")
+    return jnp.asarray(np.pad(mask, (0, len(atom_mask) - n)))
 
 
-def _initial(graph) -> _State:
-    """Stands still in a first turn, which finds energy and gradient and cannot be refused."""
+def _initial(graph: Graph) -> _State:
+    """A state of no direction: the first turn finds energy and gradient, and is always accepted."""
     zeros, zero = jnp.zeros_like(graph.positions), jnp.zeros(())
     history = jnp.zeros((MEMORY, *zeros.shape))
     count = jnp.zeros((), int)
@@ -193,7 +216,7 @@ def _initial(graph) -> _State:
     )  # fmt: skip
 
 
-def _result(graph, free, state, message) -> Relaxed:
+def _result(graph: Graph, free: jax.Array, state: _State, message: str) -> Relaxed:
     real = np.asarray(graph.atom_mask)
     n = int(real.sum())
     return Relaxed(
@@ -209,7 +232,7 @@ def _result(graph, free, state, message) -> Relaxed:
     )
 
 
-def _max_norm(v, where):
+def _max_norm(v: jax.Array, where: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.max(jnp.sum(v**2, axis=1), where=where, initial=0.0))
 
 
@@ -254,11 +277,11 @@ def _minimise(potential, preconditioner, graph, state, *, free, limits, n_atoms)
     return jax.lax.while_loop(lambda state: state.status == RUNNING, turn, state)
 
 
-def _slope(gradient, state):
+def _slope(gradient: jax.Array, state: _State) -> jax.Array:
     return jnp.vdot(gradient, state.direction)
 
 
-def _shorten(state, here, sites, gradient):
+def _shorten(state: _State, here: jax.Array, sites: jax.Array, gradient: jax.Array) -> _State:
     """Step to where the slope would vanish if it were linear; after many, forget the memory."""
     old, new = _slope(state.gradient, state), _slope(gradient, state)
     secant = jnp.clip(old / jnp.where(new > 0, old - new, 1.0), 0.1, 0.7)
@@ -273,7 +296,7 @@ def _shorten(state, here, sites, gradient):
     )
 
 
-def _descends(state, sites, gradient):
+def _descends(state: _State, sites: jax.Array, gradient: jax.Array) -> jax.Array:
     """Armijo's test or, once the energy's digits are spent, that of Hager and Zhang on slopes."""
     old, new = _slope(state.gradient, state), _slope(gradient, state)
     change = jnp.sum(sites - state.site_energies)
@@ -283,7 +306,7 @@ def _descends(state, sites, gradient):
     return (old < 0) & jnp.isfinite(new) & (enough | flat)
 
 
-def _remember(state, here, gradient, precondition) -> _State:
+def _remember(state: _State, here: jax.Array, gradient: jax.Array, precondition: Vectors) -> _State:
     """Keep the pair (move, turn) if the energy curves upward along it, else lengthen the steps."""
     move, turn = here - state.positions, gradient - state.gradient
     conditioned = precondition(turn)
@@ -302,7 +325,7 @@ def _remember(state, here, gradient, precondition) -> _State:
     )
 
 
-def _two_loops(state, precondition):
+def _two_loops(state: _State, precondition: Vectors) -> jax.Array:
     """-H g, with the limited-memory inverse Hessian H (Nocedal and Wright 2006, algorithm 7.4)."""
 
     def back(v, pair):
@@ -320,7 +343,7 @@ def _two_loops(state, precondition):
     return -jax.lax.scan(forth, v, (pairs, shares), reverse=True)[0]
 
 
-def _judged(state, max_force, drift, limits) -> _State:
+def _judged(state: _State, max_force: jax.Array, drift: jax.Array, limits: _Limits) -> _State:
     """The status: the first that holds of the cases below."""
     slope = _slope(state.gradient, state)
     cases = (

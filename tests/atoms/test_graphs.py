@@ -357,7 +357,7 @@ def test_overlapping_atoms_are_named_also_across_the_boundary():
 def test_a_search_that_ends_short_of_the_cutoff_is_refused():
     """By every potential at its door: missing neighbours would be wrong numbers, not an error."""
     short = build_graph(bcc("W", 3.165), 4.0, skin=0.5)
-    with pytest.raises(ValueError, match=r"up to 4\.5 A, but the ACE basis reaches 5\.5 A"):
+    with pytest.raises(ValueError, match=r"up to 4\.5 Å, but the ACE basis reaches 5\.5 Å"):
         site_basis(ACESpec(("W",), order=1, degree=2, r_cut=5.5, r0=2.74), short)
     with pytest.raises(ValueError, match="zhou_eam.*reaches.*build_graph"):
         observe(zhou_eam("W"), short, ("energy",))

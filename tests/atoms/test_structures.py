@@ -22,12 +22,14 @@ from lprjax.atoms.structures import (
     fcc,
     from_ase,
     make_structure,
+    minimum_image,
     rattled,
     simple_cubic,
     square,
     strained,
     supercell,
     to_ase,
+    without_atoms,
 )
 from lprjax.numerics.checks import require_x64
 
@@ -49,8 +51,7 @@ def data_file(name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "crystal, conventional, primitive",
-    [(bcc, 2, 1), (fcc, 4, 1), (diamond, 8, 2), (simple_cubic, 1, 1)],
+    "crystal, conventional, primitive", [(bcc, 2, 1), (fcc, 4, 1), (diamond, 8, 2)]
 )
 def test_cubic_cells_hold_their_atoms_at_one_density(crystal, conventional, primitive):
     a = 3.3
@@ -60,6 +61,12 @@ def test_cubic_cells_hold_their_atoms_at_one_density(crystal, conventional, prim
     assert float(small.volume) / primitive == pytest.approx(a**3 / conventional, rel=ROUNDING)
     assert cube.species.tolist() == [74] * conventional
     assert cube.pbc == (True, True, True)
+
+
+def test_the_simple_cubic_cell_is_the_cube_of_one_atom():
+    cube = simple_cubic("Po", 3.3)
+    np.testing.assert_array_equal(cube.cell, 3.3 * np.eye(3))
+    assert cube.species.tolist() == [84] and cube.pbc == (True, True, True)
 
 
 def test_square_lattice_is_flat_and_periodic_in_its_plane():
@@ -79,6 +86,41 @@ def test_supercell_order_is_cell_major_then_basis():
         np.testing.assert_allclose(grid[cell], expected, atol=20 * ROUNDING)
     np.testing.assert_allclose(big.cell, np.array(m)[:, None] * SKEWED, rtol=ROUNDING)
     assert big.species.tolist() == [14, 6] * 24
+
+
+def test_atoms_taken_out_leave_the_others_in_their_order():
+    whole = supercell(skewed_pair(), (2, 1, 1))
+    for gone, left in (([2, 0], [1, 3]), (np.array([3]), [0, 1, 2]), ([], [0, 1, 2, 3])):
+        rest = without_atoms(whole, gone)
+        np.testing.assert_array_equal(rest.positions, np.asarray(whole.positions)[left])
+        assert rest.species.tolist() == [[14, 6, 14, 6][k] for k in left]
+        assert rest.cell is whole.cell and rest.pbc == whole.pbc
+    with pytest.raises(IndexError):
+        without_atoms(whole, [4])
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])
+def test_the_minimum_image_is_the_shortest_of_all(pbc):
+    """By trying every image up to four cells away, of differences up to 1.5 cells.
+
+    Also of one short vector alone, and where a skewed vector of the cell is no period.
+    """
+    cell = np.array([[3.0, 0.0, 0.0], [2.4, 2.0, 0.0], [-1.0, 1.7, 4.0]])  # skewed: not reduced
+    crystal = make_structure([[0.0, 0.0, 0.0]], cell, "W", pbc)
+    offsets = np.random.default_rng(0).uniform(-1.5, 1.5, size=(400, 3)) @ cell
+    vectors, lengths = (
+        np.concatenate(parts)
+        for parts in zip(*(minimum_image(one, crystal) for one in offsets[:, None]), strict=True)
+    )
+    reach = [range(-4, 5) if periodic else (0,) for periodic in pbc]
+    shifts = np.stack(np.meshgrid(*reach), axis=-1).reshape(-1, 3)
+    images = offsets[:, None] + shifts @ cell
+    by_trial = np.linalg.norm(images, axis=-1)
+    np.testing.assert_allclose(lengths, by_trial.min(axis=1), rtol=20 * ROUNDING)
+    np.testing.assert_allclose(lengths, np.linalg.norm(vectors, axis=1), rtol=ROUNDING)
+    moves = (vectors - offsets) @ np.linalg.inv(cell)  # whole cells, and none where not periodic
+    np.testing.assert_allclose(moves, np.round(moves) * np.array(pbc), atol=100 * ROUNDING)
+    np.testing.assert_allclose(minimum_image(offsets, crystal)[1], lengths, rtol=ROUNDING)
 
 
 def test_strain_acts_on_cartesian_vectors_and_composes():

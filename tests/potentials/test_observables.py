@@ -353,7 +353,7 @@ def test_observe_refuses(pair):
     for atoms in ((2,), (-1,), (0.5,), 1, ((0,),)):
         with pytest.raises(ValueError, match="indices from 0 to 1"):
             observe(spring, pair, ("force_constants",), atoms=atoms)
-    with pytest.raises(ValueError, match=r"site energies of shape \(2, 8\), wanted one per atom"):
+    with pytest.raises(ValueError, match=r"site energies of shape \(2, 8\): wanted one per atom"):
         observe(lambda graph: graph.edge_mask * 1.0, pair)
     with pytest.raises(TypeError, match="wanted a callable"):
         observe(3.0, pair)

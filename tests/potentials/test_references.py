@@ -325,7 +325,7 @@ def test_unknown_species_raise_at_the_door_and_are_nan_inside():
             with pytest.raises(ValueError, match=r"holds atomic number\(s\) \[42\]"):
                 call(graph)
         assert jnp.all(jnp.isnan(sites(potential, graph)))
-    with pytest.raises(ValueError, match="no parameters for .'Si'.: choose among Cu"):
+    with pytest.raises(ValueError, match="no parameters for .'Si'.: wanted elements of Cu"):
         zhou_eam("W", "Si")
     with pytest.raises(ValueError, match="r_cut"):
         zhou_eam("W", r_cut=-1.0)

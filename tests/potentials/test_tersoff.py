@@ -194,7 +194,7 @@ def test_what_it_refuses():
     for call in (potential, lambda graph: observe(potential, graph)):
         with pytest.raises(ValueError, match=r"holds atomic number\(s\) \[42\]"):
             call(metal)
-        with pytest.raises(ValueError, match="reaches 3 A"):
+        with pytest.raises(ValueError, match="reaches 3 Å"):
             call(build_graph(diamond("Si", A_SI), 2.5))
     assert np.isnan(sites(potential, metal)).all()
     with jax.enable_x64(False), pytest.raises(RuntimeError, match="jax_enable_x64"):

@@ -211,8 +211,8 @@ def test_the_diameter_of_the_sphere_inside_a_cell():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"structures": [diamond("Si", 5.43)]}, "diameter of 5.43 A"),
-        ({"structures": []}, "no structures"),
+        ({"structures": [diamond("Si", 5.43)]}, "diameter of 5.43 Å"),
+        ({"structures": []}, "structures is empty"),
         ({"structures": [SILICON, supercell(diamond("Si", 5.5), (2, 2, 3))]}, "share number"),
         ({"structures": [supercell(diamond("C", 5.5), (2, 2, 2))]}, "silicon|Si"),
         ({"keys": jax.random.split(jax.random.key(0), 3)}, "one for each structure"),
@@ -222,7 +222,7 @@ def test_the_diameter_of_the_sphere_inside_a_cell():
         ({"friction": -0.1}, "friction"),
         ({"every": 3}, "divisor of the 10 steps"),
         ({"n_neighbours": 0}, "n_neighbours"),
-        ({"velocities": np.zeros((N, 3))}, "velocities of shape"),
+        ({"velocities": np.zeros((N, 3))}, "velocities has shape"),
     ],
 )
 def test_what_cannot_be_run_is_refused(changes, message):

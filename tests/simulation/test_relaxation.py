@@ -164,6 +164,26 @@ def test_a_bond_that_forms_on_the_way_is_seen():
     assert relaxed.energy == pytest.approx(3 * minimum, abs=1e-7)
 
 
+def attraction(graph):
+    """A constant pull of 1 eV/Å between neighbours closer than 2 Å, and no core."""
+    r = jnp.linalg.norm(graph.vectors(), axis=-1)
+    return 0.5 * jnp.sum(jnp.where(graph.edge_mask & (r < 2.0), r - 2.0, 0.0), axis=1)
+
+
+def test_atoms_that_run_into_each_other_end_unconverged_and_without_an_energy():
+    """Two of them, 0.2 Å nearer with every step from 0.85 Å on: at 0.05 Å there is no graph.
+
+    Where they are and the force there are told, of the last point that was evaluated.
+    """
+    apart = np.array([1.0, 2.0, 2.0]) / 3.0
+    dimer = make_structure([0.0 * apart, 0.85 * apart], 9.0 * np.eye(3), "Ar", pbc=False)
+    lost = relax(attraction, dimer, r_cut=2.0, skin=0.2)
+    assert not lost.converged and np.isnan(lost.energy)
+    assert "ran into each other" in lost.message and "atoms 0 and 1" in lost.message
+    assert np.linalg.norm(lost.positions[1] - lost.positions[0]) < 0.1
+    np.testing.assert_allclose(lost.forces, [apart, -apart], atol=1e-12)
+
+
 def random_history(n, pairs):
     """Moves and turns of a quadratic energy with Hessian A, so that <move, turn> > 0."""
     rng = np.random.default_rng(5)
