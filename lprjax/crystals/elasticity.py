@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import units
+from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Structure
@@ -21,7 +22,11 @@ from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
 
 GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/Å^3 times this is in GPa
-RUNAWAY = math.log(4.0 / 3.0)  # a crystal that grows or shrinks by more has no equilibrium nearby
+RUNAWAY = math.log(4.0 / 3.0)
+"""Change of ln scale beyond which a crystal is taken to have no equilibrium nearby: a choice, a
+third."""
+LONGEST_STEP = 0.05
+"""Newton step in ln scale: a choice, 5 %."""
 
 
 class Equilibrium(NamedTuple):
@@ -31,12 +36,12 @@ class Equilibrium(NamedTuple):
     scale: float  # of the start: lattice constant = scale * that of the start
     energy_per_atom: float  # eV
     curvature: float  # d2E / d(ln scale)^2, eV of the cell; negative where unstable
-    iterations: int
+    iterations: int  # Newton steps
     converged: bool
 
 
 def equilibrium(
-    potential,
+    potential: Potential,
     structure: Structure,
     *,
     tolerance: float = 1e-12,
@@ -50,14 +55,19 @@ def equilibrium(
     crystal has shrunk or grown by more than a third.
 
     Args:
-        potential: callable graph -> site energies (n,), eV.
+        potential: graph -> site energies (n,), eV.
         structure: the start, some way from the equilibrium at most.
         tolerance: of the last Newton step in s, dimensionless.
         max_iterations: Newton steps allowed.
-        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        Equilibrium; not converged is said there and raises nothing.
+        Equilibrium. A search that fails raises nothing: `converged` is False.
+
+    Raises:
+        RuntimeError: float64 is off.
+        TypeError: a potential without cutoff, or neither a pytree nor hashable.
+        ValueError: as `build_graph`.
     """
     require_x64()
     argument = as_argument(potential, "potential")
@@ -69,8 +79,8 @@ def equilibrium(
         lost = not (math.isfinite(slope) and abs(log_scale) < RUNAWAY)
         if abs(step) <= tolerance or iterations == max_iterations or lost:
             break
-        step = -slope / curvature if curvature > 0 else math.copysign(0.05, -slope)
-        step = min(max(step, -0.05), 0.05)
+        step = -slope / curvature if curvature > 0 else math.copysign(LONGEST_STEP, -slope)
+        step = min(max(step, -LONGEST_STEP), LONGEST_STEP)
         log_scale, iterations = log_scale + step, iterations + 1
     return Equilibrium(
         structure=crystal,
@@ -118,20 +128,27 @@ def elastic_constants(
 
         C_clamped = E_ee / V,    C_relaxed = (E_ee - E_eu E_uu^+ E_ue) / V ,
 
-    the Schur complement that lets the atoms of a multilattice settle (internal strain; Born and
-    Huang 1954). The two agree where every atom is an inversion centre. With a residual stress
-    these are the derivatives in eps as written, not those in the Lagrangian strain.
+    the Schur complement that lets the atoms of a multilattice settle (internal strain). The two
+    agree where every atom is an inversion centre. With a residual stress these are the derivatives
+    in eps as written, not those in the Lagrangian strain.
 
     Args:
-        potential: callable graph -> site energies (n,), eV.
+        potential: graph -> site energies (n,), eV.
         structure: a crystal cell, best a small one (the cost is 6 + 3 n gradients), with no
             forces on its atoms; or its graph, see `cell_graph`.
-        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Elasticity; times GPA_PER_EV_A3 in GPa; differentiable in the potential. A crystal whose
         `optical` has an entry <= 0 is unstable against a shift of its sublattices: `relaxed` then
         means nothing.
+
+    Raises:
+        RuntimeError: float64 is off.
+        TypeError: a potential without cutoff, or neither a pytree nor hashable.
+        ValueError: a graph with padding; as `build_graph`.
+
+    Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954).
     """
     require_x64()
     graph = cell_graph(potential, structure, r_cut=r_cut)
@@ -156,7 +173,11 @@ def cell_graph(
         cell: the structure; or its graph, made before, which passes.
         r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
+    Returns:
+        The graph.
+
     Raises:
+        TypeError: a potential without cutoff, and none given.
         ValueError: a graph with padding atoms, which have no place in a strain.
     """
     n_atoms = None if isinstance(cell, Graph) else cell.n_atoms
@@ -234,14 +255,18 @@ def third_order_constants(
     u = 0.
 
     Args:
-        potential: callable graph -> site energies (n,), eV, three times differentiable.
-        structure: a crystal cell, best a small one, with no forces on its atoms, or its graph; a
-            residual stress is no harm, the constants are then those about the stressed state.
-        r_cut: cutoff, A, needed only where `potential.r_cut` does not exist.
+        potential: graph -> site energies (n,), eV, three times differentiable.
+        structure: a crystal cell, best a small one, with no forces on its atoms, or its graph;
+            with a residual stress the constants are those about the stressed state.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         ThirdOrderElasticity; times GPA_PER_EV_A3 in GPa. See `elastic_constants` for a crystal
         unstable against a shift of its sublattices.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: as `elastic_constants`.
+
     Source: Brugger, Phys. Rev. 133 (1964) A1611; relaxed: derived.
     """
     require_x64()
@@ -278,9 +303,9 @@ def _third_derivatives(potential, graph, internal):
 
 
 def acoustic_tensors(
-    potential,
+    potential: Potential,
     structure: Structure,
-    directions: Sequence[Sequence[float]] = ((1, 0, 0), (1, 1, 0), (1, 1, 1)),
+    directions: ArrayLike | Sequence[Sequence[float]] = ((1, 0, 0), (1, 1, 0), (1, 1, 1)),
     *,
     r_cut: float | None = None,
 ) -> jax.Array:
@@ -288,20 +313,32 @@ def acoustic_tensors(
 
         Q(k) = 1/V d2E / db db   under   x -> (I + b k^T) x,   |k| = 1
 
-    the limit k -> 0 of the force constants, Q(k) = -1/(2V) sum_R Phi(R) (k . R)^2, and so all that
-    small displacements of the lattice feel of its elasticity. Without stress Q = C_iajb k_a k_b;
-    with a residual stress Q and C differ by it, and two potentials are better compared by Q.
+    the limit k -> 0 of the force constants, Q(k) = -1/(2V) sum_R Phi(R) (k . R)^2, and so all of
+    the elasticity that small displacements of the lattice depend on. Without stress
+    Q = C_iajb k_a k_b; with a residual stress Q and C differ by it, and two potentials are better
+    compared by Q.
 
-    structure: one atom per cell. directions: (n, 3), any length. r_cut: as above.
-    Returns (n, 3, 3) in eV/Å^3, differentiable in the potential. Raises ValueError for more than
-    one atom in the cell.
-    Source: Born and Huang 1954, section 27.
+    Args:
+        potential: graph -> site energies (n,), eV.
+        structure: one atom per cell.
+        directions: (n, 3), Cartesian, of any length.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
+
+    Returns:
+        The tensors, (n, 3, 3) eV/Å^3, differentiable in the potential.
+
+    Raises:
+        RuntimeError: float64 is off.
+        TypeError: a potential without cutoff, or neither a pytree nor hashable.
+        ValueError: more than one atom in the cell.
+
+    Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954), section 27.
     """
     require_x64()
     if structure.n_atoms != 1:
         raise ValueError(
-            f"the cell has {structure.n_atoms} atoms; wanted one: pass a primitive cell of a "
-            "Bravais lattice (primitive=True)"
+            f"the cell has {structure.n_atoms} atoms: wanted one; pass a primitive cell of a "
+            "Bravais lattice (primitive=True)."
         )
     k = np.asarray(directions, float)
     k = k / np.linalg.norm(k, axis=1, keepdims=True)

@@ -4,7 +4,7 @@
     Phi(k) = sum_R Phi(R) exp(i k . R)              so that (Phi v)(k) = Phi(k) v(k)
                                                     for v(k) = sum_R v(R) exp(-i k . R)
 
-the sign and the phases of the blocks K(k) of `seminorm`: both are read together. On a periodic
+the sign and the phases of the blocks K(k) of `strain_norm`: both are read together. On a periodic
 supercell of m1 x m2 x m3 cells Phi is block-circulant, and one row per atom of the cell is all.
 A supercell smaller than the range of Phi (twice the cutoff of a many-body potential) folds images
 onto each other; its Phi(k) are still exact, at the wave vectors that fit into it.
@@ -13,25 +13,27 @@ onto each other; its Phi(k) are still exact, at the wave vectors that fit into i
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import units
 from ase.data import atomic_masses
+from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import Structure, supercell
+from lprjax.atoms.structures import Pbc, Structure, supercell
 from lprjax.crystals.elasticity import cell_graph
 from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice, on_all_waves
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import observe
 from lprjax.potentials.potential import Potential
 
-THZ = units.second * 1e-12 / (2 * math.pi)  # of an angular frequency in (eV / A^2 / amu)^(1/2)
+THZ = units.second * 1e-12 / (2 * math.pi)
+"""The frequency in THz of an angular frequency of 1 (eV / Å^2 / u)^(1/2), of ase.units."""
 
-_CELLS = (0, 1, 2)
+_CELLS = (0, 1, 2)  # axes
 
 
 @jax.tree_util.register_dataclass
@@ -39,8 +41,10 @@ _CELLS = (0, 1, 2)
 class ForceConstants:
     """The force constants of a periodic lattice; build them with `force_constants`.
 
-    blocks: (m1, m2, m3, b, 3, b, 3) eV/Å^2, Phi(R; a, alpha; b, beta) at R = (n1, n2, n3) @ cell.
-    unit_cell: the b atoms of one cell.
+    Attributes:
+        blocks: (m1, m2, m3, b, 3, b, 3) eV/Å^2, Phi(R; a, alpha; b, beta) at
+            R = (n1, n2, n3) @ cell.
+        unit_cell: the b atoms of one cell.
     """
 
     blocks: jax.Array
@@ -48,55 +52,66 @@ class ForceConstants:
 
     @property
     def repeats(self) -> tuple[int, int, int]:
-        return self.blocks.shape[:3]
+        """(m1, m2, m3) cells."""
+        m1, m2, m3 = self.blocks.shape[:3]
+        return m1, m2, m3
 
     @property
     def sum_rule(self) -> float:
-        """max |sum_{R,b} Phi(R; a, b)|, eV/Å^2: what a shift of the whole crystal would feel."""
+        """max |sum_{R,b} Phi(R; a, b)|, eV/Å^2: the force that a shift of the crystal brings."""
         return float(jnp.max(jnp.abs(self.blocks.sum(axis=(0, 1, 2, 5)))))
 
     @jax.jit
-    def apply(self, v):
-        """Phi v, eV/Å, of v (n, 3) in A, in the site order of `supercell`: minus the forces."""
+    def apply(self, v: jax.Array) -> jax.Array:
+        """Phi v, (n, 3) eV/Å, of v (n, 3) Å, in the site order of `supercell`: minus the forces."""
         b3 = 3 * self.blocks.shape[3]
         if v.shape != (math.prod(self.repeats) * b3 // 3, 3):
             raise ValueError(
-                f"got displacements of shape {v.shape}: wanted (n, 3), one row per site of the "
-                f"{self.repeats} cells of {b3 // 3} atoms."
+                f"v has shape {v.shape}: wanted (n, 3), one row per site of the {self.repeats} "
+                f"cells of {b3 // 3} atoms."
             )
         waves = jnp.fft.rfftn(v.reshape(*self.repeats, b3), axes=_CELLS)
         waves = jnp.einsum("xyzab,xyzb->xyza", self.half_fourier(), waves)
         return jnp.fft.irfftn(waves, s=self.repeats, axes=_CELLS).reshape(v.shape)
 
     @jax.jit
-    def fourier(self):
-        """Phi(k): (m1, m2, m3, 3 b, 3 b) eV/Å^2, Hermitian, at the k of `wave_vectors`."""
+    def fourier(self) -> jax.Array:
+        """Phi(k), (m1, m2, m3, 3 b, 3 b) eV/Å^2, Hermitian, at the k of `wave_vectors`."""
         b3 = 3 * self.blocks.shape[3]
         waves = jnp.fft.fftn(self.blocks, axes=_CELLS).conj()
         return waves.reshape(*self.repeats, b3, b3)
 
-    def half_fourier(self):
-        """Phi(k) at the wave vectors of a real transform, (m1, m2, m3 // 2 + 1, 3 b, 3 b)."""
+    def half_fourier(self) -> jax.Array:
+        """Phi(k), (m1, m2, m3 // 2 + 1, 3 b, 3 b) eV/Å^2, at the waves of a real transform."""
         b3 = 3 * self.blocks.shape[3]
         waves = jnp.fft.rfftn(self.blocks, axes=_CELLS).conj()
         return waves.reshape(*waves.shape[:3], b3, b3)
 
     def wave_vectors(self) -> np.ndarray:
-        """The k that fit into the supercell: (m1, m2, m3, 3) 1/Å, in the first Brillouin zone."""
+        """The k that fit into the supercell, (m1, m2, m3, 3) 1/Å, in the first Brillouin zone."""
         reciprocal = 2 * math.pi * np.linalg.inv(np.asarray(self.unit_cell.cell)).T
         waves = np.moveaxis(np.indices(self.repeats), 0, -1) / np.array(self.repeats)
         return _nearest(waves, np.ones(3), reciprocal, self.unit_cell.pbc)[0][..., 0, :]
 
-    def at(self, k) -> np.ndarray:
-        """Phi(k) at any wave vectors k (n, 3), 1/Å: (n, 3 b, 3 b) eV/Å^2, Hermitian.
+    def at(self, k: ArrayLike | Sequence[Any]) -> np.ndarray:
+        """Phi(k) at any wave vectors.
 
         Every pair is taken at its nearest images, in equal shares where several are as near.
         Exact where the supercell is wider than twice the range of Phi; in a smaller one exact at
         the wave vectors that fit, and an interpolation elsewhere.
+
+        Args:
+            k: (n, 3) 1/Å.
+
+        Returns:
+            Phi(k), (n, 3 b, 3 b) eV/Å^2, Hermitian.
+
+        Raises:
+            ValueError: another shape.
         """
-        k = np.asarray(k, float)
-        if k.ndim != 2 or k.shape[1] != 3:
-            raise ValueError(f"k has shape {k.shape}: wanted (n, 3), in 1/Å.")
+        wave_vectors = np.asarray(k, float)
+        if wave_vectors.ndim != 2 or wave_vectors.shape[1] != 3:
+            raise ValueError(f"k has shape {wave_vectors.shape}: wanted (n, 3), in 1/Å.")
         blocks, offsets = np.asarray(self.blocks), np.asarray(self.unit_cell.positions)
         b, cell = len(offsets), np.asarray(self.unit_cell.cell)
         between = (offsets[None] - offsets[:, None]) @ np.linalg.inv(cell)  # (b, b, 3), a to b
@@ -109,28 +124,40 @@ class ForceConstants:
         lattice_vectors = (vectors - (between @ cell)[:, :, None]).reshape(-1, nearest.shape[-1], 3)
         lattice_vectors = lattice_vectors[pair, image]
         blocks = blocks.reshape(-1, b, 3, b, 3)
-        waves = np.empty((len(k), b, 3, b, 3), complex)
-        for n, wave in enumerate(k):
+        waves = np.empty((len(wave_vectors), b, 3, b, 3), complex)
+        for n, wave in enumerate(wave_vectors):
             phases = np.zeros(len(blocks) * b * b, complex)
             np.add.at(phases, pair, share * np.exp(1j * (lattice_vectors @ wave)))
             waves[n] = np.einsum("nab,naibj->aibj", phases.reshape(-1, b, b), blocks)
-        return waves.reshape(len(k), 3 * b, 3 * b)
+        return waves.reshape(len(wave_vectors), 3 * b, 3 * b)
 
-    def frequencies(self, k) -> np.ndarray:
-        """Phonon frequencies at wave vectors k (n, 3), 1/Å: (n, 3 b) THz, rising.
+    def frequencies(self, k: ArrayLike | Sequence[Any]) -> np.ndarray:
+        """Phonon frequencies at any wave vectors.
 
-        omega^2 / (4 pi^2), omega^2 the eigenvalues of M^(-1/2) Phi(k) M^(-1/2) with the natural
-        atomic masses; an imaginary frequency is given as a negative number. `at` says where exact.
+            nu = omega / (2 pi),   omega^2 the eigenvalues of M^(-1/2) Phi(k) M^(-1/2)
+
+        M are the natural atomic masses. An imaginary frequency is given as a negative number.
+
+        Args:
+            k: (n, 3) 1/Å; see `at` for where the frequencies are exact.
+
+        Returns:
+            nu, (n, 3 b) THz, rising.
+
+        Raises:
+            ValueError: another shape.
         """
         root = np.sqrt(np.repeat(atomic_masses[np.asarray(self.unit_cell.species)], 3))
         squares = np.linalg.eigvalsh(self.at(k) / (root[:, None] * root))
         return np.sign(squares) * np.sqrt(np.abs(squares)) * THZ
 
 
-def _nearest(fractions, periods, cell, pbc):
+def _nearest(
+    fractions: np.ndarray, periods: np.ndarray, cell: np.ndarray, pbc: Pbc
+) -> tuple[np.ndarray, np.ndarray]:
     """The images (fractions + t periods) @ cell, t integer where periodic, nearest to the origin.
 
-    Returns vectors (..., 27, 3) with the first a nearest one, and which of them are nearest,
+    Vectors (..., 27, 3) with the first a nearest one, and which of them are nearest,
     (..., 27) bool.
     """
     periods = periods * np.array(pbc)
@@ -154,18 +181,25 @@ def force_constants(
 ) -> ForceConstants:
     """The force constants of a crystal on a periodic supercell, by differentiation of its energy.
 
-    Phi(R; a, b) = d2E / du_{0,a} du_{R,b}, one row per atom of the unit cell, made symmetric:
-    Phi(R; a, b) = Phi(-R; b, a)^T, which only touches the error of a potential whose derivatives
-    are not exact. Differentiable in the potential's arrays.
+        Phi(R; a, b) = d2E / du_{0,a} du_{R,b}
+
+    One row per atom of the unit cell, made symmetric: Phi(R; a, b) = Phi(-R; b, a)^T, which only
+    touches the error of a potential whose derivatives are not exact. Differentiable in the
+    potential's arrays.
 
     Args:
-        potential: callable graph -> site energies (n,), eV.
+        potential: graph -> site energies (n,), eV.
         unit_cell: b atoms; any crystal, with no forces on its atoms.
         repeats: (m1, m2, m3) cells; 1 along a direction that is not periodic.
         r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
         graph: of the supercell, without padding, where it was made before.
 
+    Returns:
+        The force constants.
+
     Raises:
+        RuntimeError: float64 is off.
+        TypeError: a potential without cutoff, or neither a pytree nor hashable.
         ValueError: as `supercell` for the repeats.
     """
     require_x64()
@@ -200,16 +234,21 @@ def stability(constants: ForceConstants, lattice: ReferenceLattice) -> LatticeSt
         constants: Phi of the homogeneous lattice.
         lattice: its seminorm, on the same cells; missing or extra sites are of no account here.
 
+    Returns:
+        LatticeStability.
+
     Raises:
         ValueError: a lattice of other repeats or another number of atoms in the cell.
-    Source: Ortner and Wang 2023, their assumption on the homogeneous lattice; derived.
+
+    Source: Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053, their assumption on the
+    homogeneous lattice; derived.
     """
     here = (*constants.repeats, constants.blocks.shape[3])
     there = (*lattice.repeats, lattice.inverse_blocks.shape[-1])
     if here != there:
         raise ValueError(
-            f"force constants of (m1, m2, m3, atoms per cell) = {here} on a lattice of {there}: "
-            "wanted the same cells in both."
+            f"(m1, m2, m3, atoms per cell) of the force constants is {here}: wanted {there}, the "
+            "same cells in both; make both with the same unit cell and repeats."
         )
     half = _smallest(constants, lattice.spectrum.roots)
     by_wave_vector = on_all_waves(half, constants.repeats)

@@ -27,22 +27,29 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse.linalg import cg
+from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import Structure, supercell
 from lprjax.numerics.checks import require_x64
 from lprjax.numerics.guarded import root
 
-SAME_LENGTH = 1e-4  # A; bonds closer in length than this belong to one shell
-NULL = 1e-11  # eigenvalues below this share of the largest are zero
-DIRICHLET_TOLERANCE = 1e-11  # of the residual, relative, where sites are held
-DIRICHLET_STEPS = 500  # far more than the few dozen that the transform leaves
+SAME_LENGTH = 1e-4
+"""Å; bonds closer in length than this belong to one shell: a choice."""
+NULL = 1e-11
+"""Eigenvalues below this share of the largest are zero: a choice, above rounding (1e-16)."""
+DIRICHLET_TOLERANCE = 1e-11
+"""Of the residual, relative, where sites are held: a choice, above rounding (1e-16)."""
+DIRICHLET_STEPS = 500
+"""A choice: far more than the few dozen that the preconditioner leaves."""
+
+Numbers = TypeVar("Numbers", jax.Array, np.ndarray)
 
 
 @jax.tree_util.register_dataclass
@@ -57,14 +64,16 @@ class ReferenceLattice:
     stays the dual of `strain_norm`. As a preconditioner of `relax` for a crystal:
     jax.tree_util.Partial(ReferenceLattice.solve, lattice).
 
-    neighbours: (n, S) int32, site at the end of each bond; the site itself on padded slots.
-    present: (n,) bool, False at missing sites.
-    held: (n,) bool, sites where v = 0; or None, for none.
-    inverse_blocks: (m1, m2, m3 // 2 + 1, b, b) complex, (K_complete + z z^T)^-1 by wave vector.
-    touched: (t,) int32, the sites on which missing and extra sites change K.
-    response: (n, t), G_0^-1 E.
-    coupling: (t, t), (1 + C E^T G_0^-1 E)^-1 C.
-    repeats: (m1, m2, m3), static.
+    Attributes:
+        neighbours: (n, S) int32, site at the end of each bond; the site itself on padded slots.
+        present: (n,) bool, False at missing sites.
+        held: (n,) bool, sites where v = 0; None: none.
+        inverse_blocks: (m1, m2, m3 // 2 + 1, b, b) complex, (K_complete + z z^T)^-1 by wave
+            vector.
+        touched: (t,) int32, the sites on which missing and extra sites change K.
+        response: (n, t), G_0^-1 E.
+        coupling: (t, t), (1 + C E^T G_0^-1 E)^-1 C.
+        repeats: (m1, m2, m3), static.
     """
 
     neighbours: jax.Array
@@ -98,14 +107,17 @@ class ReferenceLattice:
 
     @property
     def complete(self) -> jax.Array:
-        """The bonds of the periodic lattice alone, (n_regular, S), those of missing sites included
-        and those to extra ones not; the site itself on padded slots."""
+        """The bonds of the periodic lattice alone, (n_regular, S).
+
+        Those of missing sites are included and those to extra ones are not; the site itself on
+        padded slots.
+        """
         regular = jnp.arange(self.n_regular, dtype=self.neighbours.dtype)
         table = self.neighbours[: self.n_regular]
         return jnp.where(table < self.n_regular, table, regular[:, None])
 
-    def differences(self, v):
-        """Dv: (n, S, c) differences v(l + rho) - v(l) of v (n, c); zero on dropped bonds."""
+    def differences(self, v: jax.Array) -> jax.Array:
+        """Dv, (n, S, c), differences v(l + rho) - v(l) of v (n, c); zero on dropped bonds."""
         v = self._on_sites(v)
         if self.held is not None:
             v = jnp.where(self.held[:, None], 0.0, v)
@@ -113,25 +125,25 @@ class ReferenceLattice:
         return jnp.where(kept[..., None], v[self.neighbours] - v[:, None, :], 0.0)
 
     @jax.jit
-    def strain_by_site(self, v):
-        """|Dv(l)| = (sum_rho |v(l + rho) - v(l)|^2)^(1/2): (n,), in the unit of v (n, c)."""
+    def strain_by_site(self, v: jax.Array) -> jax.Array:
+        """|Dv(l)| = (sum_rho |v(l + rho) - v(l)|^2)^(1/2), (n,), in the unit of v (n, c)."""
         return root(jnp.sum(self.differences(v) ** 2, axis=(1, 2)))
 
     @jax.jit
-    def strain_norm(self, v):
-        """||Dv|| = (v^T K v)^(1/2) of v (n, c), in the unit of v."""
+    def strain_norm(self, v: jax.Array) -> jax.Array:
+        """||Dv|| = (v^T K v)^(1/2), (), in the unit of v (n, c)."""
         return root(jnp.sum(self.differences(v) ** 2))
 
     @jax.jit
-    def apply(self, v):
-        """K v of v (n, c): zero at missing and at held sites."""
+    def apply(self, v: jax.Array) -> jax.Array:
+        """K v, (n, c), of v (n, c); zero at missing and at held sites."""
         # The table holds every bond from both ends: half of the sum's gradient is twice one end's.
         kv = -2.0 * jnp.sum(self.differences(v), axis=1)
         return kv if self.held is None else jnp.where(self.held[:, None], 0.0, kv)
 
     @jax.jit
-    def solve(self, f):
-        """K^+ f of f (n, c): zero at missing and at held sites.
+    def solve(self, f: jax.Array) -> jax.Array:
+        """K^+ f, (n, c), of f (n, c); zero at missing and at held sites.
 
         Without held sites the solution has zero mean over the sites that exist. A mean of f, and
         what it holds at missing sites, is outside the range of K and is dropped, as a
@@ -151,8 +163,8 @@ class ReferenceLattice:
         return self._in_range(v)  # changes nothing here, but restricts what a gradient sends back
 
     @jax.jit
-    def negative_norm(self, f):
-        """||f||_{-1} = (f^T K^+ f)^(1/2) = max_v f^T v / ||Dv||: f (n, c) in eV/Å gives eV/Å.
+    def negative_norm(self, f: jax.Array) -> jax.Array:
+        """||f||_{-1} = (f^T K^+ f)^(1/2) = max_v f^T v / ||Dv||, (), in the unit of f (n, c).
 
         The maximum is over all v that do not vanish in the norm, for f of zero sum, as forces
         have, and zero at missing sites. With held sites f may have any sum, and what it holds
@@ -160,23 +172,23 @@ class ReferenceLattice:
         """
         return root(jnp.sum(f * self.solve(f)))
 
-    def _on_sites(self, v):
+    def _on_sites(self, v: jax.Array) -> jax.Array:
         if v.ndim != 2 or v.shape[0] != self.n_sites:
             raise ValueError(
-                f"got an array of shape {v.shape} on a lattice of {self.n_sites} sites: wanted "
-                f"({self.n_sites}, 3), one row per site, missing sites included."
+                f"the lattice function has shape {v.shape}: wanted ({self.n_sites}, 3), one row "
+                "per site, missing sites included."
             )
         return v
 
-    def _in_range(self, v):
-        """v without what K does not see: missing and held sites, or missing sites and the mean."""
+    def _in_range(self, v: jax.Array) -> jax.Array:
+        """v without what is outside the range of K: missing sites, and held ones or the mean."""
         here = self.present[:, None]
         if self.held is not None:
             return jnp.where(here & ~self.held[:, None], v, 0.0)
         mean = jnp.sum(v, axis=0, where=here, keepdims=True) / jnp.sum(here, dtype=v.dtype)
         return jnp.where(here, v - mean, 0.0)
 
-    def _grounded_inverse(self, f):
+    def _grounded_inverse(self, f: jax.Array) -> jax.Array:
         """G^-1 f."""
         v = _inverse_of_complete(self.inverse_blocks, self.repeats, f, jnp)
         return v - self.response @ (self.coupling @ v[self.touched])
@@ -188,12 +200,10 @@ class Spectrum(NamedTuple):
     K(k) = sum_R K(R) exp(i k . R), as Phi(k) in `phonons`; what belongs to -k is the complex
     conjugate, and `on_all_waves` puts numbers that are equal for both on the whole grid. The same
     for x, y and z.
-
-    compliances: (m1, m2, m3 // 2 + 1, b), 0 for the constant.  modes: (..., b, b), unitary.
     """
 
-    compliances: np.ndarray
-    modes: np.ndarray
+    compliances: np.ndarray  # (m1, m2, m3 // 2 + 1, b), 0 for the constant
+    modes: np.ndarray  # (m1, m2, m3 // 2 + 1, b, b), unitary
 
     @property
     def stiffnesses(self) -> np.ndarray:
@@ -203,20 +213,26 @@ class Spectrum(NamedTuple):
 
     @property
     def roots(self) -> np.ndarray:
-        """T(k) with T T^H = K^+(k): (m1, m2, m3 // 2 + 1, b, b)."""
+        """T(k) with T T^H = K^+(k), (m1, m2, m3 // 2 + 1, b, b)."""
         return self.modes * np.sqrt(self.compliances)[..., None, :]
 
 
-def on_all_waves(half, repeats: tuple[int, int, int]):
+def on_all_waves(half: Numbers, repeats: tuple[int, int, int]) -> Numbers:
     """Numbers by wave vector of a real transform, the same for k and -k, for all wave vectors.
 
-    half: (m1, m2, m3 // 2 + 1), of NumPy or of JAX. Returns (m1, m2, m3).
+    Args:
+        half: (m1, m2, m3 // 2 + 1), in any unit, of NumPy or of JAX.
+        repeats: (m1, m2, m3).
+
+    Returns:
+        The numbers, (m1, m2, m3), of the same kind.
     """
     index, m = np.indices(repeats), np.array(repeats)[:, None, None, None]
-    return half[tuple(np.where(index[2] >= half.shape[2], -index % m, index))]
+    numbers: Any = half
+    return numbers[tuple(np.where(index[2] >= half.shape[2], -index % m, index))]
 
 
-def _inverse_of_complete(inverse_blocks, repeats, f, xp):
+def _inverse_of_complete(inverse_blocks: Any, repeats: Sequence[int], f: Any, xp: Any) -> Any:
     """G_0^-1 f; xp: jax.numpy, or numpy where a compilation is not worth it."""
     b = inverse_blocks.shape[-1]
     n = math.prod(repeats) * b
@@ -234,30 +250,34 @@ def reference_lattice(
     Args:
         unit_cell: b atoms; any crystal, primitive or conventional, of any periodicity.
         repeats: (m1, m2, m3) cells; 1 along a direction that is not periodic.
-        radius: bonds of the stencil are those no longer than this, A; None: the first two shells
+        radius: bonds of the stencil are those no longer than this, Å; None: the first two shells
             of distances (8 + 6 bonds in bcc, 12 + 6 in fcc).
 
+    Returns:
+        The lattice, without missing, extra or held sites.
+
     Raises:
+        RuntimeError: float64 is off.
         ValueError: as `supercell` for the repeats; a stencil that leaves the lattice in
             unconnected parts, on which ||D.|| is no norm of the strain.
     """
     require_x64()
     n_sites = supercell(unit_cell, repeats).n_atoms
-    repeats = tuple(int(m) for m in repeats)
+    m1, m2, m3 = (int(m) for m in repeats)
     bonds = _stencil(unit_cell, two_shells(unit_cell) if radius is None else radius)
     return ReferenceLattice(
-        neighbours=jnp.asarray(_bond_table(*bonds, repeats, unit_cell.n_atoms)),
+        neighbours=jnp.asarray(_bond_table(*bonds, (m1, m2, m3), unit_cell.n_atoms)),
         present=jnp.ones(n_sites, bool),
         held=None,
-        inverse_blocks=jnp.asarray(_inverse_blocks(*bonds, repeats, unit_cell.n_atoms)),
+        inverse_blocks=jnp.asarray(_inverse_blocks(*bonds, (m1, m2, m3), unit_cell.n_atoms)),
         touched=jnp.zeros(0, jnp.int32),
         response=jnp.zeros((n_sites, 0)),
         coupling=jnp.zeros((0, 0)),
-        repeats=repeats,
+        repeats=(m1, m2, m3),
     )
 
 
-def _stencil(unit_cell, radius):
+def _stencil(unit_cell: Structure, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bonds (start, end, cell shift) of one cell."""
     graph = build_graph(unit_cell, radius, skin=SAME_LENGTH)
     start, slot = np.nonzero(np.asarray(graph.edge_mask))
@@ -266,14 +286,24 @@ def _stencil(unit_cell, radius):
 
 
 def two_shells(unit_cell: Structure) -> float:
-    """The default radius of the stencil, A: half-way between the second and the third distance.
+    """The default radius of the stencil: half-way between the second and the third distance.
 
-    Raises ValueError for a cell that is periodic in no direction.
+    Args:
+        unit_cell: any crystal.
+
+    Returns:
+        The radius, Å.
+
+    Raises:
+        ValueError: a cell that is periodic in no direction.
     """
     periodic = np.asarray(unit_cell.cell)[np.array(unit_cell.pbc)]
     reach = float(np.linalg.norm(periodic, axis=1).min(initial=np.inf))
     if not math.isfinite(reach):
-        raise ValueError("the unit cell is periodic in no direction: wanted a crystal.")
+        raise ValueError(
+            f"pbc of the unit cell is {unit_cell.pbc}, not periodic in any direction: wanted a "
+            "crystal."
+        )
     while True:
         graph = build_graph(unit_cell, reach, skin=SAME_LENGTH)
         lengths = np.linalg.norm(np.asarray(graph.vectors()), axis=-1)
@@ -284,7 +314,9 @@ def two_shells(unit_cell: Structure) -> float:
         reach *= 1.25
 
 
-def _bond_table(start, end, shift, repeats, b) -> np.ndarray:
+def _bond_table(
+    start: np.ndarray, end: np.ndarray, shift: np.ndarray, repeats: tuple[int, int, int], b: int
+) -> np.ndarray:
     """The bonds of one cell, repeated over the lattice, as a table."""
     cells = np.indices(repeats).reshape(3, -1)
     targets = np.ravel_multi_index(
@@ -294,7 +326,7 @@ def _bond_table(start, end, shift, repeats, b) -> np.ndarray:
     return _table(starts.reshape(-1), (targets * b + end).reshape(-1), cells.shape[1] * b)
 
 
-def _table(start, end, n: int) -> np.ndarray:
+def _table(start: np.ndarray, end: np.ndarray, n: int) -> np.ndarray:
     """(n, S) int32: the site at the end of each bond, the site itself on padded slots."""
     order = np.argsort(start, kind="stable")
     start, end = start[order], end[order]
@@ -304,7 +336,9 @@ def _table(start, end, n: int) -> np.ndarray:
     return table
 
 
-def _inverse_blocks(start, end, shift, repeats, b) -> np.ndarray:
+def _inverse_blocks(
+    start: np.ndarray, end: np.ndarray, shift: np.ndarray, repeats: tuple[int, int, int], b: int
+) -> np.ndarray:
     """(K + z z^T)^-1 by wave vectors of a real transform: K(k) = sum_R K(R) exp(2 pi i k.R)."""
     kernel = np.zeros((*repeats, b, b))
     home = np.zeros_like(start)
@@ -317,34 +351,43 @@ def _inverse_blocks(start, end, shift, repeats, b) -> np.ndarray:
     null = values <= NULL * values.max()
     if null.sum() != 1:
         raise ValueError(
-            f"the stencil of {len(start)} bonds per cell leaves the lattice in unconnected parts "
-            f"({null.sum()} functions without strain, wanted 1: the constant). Give a larger "
+            f"the stencil of {len(start)} bonds per cell leaves the lattice in unconnected parts, "
+            f"with {null.sum()} functions without strain: wanted 1, the constant; give a larger "
             "radius."
         )
     values[null] = 1.0  # that of z z^T
     return (modes / values[..., None, :]) @ np.swapaxes(modes, -1, -2).conj()
 
 
-def without_sites(lattice: ReferenceLattice, sites: Sequence[int]) -> ReferenceLattice:
+def without_sites(lattice: ReferenceLattice, sites: Sequence[int] | np.ndarray) -> ReferenceLattice:
     """The lattice with sites missing (besides those missing already), regular or extra ones.
+
+    Args:
+        lattice: as it is.
+        sites: which to take away.
+
+    Returns:
+        The lattice without them.
 
     Raises:
         ValueError: a site out of range, or named twice, or missing already; sites whose removal
             cuts the lattice into unconnected parts.
     """
-    sites = np.asarray(sites, dtype=int).reshape(-1)
+    index = np.asarray(sites, dtype=int).reshape(-1)
     present = np.array(lattice.present)
-    wrong = [s for s in sites.tolist() if not (0 <= s < len(present) and present[s])]
-    if wrong or len(set(sites.tolist())) < len(sites):
+    wrong = [s for s in index.tolist() if not (0 <= s < len(present) and present[s])]
+    if wrong or len(set(index.tolist())) < len(index):
         raise ValueError(
-            f"cannot remove sites {sites.tolist()}: wanted different sites that exist, from 0 to "
+            f"sites is {index.tolist()}: wanted different sites that exist, from 0 to "
             f"{len(present) - 1}" + (f"; {wrong} do not." if wrong else ".")
         )
-    present[sites] = False
+    present[index] = False
     return _changed(lattice, np.asarray(lattice.neighbours), present)
 
 
-def with_extra_sites(lattice: ReferenceLattice, bonds: Sequence[Sequence[int]]) -> ReferenceLattice:
+def with_extra_sites(
+    lattice: ReferenceLattice, bonds: Sequence[Sequence[int] | np.ndarray]
+) -> ReferenceLattice:
     """The lattice with sites more, each bonded to given ones; the new sites come last.
 
     Args:
@@ -352,55 +395,69 @@ def with_extra_sites(lattice: ReferenceLattice, bonds: Sequence[Sequence[int]]) 
         bonds: for each new site the existing sites that it is bonded to. A bond has the weight of
             any other, counted from both ends; a site named twice gets two.
 
+    Returns:
+        The lattice with them.
+
     Raises:
         ValueError: a new site without bonds, or with a bond to a site that does not exist; held
             sites.
     """
     if lattice.held is not None:
-        raise ValueError("sites are held already: add the extra sites first, then hold.")
+        raise ValueError(
+            "lattice.held has held sites: wanted none; add the extra sites first, then hold."
+        )
     old, present = np.asarray(lattice.neighbours), np.asarray(lattice.present)
-    bonds = [np.asarray(ends, dtype=int).reshape(-1) for ends in bonds]
-    for ends in bonds:
+    ends_of = [np.asarray(ends, dtype=int).reshape(-1) for ends in bonds]
+    for ends in ends_of:
         good = (ends >= 0) & (ends < len(old))
         if not len(ends) or not good.all() or not present[ends].all():
             raise ValueError(
                 f"an extra site is bonded to sites {ends.tolist()}: wanted at least one, each a "
                 f"site that exists, from 0 to {len(old) - 1}."
             )
-    ends = np.concatenate([*bonds, np.zeros(0, int)])
-    new = np.repeat(len(old) + np.arange(len(bonds)), [len(ends) for ends in bonds])
+    ends = np.concatenate([*ends_of, np.zeros(0, int)])
+    new = np.repeat(len(old) + np.arange(len(ends_of)), [len(ends) for ends in ends_of])
     start, slot = np.nonzero(old != np.arange(len(old))[:, None])
     neighbours = _table(
         np.concatenate([start, new, ends]),
         np.concatenate([old[start, slot], ends, new]),
-        len(old) + len(bonds),
+        len(old) + len(ends_of),
     )
-    return _changed(lattice, neighbours, np.append(present, np.ones(len(bonds), bool)))
+    return _changed(lattice, neighbours, np.append(present, np.ones(len(ends_of), bool)))
 
 
-def with_held_sites(lattice: ReferenceLattice, held) -> ReferenceLattice:
+def with_held_sites(
+    lattice: ReferenceLattice, held: ArrayLike | Sequence[bool]
+) -> ReferenceLattice:
     """The lattice with sites at which every lattice function vanishes: a clamped domain.
 
-    held: (n_sites,) bool, in place of what was held before.
+    Args:
+        lattice: as it is.
+        held: (n_sites,) bool, in place of what was held before.
+
+    Returns:
+        The lattice with them.
 
     Raises:
         ValueError: another shape; no site held or, of those that exist, none left.
     """
-    held = np.asarray(held)
-    if held.shape != (lattice.n_sites,) or held.dtype != bool:
+    mask = np.asarray(held)
+    if mask.shape != (lattice.n_sites,) or mask.dtype != bool:
         raise ValueError(
-            f"held is {held.dtype} of shape {held.shape}: wanted bool, ({lattice.n_sites},)."
+            f"held is {mask.dtype} of shape {mask.shape}: wanted bool, ({lattice.n_sites},)."
         )
     present = np.asarray(lattice.present)
-    if not (held & present).any() or not (~held & present).any():
+    if not (mask & present).any() or not (~mask & present).any():
         raise ValueError(
-            f"{int((held & present).sum())} of {int(present.sum())} sites are held: wanted some, "
+            f"held has {int((mask & present).sum())} of {int(present.sum())} sites: wanted some, "
             "and not all."
         )
-    return dataclasses.replace(lattice, held=jnp.asarray(held))
+    return dataclasses.replace(lattice, held=jnp.asarray(mask))
 
 
-def _changed(lattice, neighbours, present) -> ReferenceLattice:
+def _changed(
+    lattice: ReferenceLattice, neighbours: np.ndarray, present: np.ndarray
+) -> ReferenceLattice:
     """The lattice with these bonds and sites instead, and the change C of its grounded matrix."""
     n, regular = len(neighbours), lattice.n_regular
     start, end = np.repeat(np.arange(n), neighbours.shape[1]), neighbours.reshape(-1)
@@ -419,7 +476,10 @@ def _changed(lattice, neighbours, present) -> ReferenceLattice:
     mixed = np.eye(len(touched)) + change @ response[touched]
     if np.linalg.svd(mixed, compute_uv=False).min(initial=1.0) < math.sqrt(NULL):
         missing = np.flatnonzero(~present).tolist()
-        raise ValueError(f"without sites {missing} the lattice falls into parts.")
+        raise ValueError(
+            f"the missing sites are {missing}, without which the lattice falls into parts: wanted "
+            "a connected lattice; remove fewer sites."
+        )
     return dataclasses.replace(
         lattice,
         neighbours=jnp.asarray(neighbours),

@@ -1,14 +1,16 @@
 """The error terms of a defect simulation: one function per term, each an exact number or a bound.
 
 Reference E and surrogate Ê on one lattice, ubar the reference's minimiser, f = -dÊ(ubar) the
-forces the surrogate leaves there, K the seminorm of `seminorm`, ||f||_{-1} its dual norm.
+forces the surrogate leaves there, K the seminorm of `strain_norm`, ||f||_{-1} its dual norm.
 
     ||D ubar - D uhat|| <= 2 / (1 + sqrt(1 - 2 h)) * eta / c,    h = M eta / c^2 <= 1/2,
 
 eta = ||f||_{-1}, c the stability constant of Ê at ubar, M the Lipschitz constant of its Hessian
 (Kantorovich). f is split, exactly and without appeal to site energies, into what each kind of
-training data can cure: the pieces of `farfield` for the lattice under the cut-off displacement w,
-and the rest, the core. After Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053; derived.
+training data can cure: the pieces of `far_field` for the lattice under the cut-off displacement w,
+and the rest, the core.
+
+Source: derived, after Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
 
 import dataclasses
@@ -41,14 +43,20 @@ from lprjax.potentials.observables import observe, total_energy
 from lprjax.potentials.potential import Potential
 
 PIECES = ("core", "elastic", "force_constants", "third_elastic", "third", "remainder")
+"""The pieces of the force residual; see `split_residual`."""
 
 
 class Residual(NamedTuple):
-    """What the surrogate gets wrong at the reference's geometry, and which order is to blame.
+    """The error of the surrogate at the reference's geometry, split by the orders it comes from.
 
-    forces: (n_sites, 3) eV/Å, of surrogate less reference. energy: eV, the same difference of the
-    formation energies (bulk energy per atom taken out). pieces, energies: for each of PIECES its
-    share; they add up to the whole. far: (n_regular, 3) Å, w. radius: Å, L.
+    Attributes:
+        forces: (n_sites, 3) eV/Å, of surrogate less reference.
+        energy: eV, the same difference of the formation energies (bulk energy per atom taken out).
+        pieces: for each of PIECES its share of the forces, (n_sites, 3) eV/Å; they add up to the
+            whole.
+        energies: for each of PIECES its share of the energy, eV; likewise.
+        far: w, (n_regular, 3) Å.
+        radius: L, Å.
     """
 
     forces: jax.Array
@@ -66,8 +74,8 @@ class Side:
     Attributes:
         potential: graph -> site energies (n,), eV.
         defect: where and on which lattice.
-        displacement: (n_sites, 3), Å, the reference's relaxed geometry.
-        far: w (n_regular, 3), Å, of `far_field`, which the complete lattice is to have room for.
+        displacement: (n_sites, 3) Å, the reference's relaxed geometry.
+        far: w, (n_regular, 3) Å, of `far_field`, which the complete lattice is to have room for.
     """
 
     potential: Potential
@@ -104,7 +112,7 @@ class Side:
 
     @property
     def forces(self) -> jax.Array:
-        """(n_sites, 3), eV/Å, at the geometry."""
+        """The forces at the geometry, (n_sites, 3) eV/Å."""
         return self.defect.on_sites(self.labels.forces[: len(self.at.moving)])
 
     def force_constants(self) -> ForceConstants:
@@ -117,19 +125,25 @@ class Side:
 def force_residual(
     reference: Potential, surrogate: Potential, defect: Defect, displacement: ArrayLike
 ) -> tuple[jax.Array, float]:
-    """What a surrogate gets wrong at the reference's geometry: f = F̂(ubar) - F(ubar), and E_f.
+    """The errors of a surrogate's forces and formation energy at the reference's geometry.
+
+        f = F̂(ubar) - F(ubar),   E_f = E - N e_bulk
 
     The reference's own forces, small at its minimiser, are taken out, so that what is left of a
-    relaxation does not count. E_f = E - N e_bulk: foreign species are not referred to any
-    reservoir, so E_f of an alloy has a meaning only up to that.
+    relaxation does not count. Foreign species are not referred to any reservoir, so E_f of an
+    alloy has a meaning only up to that.
 
     Args:
-        reference, surrogate: graph -> site energies (n,), eV.
+        reference: graph -> site energies (n,), eV.
+        surrogate: graph -> site energies (n,), eV.
         defect: where and on which lattice.
-        displacement: ubar (n_sites, 3), Å.
+        displacement: ubar, (n_sites, 3) Å.
 
     Returns:
-        f (n_sites, 3), eV/Å, and the error of E_f at that geometry, eV.
+        f, (n_sites, 3) eV/Å, and the error of E_f at that geometry, eV.
+
+    Raises:
+        ValueError, TypeError: as `energy_at`.
     """
     theirs, ours = (Side(p, defect, displacement) for p in (reference, surrogate))
     return _residual(theirs, ours)
@@ -156,11 +170,15 @@ def split_residual(
     - core: all else, that is what the lattice outside `radius` does not account for
 
     Args:
-        reference, surrogate: graph -> site energies (n,), eV.
+        reference: graph -> site energies (n,), eV.
+        surrogate: graph -> site energies (n,), eV.
         defect: where and on which lattice.
-        displacement: ubar (n_sites, 3), Å.
+        displacement: ubar, (n_sites, 3) Å.
         radius: L, Å.
-        model: `cauchy_born_mismatch`, made if None.
+        model: `cauchy_born_mismatch`; None: made here.
+
+    Returns:
+        Residual.
 
     Raises:
         ValueError: as `far_field` for the radius.
@@ -172,12 +190,31 @@ def split_residual(
 
 
 def mismatch_of(theirs: Side, ours: Side) -> CauchyBorn:
-    """`cauchy_born_mismatch` of two sides."""
+    """`cauchy_born_mismatch` of two sides.
+
+    Args:
+        theirs: of the reference.
+        ours: of the surrogate.
+
+    Returns:
+        The Cauchy-Born energy of the surrogate less that of the reference.
+    """
     return less(*(cauchy_born(side.potential, side.defect, side.cell) for side in (ours, theirs)))
 
 
 def partition(theirs: Side, ours: Side, model: CauchyBorn, w: jax.Array, radius: float) -> Residual:
-    """`split_residual` of two sides whose graphs are there."""
+    """`split_residual` of two sides whose graphs are there.
+
+    Args:
+        theirs: of the reference.
+        ours: of the surrogate.
+        model: `mismatch_of` the two.
+        w: (n_regular, 3) Å, of `far_field`.
+        radius: L, Å.
+
+    Returns:
+        Residual.
+    """
     forces, energy = _residual(theirs, ours)
     first, second = (lattice_orders(side.potential, side.lattice, w) for side in (ours, theirs))
     lattice = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), first, second)
@@ -224,17 +261,25 @@ def far_field_weights(defect: Defect, w: ArrayLike) -> Weights:
 
     Args:
         defect: where and on which lattice.
-        w: (n_regular, 3), Å, from `far_field.far_field`.
+        w: (n_regular, 3) Å, of `far_field`.
+
+    Returns:
+        Weights.
     """
     table, w = np.asarray(defect.lattice.complete), np.asarray(w)
     squares = np.sum((w[table] - w[:, None, :]) ** 2, axis=(1, 2))
     return Weights(*(float(np.sqrt(np.sum(squares**p))) for p in (1, 2, 3)))
 
 
-def far_field_spectrum(defect: Defect, w) -> np.ndarray:
-    """The share of each wave vector in ||Dw||^2, (m1, m2, m3) Å^2.
+def far_field_spectrum(defect: Defect, w: ArrayLike) -> np.ndarray:
+    """The share of each wave vector in ||Dw||^2.
 
-    w: (n_regular, 3) Å, from `farfield.far_field`.
+    Args:
+        defect: where and on which lattice.
+        w: (n_regular, 3) Å, of `far_field`.
+
+    Returns:
+        The shares, (m1, m2, m3) Å^2, which add up to ||Dw||^2.
     """
     repeats, spectrum = defect.lattice.repeats, defect.lattice.spectrum
     waves = np.fft.rfftn(np.asarray(w).reshape(*repeats, -1, 3), axes=(0, 1, 2))
@@ -245,13 +290,20 @@ def far_field_spectrum(defect: Defect, w) -> np.ndarray:
 
 
 def elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
-    """e_C, eV/Å^2: the elastic piece obeys ||f_C||_{-1} <= e_C ||Dw||, sharp for long waves.
+    """What elastic constants get wrong: ||f_C||_{-1} <= e_C ||Dw||, sharp for long waves.
 
         e_C = max_k || K(k)^-1/2 A_C(k) K(k)^-1/2 ||,
 
     A_C the Hessian of the Cauchy-Born energy.
 
-    model: `farfield.cauchy_born_mismatch`. Derived.
+    Args:
+        model: `cauchy_born_mismatch`.
+        defect: where and on which lattice.
+
+    Returns:
+        e_C, eV/Å^2.
+
+    Source: derived.
     """
     return float(_relative(_elastic_blocks(model, defect), defect).max())
 
@@ -272,7 +324,7 @@ def force_constant_mismatch(
         defect: where and on which lattice.
 
     Returns:
-        (m1, m2, m3), eV/Å^2.
+        e_FC, (m1, m2, m3) eV/Å^2.
 
     Source: derived.
     """
@@ -281,12 +333,20 @@ def force_constant_mismatch(
 
 
 def third_elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
-    """e_C3, eV/Å^2: ||f_C3||_{-1} <= e_C3 (sum_l |Dw(l)|^4)^(1/2).
+    """What third-order elastic constants get wrong: ||f_C3||_{-1} <= e_C3 (sum_l |Dw(l)|^4)^(1/2).
 
         e_C3 = V_0 / 2 * gamma^3 * || W_3 ||,   |Gw(l)| <= gamma |Dw(l)|,
 
     W_3 the third derivative of the Cauchy-Born density, ||W_3|| the spectral norm of its (9, 81)
-    matrix, gamma^2 the largest eigenvalue of M^-1. Derived.
+    matrix, gamma^2 the largest eigenvalue of M^-1.
+
+    Args:
+        model: `cauchy_born_mismatch`.
+
+    Returns:
+        e_C3, eV/Å^2.
+
+    Source: derived.
     """
     third = _third_derivatives(model)
     weights = np.asarray(model.gradient.weights)
@@ -304,17 +364,26 @@ def _third_derivatives(model: CauchyBorn) -> jax.Array:
 
 
 def geometry_bound(eta: float, stability: float, lipschitz: float) -> float:
-    """2 / (1 + sqrt(1 - 2 h)) * eta / c, Å, with h = M eta / c^2; NaN where h > 1/2 or c <= 0.
+    """Kantorovich's bound of the geometry error.
 
-    eta: ||f||_{-1}, eV/Å. stability: c, eV/Å^2. lipschitz: M, eV/Å^3, an estimate where it comes
-    from `response.lipschitz_estimate`. Source: Kantorovich; Ortner and Wang use the factor 2.
+        2 / (1 + sqrt(1 - 2 h)) * eta / c,   h = M eta / c^2
+
+    Args:
+        eta: ||f||_{-1}, eV/Å.
+        stability: c, eV/Å^2.
+        lipschitz: M, eV/Å^3, an estimate where it comes from `response.lipschitz_estimate`.
+
+    Returns:
+        The bound, Å; NaN where h > 1/2 or c <= 0.
+
+    Source: Kantorovich; Ortner and Wang use the factor 2.
     """
     if stability <= 0 or (h := lipschitz * eta / stability**2) > 0.5:
         return math.nan
     return 2.0 / (1.0 + math.sqrt(1.0 - 2.0 * h)) * eta / stability
 
 
-def _elastic_blocks(model, defect) -> np.ndarray:
+def _elastic_blocks(model: CauchyBorn, defect: Defect) -> np.ndarray:
     """A_C(k) at the wave vectors of a real transform, from the answer to single displacements."""
     n, b = defect.reference.n_atoms, defect.unit_cell.n_atoms
     size = 3 * b
@@ -324,7 +393,7 @@ def _elastic_blocks(model, defect) -> np.ndarray:
     return np.fft.rfftn(columns.reshape(*defect.lattice.repeats, size, size), axes=(0, 1, 2))
 
 
-def _relative(blocks, defect) -> np.ndarray:
+def _relative(blocks: np.ndarray, defect: Defect) -> np.ndarray:
     """|| T^H X T ||, T T^H = K^+, for each wave vector, (m1, m2, m3); translations left out."""
     roots = defect.lattice.spectrum.roots
     wide = np.einsum("...ij,cd->...icjd", roots, np.eye(3)).reshape(blocks.shape)

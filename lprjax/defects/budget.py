@@ -1,9 +1,9 @@
 """The error budget of a defect simulation: what is wrong, where it comes from, what to do next.
 
-    print(error_budget(reference, surrogate, defect, radius))
-
-`radius` is L, how far the training data reach round the core. Both potentials are any two of this
-library, or any ASE calculators by `ase_potential`. All terms are those of `bounds`.
+`error_budget(reference, surrogate, defect, radius)` is to be printed: a table of terms, each with
+its mismatch, weight, and share of both errors; then the errors, predicted over true; then what to
+add. `radius` is L, how far the training data reach round the core. Both potentials are any two of
+this library, or any ASE calculators by `ase_potential`. All terms are those of `bounds`.
 """
 
 import math
@@ -45,8 +45,8 @@ FAILURES = ("unstable", "unpredicted", "unconverged", "left_basin")
 """A surrogate without stability at the reference's geometry; a prediction that did not converge; a
 relaxation that did not; one that ended in another basin."""
 
-# Of eigenvalues; their errors are about its square. Three digits of a prediction are plenty.
 TOLERANCE = 1e-3
+"""Of eigenvalues, whose errors are about its square: a choice, three digits of a prediction."""
 
 CURES = {
     "core": "defect cells: energies and forces, a larger weight on them, or a larger basis",
@@ -56,12 +56,13 @@ CURES = {
     "third": "forces of rattled bulk cells, or a larger training cell",
     "remainder": "a larger training cell",
 }
+"""What to add to the training data against each of PIECES."""
 
 
 class Term(NamedTuple):
     """One cause of error. Its geometry error is at most norm / c <= mismatch * weight / c."""
 
-    name: str
+    name: str  # one of PIECES
     mismatch: float  # e, eV/Å^2 (core: eV/Å; third: eV/Å^2; remainder: eV/Å^3)
     weight: float  # of the far field, Å, Å^2 or Å^3; 1 for the core
     norm: float  # of this piece of the residual, ||f_p||_{-1}, eV/Å
@@ -70,10 +71,9 @@ class Term(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What `error_budget` finds; `print` it. Look at `failures` first: numbers beside one are NaN
-    or describe another minimum.
+    """What `error_budget` finds; `print` it.
 
-    predicted / true: the effectivity of a prediction, 1 for a perfect one.
+    Look at `failures` first: numbers beside one are NaN or describe another minimum.
     """
 
     radius: float  # L, Å
@@ -88,12 +88,15 @@ class Budget(NamedTuple):
     energy_first_order: float  # eV, error of E_f at the reference's geometry less f . Hess^-1 f / 2
     energy_bound: float  # eV, |error at the reference's geometry| + eta * geometry_bound
     energy_true: float  # eV, signed, surrogate less reference
-    advice: str
+    advice: str  # what to do next
     failures: Mapping[str, str]  # among FAILURES -> what happened
 
     @property
     def effectivity(self) -> dict[str, float]:
-        """Predicted over true: first order and bound, of geometry and (absolute) energy."""
+        """Predicted over true, 1 for a perfect prediction.
+
+        Of first order and bound, of geometry and (absolute) energy; NaN where the truth is zero.
+        """
         pairs = {
             "geometry_first_order": (self.geometry_first_order, self.geometry_true),
             "geometry_bound": (self.geometry_bound, self.geometry_true),
@@ -123,10 +126,11 @@ def error_budget(
     to first order; see `bounds` for the terms and the bound.
 
     Args:
-        reference, surrogate: graph -> site energies (n,), eV, with r_cut.
+        reference: graph -> site energies (n,), eV, with r_cut.
+        surrogate: graph -> site energies (n,), eV, with r_cut.
         defect: where and on which lattice.
         radius: L, Å, how far the training data reach round the core.
-        displacement: (n_sites, 3), Å, the reference's relaxed geometry; None: relax it.
+        displacement: (n_sites, 3) Å, the reference's relaxed geometry; None: relax it.
         force_tolerance: eV/Å, of both relaxations; the surrogate's starts from the reference's.
         max_evaluations: gradients that each relaxation may take.
 
@@ -135,6 +139,7 @@ def error_budget(
 
     Raises:
         ValueError: as `far_field` for the radius, and what the potentials refuse.
+        TypeError: a potential without cutoff, or neither a pytree nor hashable.
     """
     relax = partial(relax_defect, force_tolerance=force_tolerance, max_evaluations=max_evaluations)
     failures: dict[str, str] = {}
@@ -147,7 +152,7 @@ def error_budget(
     model = mismatch_of(theirs, ours)
     split = partition(theirs, ours, model, w, radius)
 
-    # The surrogate's Hessian there: how firm, how it answers, how fast it changes.
+    # The surrogate's Hessian there: its least curvature, its response, how fast it changes.
     stability = _stability(ours.at, failures)
     first = first_order_at(ours.at, split.forces, split.energy, TOLERANCE**2)
     lipschitz = _lipschitz(ours.at, first, failures)
@@ -244,18 +249,22 @@ def _mismatches(
     }
 
 
-def _advice(defect, displacement, split: Residual, terms) -> str:
+def _advice(
+    defect: Defect, displacement: ArrayLike, split: Residual, terms: tuple[Term, ...]
+) -> str:
     """The cure of the largest term and, where it lies outside L, the L that would do instead."""
     largest = max(terms, key=lambda term: term.norm)
     if largest.name == "core":
-        return f"The core rules: add {CURES['core']}. A larger L alone would not help."
+        return f"The core is largest: add {CURES['core']}. A larger L alone would not help."
     core = next(term.norm for term in terms if term.name == "core")
     enough = _enough_radius(defect, displacement, split.radius, terms, core)
     instead = f"; or training cells of L >= {enough:.1f} Å" if math.isfinite(enough) else ""
-    return f"The far field rules ({largest.name}): add {CURES[largest.name]}{instead}."
+    return f"The far field is largest ({largest.name}): add {CURES[largest.name]}{instead}."
 
 
-def _enough_radius(defect, displacement, radius, terms, core) -> float:
+def _enough_radius(
+    defect: Defect, displacement: ArrayLike, radius: float, terms: tuple[Term, ...], core: float
+) -> float:
     """The least L at which the far field, scaled by its weights, is below the core; inf if none."""
     powers = {"elastic": 0, "force_constants": 0, "third_elastic": 1, "third": 1, "remainder": 2}
     reach = float(np.max(defect.distances()))

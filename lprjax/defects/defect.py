@@ -9,7 +9,7 @@ the order of `supercell`, then the extra ones.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,24 +25,25 @@ from lprjax.crystals.strain_norm import (
     with_held_sites,
     without_sites,
 )
+from lprjax.potentials.potential import Potential
 from lprjax.simulation.relaxation import Relaxed, relax
 
-SAME_DISTANCE = 1e-6  # A; sites closer in distance than this tie, the first of them is taken
+SAME_DISTANCE = 1e-6
+"""Å; sites closer in distance than this tie, and the first of them is taken: a choice."""
+
+Energy = TypeVar("Energy", float, jax.Array)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatticePreconditioner:
-    """The inverse seminorm K^+ of a lattice, for arrays over the atoms that sit on it.
+    """The inverse seminorm K^+ of a lattice, for arrays over the atoms that sit on it."""
 
-    lattice: n_sites sites.  site_of_atom: (n,) int32.
-    """
+    lattice: ReferenceLattice  # of n_sites sites
+    site_of_atom: jax.Array  # (n,) int32
 
-    lattice: ReferenceLattice
-    site_of_atom: jax.Array
-
-    def __call__(self, gradient):
-        """(n, 3) -> (n, 3): K^+ of the gradient spread over the sites, read at the atoms."""
+    def __call__(self, gradient: jax.Array) -> jax.Array:
+        """K^+ of the gradient (n, 3) spread over the sites, read at the atoms, (n, 3)."""
         sites = jnp.zeros((self.lattice.n_sites, gradient.shape[1]), gradient.dtype)
         return self.lattice.solve(sites.at[self.site_of_atom].set(gradient))[self.site_of_atom]
 
@@ -50,17 +51,18 @@ class LatticePreconditioner:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Defect:
-    """A defect on its reference lattice; made by `vacancy`, `point_defects` or `make_defect`.
+    """A defect on its reference lattice; made by `vacancy`, `catalogue` or `make_defect`.
 
-    reference: the perfect supercell, its atoms on the regular sites.
-    structure: the n atoms of the defect at their start, not relaxed.
-    site_of_atom: (n,) int32, the site that each atom belongs to.
-    homes: (n_sites, 3) Å, what displacements are counted from: the lattice on regular sites, the
-        start of the atom on extra ones.
-    lattice: the seminorm on the n_sites sites; missing ones have no bonds.
-    centre: (3,) A, where distances are counted from.
-    free: (n,) bool, the atoms that may move; None: all.
-    removed: the regular sites without an atom, static.
+    Attributes:
+        reference: the perfect supercell, its atoms on the regular sites.
+        structure: the n atoms of the defect at their start, not relaxed.
+        site_of_atom: (n,) int32, the site that each atom belongs to.
+        homes: (n_sites, 3) Å, what displacements are counted from: the lattice on regular sites,
+            the start of the atom on extra ones.
+        lattice: the seminorm on the n_sites sites; missing ones have no bonds.
+        centre: (3,) Å, where distances are counted from.
+        free: (n,) bool, the atoms that may move; None: all.
+        removed: the regular sites without an atom, static.
     """
 
     reference: Structure
@@ -78,8 +80,8 @@ class Defect:
         return LatticePreconditioner(self.lattice, self.site_of_atom)
 
     @property
-    def start(self):
-        """(n_sites, 3) Å, the displacement of `structure`."""
+    def start(self) -> jax.Array:
+        """The displacement of `structure`, (n_sites, 3) Å."""
         return self.on_sites(self.structure.positions - self.homes[self.site_of_atom])
 
     @property
@@ -95,33 +97,35 @@ class Defect:
         )
 
     def distances(self) -> np.ndarray:
-        """(n_sites,) A: how far each site is from the centre, by the nearest image."""
+        """How far each site is from the centre, by the nearest image, (n_sites,), Å."""
         return _lengths(self.homes, self.centre, self.reference)
 
-    def on_sites(self, values):
+    def on_sites(self, values: ArrayLike) -> jax.Array:
         """(n, c) over the atoms -> (n_sites, c) over the sites, zero at missing ones."""
         values = _rows(values, self.structure.n_atoms, "atoms of the defect")
         sites = jnp.zeros((self.lattice.n_sites, values.shape[1]), values.dtype)
         return sites.at[self.site_of_atom].set(values)
 
-    def on_atoms(self, values):
+    def on_atoms(self, values: ArrayLike) -> jax.Array:
         """(n_sites, c) over the sites -> (n, c) over the atoms."""
         return _rows(values, self.lattice.n_sites, "sites of the lattice")[self.site_of_atom]
 
-    def displaced(self, displacement) -> Structure:
-        """The defect with its atoms at homes + displacement (n_sites, 3) Å."""
+    def displaced(self, displacement: ArrayLike) -> Structure:
+        """The defect with its atoms at homes + displacement (n_sites, 3), Å."""
         positions = self.homes[self.site_of_atom] + self.on_atoms(displacement)
         return dataclasses.replace(self.structure, positions=positions)
 
 
-def _rows(values, n: int, of: str):
+def _rows(values: ArrayLike, n: int, of: str) -> jax.Array:
     values = jnp.asarray(values)
     if values.ndim != 2 or values.shape[0] != n:
-        raise ValueError(f"got shape {values.shape}: wanted one row for each of the {n} {of}.")
+        raise ValueError(
+            f"the array has shape {values.shape}: wanted one row for each of the {n} {of}."
+        )
     return values
 
 
-def _lengths(positions, centre, crystal: Structure) -> np.ndarray:
+def _lengths(positions: ArrayLike, centre: ArrayLike, crystal: Structure) -> np.ndarray:
     return minimum_image(np.asarray(positions) - np.asarray(centre), crystal)[1]
 
 
@@ -129,12 +133,12 @@ def make_defect(
     unit_cell: Structure,
     repeats: int | Sequence[int],
     structure: Structure,
-    site_of_atom: Sequence[int],
-    centre,
+    site_of_atom: Sequence[int] | np.ndarray,
+    centre: ArrayLike,
     *,
     radius: float | None = None,
 ) -> Defect:
-    """Any defect whose atoms are told which sites of the perfect lattice they belong to.
+    """Any defect, given the sites of the perfect lattice that its atoms belong to.
 
     Args:
         unit_cell: the crystal, primitive or conventional.
@@ -143,11 +147,15 @@ def make_defect(
         site_of_atom: (n,) different sites: regular ones in the order of `supercell`, of n_regular
             atoms, then n_regular, n_regular + 1, ... for interstitial atoms. Regular sites that
             are not named are missing.
-        centre: (3,) A.
-        radius: of the bonds of the seminorm, A, as in `reference_lattice`. An extra site is
+        centre: (3,) Å.
+        radius: of the bonds of the seminorm, Å, as in `reference_lattice`. An extra site is
             bonded to the regular sites (their nearest image) within it, to the nearest at least.
 
+    Returns:
+        The defect, no atom of it held.
+
     Raises:
+        RuntimeError: float64 is off.
         ValueError: as `supercell`, `reference_lattice` and `without_sites`; sites named twice, or
             extra ones not in a row.
     """
@@ -164,8 +172,8 @@ def make_defect(
         or (sites.max() >= n_sites)
     ):
         raise ValueError(
-            f"site_of_atom {sites.tolist()} for {structure.n_atoms} atoms: wanted a different site "
-            f"for each, regular ones from 0 to {n - 1}, extra ones in a row from {n} on."
+            f"site_of_atom is {sites.tolist()} for {structure.n_atoms} atoms: wanted a different "
+            f"site for each, regular ones from 0 to {n - 1}, extra ones in a row from {n} on."
         )
     homes = np.zeros((n_sites, 3))
     homes[:n] = np.asarray(reference.positions)
@@ -186,22 +194,40 @@ def make_defect(
 
 
 def cells_along(unit_cell: Structure, repeats: int | Sequence[int]) -> Sequence[int]:
-    """(m1, m2, m3) of m: m cells along the periodic directions, one along the others."""
-    if np.ndim(repeats) == 0:
-        return tuple(repeats if periodic else 1 for periodic in unit_cell.pbc)
-    return repeats
+    """The repeats of a supercell: of m, m along the periodic directions and one along the others.
+
+    Args:
+        unit_cell: the crystal.
+        repeats: m; or (m1, m2, m3), which passes.
+
+    Returns:
+        (m1, m2, m3).
+    """
+    if np.ndim(repeats) > 0:
+        return cast(Sequence[int], repeats)
+    return tuple(cast(int, repeats) if periodic else 1 for periodic in unit_cell.pbc)
 
 
-def _bonded(home, reference, missing, radius) -> np.ndarray:
+def _bonded(
+    home: np.ndarray, reference: Structure, missing: np.ndarray, radius: float
+) -> np.ndarray:
     lengths = _lengths(reference.positions, home, reference)
     lengths[missing] = np.inf
     return np.flatnonzero(lengths < max(radius, lengths.min() + SAME_DISTANCE))
 
 
 def chosen_site(reference: Structure, site: int | None) -> int:
-    """The site named or, for None, that nearest to the middle of the supercell (the first of many).
+    """The site named or, for None, that nearest to the middle of the supercell.
 
-    Raises ValueError for a site that the supercell does not have.
+    Args:
+        reference: the supercell.
+        site: an index; None: the nearest to the middle, the first of several.
+
+    Returns:
+        The index.
+
+    Raises:
+        ValueError: a site that the supercell does not have.
     """
     if site is None:
         middle = 0.5 * np.asarray(reference.cell)[np.array(reference.pbc)].sum(axis=0)
@@ -226,10 +252,10 @@ def vacancy(
         repeats: m or (m1, m2, m3) cells.
         site: the site to empty, in the order of `supercell`; None: the one nearest to the middle
             of the supercell (the first of several).
-        radius: of the bonds of the seminorm, A, as in `reference_lattice`.
+        radius: of the bonds of the seminorm, Å, as in `reference_lattice`.
 
     Returns:
-        Defect, its centre on the empty site.
+        The defect, its centre on the empty site.
 
     Raises:
         ValueError: as `supercell`, `reference_lattice` and `without_sites`; a supercell so small
@@ -250,7 +276,18 @@ def with_vacant_sites(
 ) -> Defect:
     """The perfect supercell without the atoms of some sites.
 
-    vacant: sites, in the order of `supercell`. The rest, and what is raised, as `make_defect`.
+    Args:
+        unit_cell: the crystal, primitive or conventional.
+        repeats: m or (m1, m2, m3) cells.
+        vacant: sites, in the order of `supercell`.
+        centre: (3,) Å.
+        radius: of the bonds of the seminorm, Å, as in `reference_lattice`.
+
+    Returns:
+        The defect.
+
+    Raises:
+        ValueError: as `make_defect`.
     """
     reference = supercell(unit_cell, cells_along(unit_cell, repeats))
     kept = np.delete(np.arange(reference.n_atoms), vacant)
@@ -259,11 +296,18 @@ def with_vacant_sites(
 
 
 def clamped(defect: Defect, radius: float) -> Defect:
-    """The defect in a finite domain: atoms at least `radius` (A) from its centre are held.
+    """The defect in a finite domain: atoms far from its centre are held.
 
     They are held on their homes, the reference lattice; displacements vanish there, and the
     preconditioner solves with that condition. The cell stays periodic around the domain, so that
-    images do not see each other where the held shell between them is thicker than the cutoff.
+    images do not interact where the held shell between them is thicker than the cutoff.
+
+    Args:
+        defect: in a periodic cell.
+        radius: Å; atoms at least as far from the centre are held.
+
+    Returns:
+        The defect, clamped.
 
     Raises:
         ValueError: a radius that leaves no atom free or none to hold.
@@ -288,14 +332,14 @@ class RelaxedDefect(NamedTuple):
 
     displacement: jax.Array  # (n_sites, 3) Å from the reference lattice, zero at missing sites
     energy: float  # eV, of the cell
-    relaxed: Relaxed
+    relaxed: Relaxed  # how it went
 
 
 def relax_defect(
-    potential,
+    potential: Potential,
     defect: Defect,
     *,
-    displacement=None,
+    displacement: ArrayLike | None = None,
     force_tolerance: float = 1e-6,
     max_evaluations: int = 1000,
     skin: float = 0.5,
@@ -304,15 +348,22 @@ def relax_defect(
     """The defect's equilibrium in the fixed cell, preconditioned by its lattice; see `relax`.
 
     Args:
-        potential: callable graph -> site energies (n,), eV.
+        potential: graph -> site energies (n,), eV.
         defect: where and on which lattice.
         displacement: (n_sites, 3) Å, the start; None: the defect's own, `defect.start`, which may
             be a saddle point where it is symmetric: then give one that is not.
-        force_tolerance: eV/Å.  max_evaluations: gradients.  skin: A.  r_cut: A; all as in `relax`.
+        force_tolerance: largest norm of the force on a free atom at convergence, eV/Å.
+        max_evaluations: evaluations of energy and gradient allowed.
+        skin: margin of the neighbour search beyond the cutoff, Å.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         RelaxedDefect. In a periodic cell the preconditioner leaves the mean displacement of the
         atoms alone; in a clamped domain the held atoms stay where they start.
+
+    Raises:
+        ValueError: a displacement without a row per site; as `relax`.
+        TypeError: as `relax`.
     """
     start = defect.structure if displacement is None else defect.displaced(displacement)
     relaxed = relax(
@@ -329,22 +380,37 @@ def relax_defect(
     return RelaxedDefect(defect.on_sites(moves), relaxed.energy, relaxed)
 
 
-def formation_energy(energy, n_atoms: int, bulk_energy_per_atom):
-    """E_f = E_defect - N e_bulk in eV, N atoms in the defective cell.
+def formation_energy(energy: Energy, n_atoms: int, bulk_energy_per_atom: Energy) -> Energy:
+    """The formation energy of a defect, referred to the perfect crystal.
 
-    energy: eV of the defective cell.  n_atoms: N, the vacancies not counted.
-    bulk_energy_per_atom: eV, in the perfect crystal of the same potential and lattice constant.
+        E_f = E_defect - N e_bulk
+
     An error of e_bulk counts N times.
+
+    Args:
+        energy: eV, of the defective cell.
+        n_atoms: N, of the defective cell, the vacancies not counted.
+        bulk_energy_per_atom: eV, in the perfect crystal of the same potential and lattice
+            constant.
+
+    Returns:
+        E_f, eV.
     """
     return energy - n_atoms * bulk_energy_per_atom
 
 
-def geometry_error(defect: Defect, u, v):
-    """||D u - D v|| over the bonds between atoms that exist, in A.
+def geometry_error(defect: Defect, u: ArrayLike, v: ArrayLike) -> jax.Array:
+    """||D u - D v|| over the bonds between atoms that exist.
 
-    u, v: (n_sites, 3) Å, displacements of the same reference lattice.
+    Args:
+        defect: where and on which lattice.
+        u: (n_sites, 3) Å, a displacement of the reference lattice.
+        v: (n_sites, 3) Å, another.
+
+    Returns:
+        The norm, (), Å.
     """
-    return defect.lattice.strain_norm(u - v)
+    return defect.lattice.strain_norm(jnp.asarray(u) - jnp.asarray(v))
 
 
 def left_basin(defect: Defect, u: ArrayLike, v: ArrayLike) -> str | None:
@@ -355,7 +421,11 @@ def left_basin(defect: Defect, u: ArrayLike, v: ArrayLike) -> str | None:
 
     Args:
         defect: where and on which lattice.
-        u, v: (n_sites, 3), Å, displacements of the same reference lattice; NaN is another basin.
+        u: (n_sites, 3) Å, a displacement of the reference lattice; NaN is another basin.
+        v: (n_sites, 3) Å, another.
+
+    Returns:
+        The reason, in words, or None.
     """
     moves = np.asarray(defect.on_atoms(v)) - np.asarray(defect.on_atoms(u))
     if defect.free is None:
@@ -371,7 +441,14 @@ def left_basin(defect: Defect, u: ArrayLike, v: ArrayLike) -> str | None:
 
 
 def shortest_bond(defect: Defect) -> float:
-    """The distance of nearest neighbours in the perfect lattice, Å."""
+    """The distance of nearest neighbours in the perfect lattice.
+
+    Args:
+        defect: where and on which lattice.
+
+    Returns:
+        The distance, Å.
+    """
     table = np.asarray(defect.lattice.complete)
     positions = np.asarray(defect.reference.positions)
     start, slot = np.nonzero(table != np.arange(len(table))[:, None])
@@ -382,17 +459,24 @@ def shortest_bond(defect: Defect) -> float:
 class DecayProfile(NamedTuple):
     """The strain of a defect by shells of equal distance from its centre, ascending."""
 
-    distances: np.ndarray  # (shells,) A
-    strains: np.ndarray  # (shells,) A, the largest |Du(l)| in the shell
+    distances: np.ndarray  # (shells,), Å
+    strains: np.ndarray  # (shells,), Å, the largest |Du(l)| in the shell
 
 
-def decay_profile(defect: Defect, displacement) -> DecayProfile:
+def decay_profile(defect: Defect, displacement: ArrayLike) -> DecayProfile:
     """How the strain decays away from a defect: max |Du(l)| over the sites at each distance.
 
-    An equilibrium has |Du(l)| <~ (1 + |l|)^-d in d dimensions (Ehrlacher, Ortner and Shapeev,
-    Arch. Ration. Mech. Anal. 222 (2016) 1217), until images or a boundary are felt.
+    An equilibrium has |Du(l)| <~ (1 + |l|)^-d in d dimensions, until images or a boundary have
+    their effect.
 
-    displacement: (n_sites, 3) Å. Missing sites are left out.
+    Args:
+        defect: where and on which lattice.
+        displacement: (n_sites, 3) Å.
+
+    Returns:
+        DecayProfile; missing sites are left out.
+
+    Source: Ehrlacher, Ortner, Shapeev, Arch. Ration. Mech. Anal. 222 (2016) 1217.
     """
     present = np.asarray(defect.lattice.present)
     distances = defect.distances()[present]

@@ -12,14 +12,18 @@ three are quadratic forms, made once by one solve with H per basis function; aft
 predicted error of any weights of the loss costs products with K-by-K triangles and can be
 differentiated.
 
-    forms = error_forms(spec, reference, defect, displacement)
-    predicted_error(forms, coefficients).geometry     # Å; pure: jit, vmap, grad
+>>> forms = error_forms(spec, reference, defect, displacement)
+>>> geometry = lambda coefficients: predicted_error(forms, coefficients).geometry  # Å
+>>> jax.grad(geometry)(fit.coefficients).shape == fit.coefficients.shape
+True
 
 What it takes from the reference is its geometry, its Hessian and its formation energy in that cell,
-and nothing else. For one species, whose reservoir is the perfect crystal. Source: derived.
+and nothing else. For one species, whose reservoir is the perfect crystal.
+
+Source: derived.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +43,8 @@ from lprjax.potentials.potential import Potential
 from lprjax.regression.factors import Factor, compress
 from lprjax.regression.rows import design_rows
 
-BATCH = 16  # solves at a time: enough to fill the vector units, few enough to stay in the cache
+BATCH = 16
+"""Solves at a time: a choice, enough to fill the vector units, few enough to stay in the cache."""
 
 
 class ErrorForms(NamedTuple):
@@ -65,11 +70,11 @@ class PredictedError(NamedTuple):
 def predicted_error(forms: ErrorForms, coefficients: ArrayLike) -> PredictedError:
     """The first-order errors of a linear potential; pure, and differentiable away from zero.
 
-        geometry, eta: (|R c - t|^2 + residual)^(1/2);    energy: row . c - E_f - work / 2
+        geometry, eta: (|R c - t|^2 + residual)^(1/2),   energy: row . c - E_f - work / 2
 
     Args:
         forms: of `error_forms`.
-        coefficients: c (K,), eV; may be traced.
+        coefficients: c, (K,), eV; may be traced.
 
     Returns:
         PredictedError. May be jitted, vmapped and differentiated: with `regression.solution` the
@@ -105,7 +110,7 @@ def error_forms(
         spec: the basis, of K functions.
         reference: graph -> site energies (n,), eV, with r_cut.
         defect: where and on which lattice.
-        displacement: ubar (n_sites, 3), Å, relaxed with the reference; forces that are left there
+        displacement: ubar, (n_sites, 3) Å, relaxed with the reference; forces that are left there
             are taken into account.
         tolerance: of the K solves with H, in the negative norm.
         max_iterations: products with H allowed in each.
@@ -115,14 +120,16 @@ def error_forms(
 
     Raises:
         ValueError: as `build_graph` and `design_rows`; numbers that are not positive.
+        TypeError: a displacement that is not float64; a potential without cutoff, or neither a
+            pytree nor hashable.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     displacement = as_float64("displacements", displacement)
     side = Side(reference, defect, displacement)
     n, cell = defect.structure.n_atoms, defect.unit_cell
     graph = build_graph(defect.displaced(displacement), spec.r_cut)
-    rows = design_rows(spec, graph, ("energy", "forces"))
-    bulk = design_rows(spec, build_graph(cell, spec.r_cut), ("energy",)).energy
+    rows: Any = design_rows(spec, graph, ("energy", "forces"))
+    bulk: Any = design_rows(spec, build_graph(cell, spec.r_cut), ("energy",)).energy
     left = forces_at(side.at)
     basis, triangle = _orthonormal(rows.forces[:n].reshape(3 * n, -1), left.reshape(-1))
     columns = basis.T.reshape(-1, n, 3)
@@ -138,7 +145,7 @@ def error_forms(
     )
 
 
-def _orthonormal(rows, targets):
+def _orthonormal(rows: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Q (3 n, q) and R (q, K + 1) with Q R = [X | F], so that f = Q R [c; -1].
 
     The forces of good coefficients are small where the columns of X are large. What a solve with a
@@ -148,10 +155,10 @@ def _orthonormal(rows, targets):
     return jnp.linalg.qr(jnp.concatenate([rows, targets[:, None]], axis=1))
 
 
-def _factor(gram, triangle) -> Factor:
+def _factor(gram: jax.Array, triangle: jax.Array) -> Factor:
     """y^T G y = |R c - t|^2 + residual, for y = triangle [c; -1] and G semidefinite."""
-    gram = np.asarray(gram)
-    values, modes = np.linalg.eigh(0.5 * (gram + gram.T))
+    square = np.asarray(gram)
+    values, modes = np.linalg.eigh(0.5 * (square + square.T))
     root = np.sqrt(np.maximum(values, 0.0))[:, None] * modes.T
     rows = root @ np.asarray(triangle)
     return compress(rows[:, :-1], rows[:, -1])

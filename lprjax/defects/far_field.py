@@ -13,7 +13,8 @@ crystal's energy density (to third order) of the gradient at each site times the
     M = sum_rho rho rho^T .
 
 Site energies play no part: they are not observable, total forces are.
-Derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053.
+
+Source: derived, in the setting of Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
 
 from typing import NamedTuple
@@ -33,7 +34,7 @@ from lprjax.potentials.potential import Potential, as_argument, graph_for, total
 
 
 def far_field(defect: Defect, displacement: ArrayLike, radius: float) -> jax.Array:
-    """The displacement of a defect beyond its core, zero inside: what the lattice is under there.
+    """The displacement of a defect beyond its core, zero inside.
 
         w(l) = chi(|l| / radius) (u(l) - a),
 
@@ -42,11 +43,11 @@ def far_field(defect: Defect, displacement: ArrayLike, radius: float) -> jax.Arr
 
     Args:
         defect: where and on which lattice.
-        displacement: u (n_sites, 3), Å.
+        displacement: u, (n_sites, 3) Å.
         radius: L, Å.
 
     Returns:
-        w (n_regular, 3), Å, on the complete lattice.
+        w, (n_regular, 3) Å, on the complete lattice.
 
     Raises:
         ValueError: no atom between radius / 2 and radius, or none beyond it.
@@ -66,13 +67,13 @@ def far_field(defect: Defect, displacement: ArrayLike, radius: float) -> jax.Arr
 
 
 class Orders(NamedTuple):
-    """Forces (n, 3) eV/Å and energies eV of the complete lattice under w, order by order."""
+    """Forces and energies of the complete lattice under w, order by order."""
 
-    first: jax.Array  # F_1[w]
-    second: jax.Array  # F_2[w, w] / 2
-    rest: jax.Array  # F(w) - F(0) - first - second
-    at_rest: jax.Array  # F(0), zero where every site is a centre of symmetry
-    energies: jax.Array  # (3,): of first, second and rest, E(w) - E(0) less the linear term
+    first: jax.Array  # F_1[w], (n, 3) eV/Å
+    second: jax.Array  # F_2[w, w] / 2, (n, 3) eV/Å
+    rest: jax.Array  # F(w) - F(0) - first - second, (n, 3) eV/Å
+    at_rest: jax.Array  # F(0), (n, 3) eV/Å, zero where every site is a centre of symmetry
+    energies: jax.Array  # (3,), eV, of first, second and rest: E(w) - E(0) less the linear term
 
 
 def lattice_orders(potential: Potential, reference: Structure | Graph, w: ArrayLike) -> Orders:
@@ -82,10 +83,14 @@ def lattice_orders(potential: Potential, reference: Structure | Graph, w: ArrayL
         potential: graph -> site energies (n,), eV.
         reference: the supercell, its n atoms on their sites; or its graph, without padding and
             made with room for w (`lattice_graph`).
-        w: (n, 3), Å.
+        w: (n, 3) Å.
 
     Returns:
         Orders: forces and energies of first and second order, and the rest.
+
+    Raises:
+        TypeError: a potential without cutoff, or neither a pytree nor hashable.
+        ValueError: as `build_graph`.
     """
     w = jnp.asarray(w)
     if isinstance(reference, Structure):
@@ -94,7 +99,20 @@ def lattice_orders(potential: Potential, reference: Structure | Graph, w: ArrayL
 
 
 def lattice_graph(potential: Potential, reference: Structure, w: ArrayLike) -> Graph:
-    """The graph of the complete lattice, unpadded, with room for displacements w (n, 3), Å."""
+    """The graph of the complete lattice, without padding, with room for displacements.
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        reference: the supercell, its n atoms on their sites.
+        w: (n, 3) Å.
+
+    Returns:
+        The graph of the undisplaced lattice.
+
+    Raises:
+        TypeError: a potential without cutoff.
+        ValueError: as `build_graph`.
+    """
     farthest = float(np.max(np.linalg.norm(np.asarray(w), axis=1)))
     skin = 2.0 * farthest + 1e-6  # an atom and its neighbour may set off towards each other
     return graph_for(potential, reference, skin=skin, n_atoms=reference.n_atoms)
@@ -116,23 +134,20 @@ def _orders(potential, graph, w):
     (at_rest, first), (_, second) = jax.jvp(slope, (zero,), (zero + 1.0,))
     second = 0.5 * second
     rest = forces(zero + 1.0) - at_rest - first - second
-    # Site by site, so that the energies of many atoms do not drown the difference.
+    # Site by site, so that the difference keeps the digits that the energy of many atoms loses.
     rise = jnp.sum(sites(zero + 1.0) - sites(zero)) + jnp.vdot(at_rest, w)
     orders = jnp.stack([-0.5 * jnp.vdot(first, w), -jnp.vdot(second, w) / 3.0])
     return Orders(first, second, rest, at_rest, jnp.append(orders, rise - jnp.sum(orders)))
 
 
 class SiteGradient(NamedTuple):
-    """Gw(l), the gradient of a lattice function: exact for a homogeneous one.
+    """Gw(l), the gradient of a lattice function: exact for a homogeneous one."""
 
-    neighbours: (n, S) int32. weights: (n, S, 3) 1/Å, M^-1 rho; zero on padded slots.
-    """
+    neighbours: jax.Array  # (n, S) int32
+    weights: jax.Array  # (n, S, 3) 1/Å, M^-1 rho; zero on padded slots
 
-    neighbours: jax.Array
-    weights: jax.Array
-
-    def __call__(self, w) -> jax.Array:
-        """(n, 3) Å -> (n, 3, 3), [l, i, j] = dw_i / dx_j."""
+    def __call__(self, w: jax.Array) -> jax.Array:
+        """Gw of w (n, 3) Å, (n, 3, 3), [l, i, j] = dw_i / dx_j."""
         return jnp.einsum("lsi,lsj->lij", w[self.neighbours] - w[:, None, :], self.weights)
 
 
@@ -140,6 +155,12 @@ def site_gradient(defect: Defect) -> SiteGradient:
     """The gradient over the bonds of the defect's seminorm, on the complete lattice.
 
     The supercell must be wider than twice the stencil: bonds go to the nearest image.
+
+    Args:
+        defect: where and on which lattice.
+
+    Returns:
+        The gradient.
     """
     n = defect.reference.n_atoms
     table = np.asarray(defect.lattice.complete)
@@ -148,12 +169,12 @@ def site_gradient(defect: Defect) -> SiteGradient:
     bonds = minimum_image(offsets, defect.reference)[0].reshape(*table.shape, 3)
     bonds[table == np.arange(n)[:, None]] = 0.0  # padded slots
     moments = np.einsum("lsi,lsj->lij", bonds, bonds)
-    # A pseudo-inverse for lattices in the plane, whose bonds know nothing of z.
+    # A pseudo-inverse for lattices in the plane, whose bonds have no part along z.
     return SiteGradient(jnp.asarray(table), jnp.asarray(bonds @ np.linalg.pinv(moments)))
 
 
 class CauchyBorn(NamedTuple):
-    """The energy of a lattice that feels its own gradient only, to third order.
+    """The energy of a lattice that depends on its gradient alone, to third order.
 
     Per volume, with H the gradient, e = (H + H^T) / 2, and from the crystal's stress s, elastic
     constants C and third-order ones C3 (Brugger's, in the Lagrangian strain e + H^T H / 2):
@@ -165,11 +186,11 @@ class CauchyBorn(NamedTuple):
     gradient: SiteGradient
     site_volume: float  # Å^3
     stress: jax.Array  # (6,) eV/Å^3, Voigt
-    second: jax.Array  # (6, 6) eV/Å^3, as `lattice.elastic_constants` defines them
+    second: jax.Array  # (6, 6) eV/Å^3, as `elastic_constants` defines them
     third: jax.Array  # (6, 6, 6) eV/Å^3
 
-    def densities(self, slope) -> jax.Array:
-        """(2,) eV/Å^3, of second and of third order in a homogeneous gradient H (3, 3)."""
+    def densities(self, slope: jax.Array) -> jax.Array:
+        """Energies per volume of second and third order in a gradient H (3, 3), (2,), eV/Å^3."""
         e, g = 0.5 * (slope + slope.T), 0.5 * slope.T @ slope
         strain, stretch = engineering_strain(e), engineering_strain(g)
         stress = lambda m: self.stress @ engineering_strain(m)  # noqa: E731
@@ -178,12 +199,12 @@ class CauchyBorn(NamedTuple):
         cubic = jnp.einsum("ijk,i,j,k->", self.third, strain, strain, strain)
         return jnp.stack([second, third + cubic / 6.0])
 
-    def energies(self, w) -> jax.Array:
-        """(2,) eV of a lattice function w (n, 3) Å: of second and of third order."""
+    def energies(self, w: jax.Array) -> jax.Array:
+        """Energies of second and of third order in w (n, 3) Å, (2,), eV."""
         return _cauchy_born_energies(self, w)
 
-    def forces(self, w) -> tuple[jax.Array, jax.Array]:
-        """Two (n, 3) eV/Å: of first and of second order in w."""
+    def forces(self, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Forces of first and of second order in w (n, 3) Å, (n, 3) eV/Å each."""
         first, second = _cauchy_born_forces(self, w)
         return first, second
 
@@ -208,6 +229,12 @@ def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None)
         potential: graph -> site energies (n,), eV.
         defect: where and on which lattice.
         cell: the graph of its unit cell, where it was made before (`elasticity.cell_graph`).
+
+    Returns:
+        The energy.
+
+    Raises:
+        TypeError, ValueError: as `elastic_constants`.
     """
     cell = cell_graph(potential, defect.unit_cell if cell is None else cell)
     elasticity, third = elastic_constants(potential, cell), third_order_constants(potential, cell)
@@ -221,12 +248,32 @@ def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None)
 
 
 def cauchy_born_mismatch(reference: Potential, surrogate: Potential, defect: Defect) -> CauchyBorn:
-    """The Cauchy-Born energy of the surrogate less that of the reference; see `cauchy_born`."""
+    """The Cauchy-Born energy of the surrogate less that of the reference; see `cauchy_born`.
+
+    Args:
+        reference: graph -> site energies (n,), eV.
+        surrogate: graph -> site energies (n,), eV.
+        defect: where and on which lattice.
+
+    Returns:
+        The difference.
+
+    Raises:
+        TypeError, ValueError: as `elastic_constants`.
+    """
     return less(*(cauchy_born(potential, defect) for potential in (surrogate, reference)))
 
 
 def less(ours: CauchyBorn, theirs: CauchyBorn) -> CauchyBorn:
-    """The difference of two Cauchy-Born energies of one lattice."""
+    """The difference of two Cauchy-Born energies of one lattice.
+
+    Args:
+        ours: what is diminished.
+        theirs: what is taken off.
+
+    Returns:
+        The difference.
+    """
     return ours._replace(
         stress=ours.stress - theirs.stress,
         second=ours.second - theirs.second,

@@ -26,7 +26,7 @@ from lprjax.potentials.potential import Potential
 class FirstOrder(NamedTuple):
     """What first order predicts of a surrogate; look at `response.converged` first."""
 
-    forces: jax.Array  # f (n_sites, 3), eV/Å
+    forces: jax.Array  # f, (n_sites, 3) eV/Å
     eta: float  # ||f||_{-1}, eV/Å
     response: Response  # H^+ f; its displacement is NaN where there is none
     geometry: float  # ||D H^+ f||, Å
@@ -46,9 +46,10 @@ def first_order_error(
     """The errors of a surrogate's relaxed defect, predicted to first order.
 
     Args:
-        reference, surrogate: graph -> site energies (n,), eV, with r_cut.
+        reference: graph -> site energies (n,), eV, with r_cut.
+        surrogate: graph -> site energies (n,), eV, with r_cut.
         defect: where and on which lattice.
-        displacement: ubar (n_sites, 3), Å, relaxed with the reference.
+        displacement: ubar, (n_sites, 3) Å, relaxed with the reference.
         tolerance: of the solve, in the negative norm, relative to that of f.
         max_iterations: products with the Hessian allowed.
 
@@ -71,7 +72,18 @@ def first_order_at(
     tolerance: float = 1e-10,
     max_iterations: int = 500,
 ) -> FirstOrder:
-    """`first_order_error` from residual forces and energy and a surrogate's energy made before."""
+    """`first_order_error` from residual forces and energy and a surrogate's energy made before.
+
+    Args:
+        at: the surrogate's energy around ubar.
+        forces: f, (n_sites, 3) eV/Å.
+        energy: eV, error of E_f at ubar.
+        tolerance: of the solve, in the negative norm, relative to that of f.
+        max_iterations: products with the Hessian allowed.
+
+    Returns:
+        FirstOrder, as `first_order_error`.
+    """
     lattice, response = at.defect.lattice, solve_at(at, forces, tolerance, max_iterations)
     shift = response.displacement if response.converged else jnp.full(forces.shape, jnp.nan)
     return FirstOrder(

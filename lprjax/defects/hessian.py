@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, moved
@@ -21,7 +22,8 @@ from lprjax.defects.defect import Defect
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
 
-FLAT = 1e-9  # Å; a lattice thinner than this lies in a plane: far below any bond, above rounding
+FLAT = 1e-9
+"""Å; a lattice thinner than this lies in a plane: a choice, far below any bond, above rounding."""
 
 
 class EnergyAt(NamedTuple):
@@ -31,11 +33,11 @@ class EnergyAt(NamedTuple):
     there or, with `along`, D3E[along], against K.
     """
 
-    potential: Potential
-    defect: Defect
+    potential: Potential  # graph -> site energies (n,), eV
+    defect: Defect  # where and on which lattice
     graph: Graph  # at the geometry
-    moving: jax.Array  # (n, 3) bool
-    along: jax.Array | None = None  # (n, 3)
+    moving: jax.Array  # (n, 3) bool, what may move
+    along: jax.Array | None = None  # (n, 3), a direction; None: D2E is asked for
 
     def energy(self, moves: jax.Array) -> jax.Array:
         """E, (), eV, after moves (n, 3), Å."""
@@ -43,7 +45,7 @@ class EnergyAt(NamedTuple):
         return total_energy_of(self.potential, moved(self.graph, positions))
 
     def gradient(self, moves: jax.Array) -> jax.Array:
-        """DE, (n, 3), eV/Å, minus the forces after moves (n, 3), Å."""
+        """DE, (n, 3) eV/Å, minus the forces after moves (n, 3), Å."""
         return jax.grad(self.energy)(moves)
 
     def project(self, v: jax.Array) -> jax.Array:
@@ -94,17 +96,24 @@ def energy_at(
     Args:
         potential: graph -> site energies (n,), eV; it may be traced.
         defect: where and on which lattice.
-        displacement: u (n_sites, 3), Å, numbers.
+        displacement: u, (n_sites, 3) Å, numbers.
         r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
+    Returns:
+        The energy around u.
+
     Raises:
+        RuntimeError: float64 is off.
         TypeError: a displacement that is traced; a potential without cutoff, or neither a pytree
             nor hashable.
         ValueError: a displacement without a row per site; as `build_graph`.
     """
     require_x64()
-    if isinstance(displacement, jax.core.Tracer):
-        raise TypeError("displacement is traced: wanted numbers, for neighbours are searched there")
+    if isinstance(displacement, Tracer):
+        raise TypeError(
+            "displacement is traced: wanted numbers, for neighbours are searched there; trace the "
+            "potential's arrays instead."
+        )
     with jax.ensure_compile_time_eval():  # inside a user's `jit`, where the potential is traced
         graph = graph_for(potential, defect.displaced(displacement), r_cut=r_cut)
         free = np.ones(defect.structure.n_atoms, bool) if defect.free is None else defect.free

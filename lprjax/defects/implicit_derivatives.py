@@ -1,13 +1,15 @@
 """Relaxed quantities as functions of the potential: derivatives through their equilibrium."""
 
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import moved
 from lprjax.defects.defect import Defect, formation_energy
-from lprjax.defects.hessian import energy_at
+from lprjax.defects.hessian import EnergyAt, energy_at
 from lprjax.numerics.checks import check_positive
 from lprjax.numerics.krylov import conjugate_gradients
 from lprjax.potentials.observables import total_energy
@@ -17,43 +19,54 @@ from lprjax.potentials.potential import Potential, graph_for
 def minimiser(
     potential: Potential,
     defect: Defect,
-    displacement,
+    displacement: ArrayLike,
     *,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
     r_cut: float | None = None,
-):
+) -> jax.Array:
     """The relaxed geometry as a function of the potential's own arrays.
 
-    Forces vanish at u(theta), F(theta, u(theta)) = 0, so du/dtheta = H^+ dF/dtheta, H = D2E and
-    F = -DE: the atoms follow the change of the forces. Returns the displacement it is given,
-    which must be relaxed already, with these derivatives, forward and in reverse, of any order:
+        F(theta, u(theta)) = 0,   so   du/dtheta = H^+ dF/dtheta,   H = D2E,   F = -DE
 
-        jax.grad(lambda potential: quantity(minimiser(potential, defect, u), potential))(potential)
+    The atoms follow the change of the forces. The displacement that is given, which must be relaxed
+    already, comes back with these derivatives, forward and in reverse, of any order:
+
+    >>> length = lambda p: jax.numpy.linalg.norm(minimiser(p, defect, u))
+    >>> jax.grad(length)(potential).coefficients.shape == potential.coefficients.shape
+    True
 
     One gradient costs one solve with H, however many arrays there are.
 
     Args:
         potential: a pytree, traced or not; its arrays are theta.
-        displacement: u (n_sites, 3) Å, not traced. What force is left on it, as a share of the
+        defect: where and on which lattice.
+        displacement: u, (n_sites, 3) Å, not traced. What force is left on it, as a share of the
             forces that changes of theta bring, is the error of the derivatives.
-        defect, tolerance, max_iterations, r_cut: as in `response.hessian_solve`.
+        tolerance: of the residual in the negative norm, relative to that of the forces.
+        max_iterations: products with the Hessian allowed.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        (n_sites, 3) Å. Where no atom is held, the mean of the derivatives over the atoms is
+        u, (n_sites, 3) Å. Where no atom is held, the mean of the derivatives over the atoms is
         zero. They are NaN where a solve met a move without curvature or did not converge.
 
-    Raises as `response.hessian_solve`.
+    Raises:
+        ValueError, TypeError: as `response.hessian_solve`.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     point = energy_at(potential, defect, displacement, r_cut=r_cut)
-    rest, still = point._replace(potential=None), jnp.zeros(point.moving.shape)
+    # the potential goes in as an argument of its own: the derivatives are taken in it alone
+    rest = point._replace(potential=cast(Potential, None))
+    still = jnp.zeros(point.moving.shape)
     moves = _stationary_jit(point.potential, rest, still, float(tolerance), int(max_iterations))
     return jnp.asarray(displacement) + defect.on_sites(moves)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _stationary(potential, point, moves, tolerance, max_iterations):
+def _stationary(
+    potential: Potential, point: EnergyAt, moves: jax.Array, tolerance: float, max_iterations: int
+) -> jax.Array:
     """The stationary point near `moves`, which is one; differentiable in the potential alone."""
     return moves
 
@@ -83,32 +96,45 @@ _stationary_jit = jax.jit(_stationary, static_argnums=(3, 4))
 def relaxed_formation_energy(
     potential: Potential,
     defect: Defect,
-    displacement,
+    displacement: ArrayLike,
     *,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
     r_cut: float | None = None,
-):
+) -> jax.Array:
     """The formation energy of a relaxed defect as a function of the potential's own arrays.
 
-    E_f(theta) = E(u(theta); theta) - N e(theta), e the energy per atom of the perfect crystal on
-    the defect's reference lattice, which is kept. To first order the geometry does not matter
-    (Hellmann and Feynman); it does to the second, -1/2 f . H^+ f with f the change of the forces.
+        E_f(theta) = E(u(theta); theta) - N e(theta)
 
-        prediction_rows(lambda p: relaxed_formation_energy(p, defect, u), potential)
+    e is the energy per atom of the perfect crystal on the defect's reference lattice, which is
+    kept. To first order the geometry does not matter (Hellmann and Feynman); it does to the second,
+    -1/2 f . H^+ f with f the change of the forces.
+
+    Its rows are those of any prediction; an example is in `regression.prediction_rows`.
 
     Args:
-        potential: a pytree, traced or not.
-        displacement: u (n_sites, 3) Å, relaxed with this potential.
-        defect, tolerance, max_iterations, r_cut: as in `minimiser`.
+        potential: a pytree, traced or not; its arrays are theta.
+        defect: where and on which lattice.
+        displacement: u, (n_sites, 3) Å, relaxed with this potential; not traced.
+        tolerance: of the residual in the negative norm, relative to that of the forces.
+        max_iterations: products with the Hessian allowed.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        (), eV. For one species: no other reservoir than the perfect crystal is known here.
+        E_f, (), eV. For one species: there is no other reservoir here than the perfect crystal.
 
-    Raises as `response.hessian_solve`.
+    Raises:
+        ValueError, TypeError: as `response.hessian_solve`.
     """
-    options = dict(tolerance=tolerance, max_iterations=max_iterations, r_cut=r_cut)
-    moves = minimiser(potential, defect, displacement, **options) - jnp.asarray(displacement)
+    relaxed = minimiser(
+        potential,
+        defect,
+        displacement,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        r_cut=r_cut,
+    )
+    moves = relaxed - jnp.asarray(displacement)
     cell = defect.unit_cell
     with jax.ensure_compile_time_eval():
         structures = defect.displaced(displacement), cell

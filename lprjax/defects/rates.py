@@ -11,7 +11,7 @@ L at once, so a slope alone neither confirms nor refutes.
 
 The gain of two powers needs a lattice in which every atom is a centre of symmetry. In a
 multilattice such as diamond a mismatch of the internal strain acts at elastic order and no virial
-sees it: there virials alone gain nothing (measured for silicon), and force constants do.
+measures it: there virials alone gain nothing (measured for silicon), and force constants do.
 
 Source: derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053; the
 decay of Ehrlacher, Ortner and Shapeev, Arch. Ration. Mech. Anal. 222 (2016) 1217.
@@ -24,8 +24,8 @@ from typing import NamedTuple
 class Rate(NamedTuple):
     """Exponents of L."""
 
-    geometry: float
-    energy: float
+    geometry: float  # of the geometry error
+    energy: float  # of the energy error
 
 
 ORDERS = {
@@ -55,6 +55,9 @@ def error_rate(order: int, dimension: int, *, elastic_kept: bool = False) -> Rat
         dimension: d, 2 or 3.
         elastic_kept: s, whether the elastic constants of that order are right.
 
+    Returns:
+        The exponents.
+
     Raises:
         ValueError: an order below 2, another dimension.
 
@@ -80,6 +83,9 @@ def fitted_rate(kinds: Collection[str], dimension: int, *, multilattice: bool = 
             kinds, energies and forces of the core, cure no term of the far field.
         dimension: d, 2 or 3.
         multilattice: whether some atom is no centre of symmetry, as in diamond.
+
+    Returns:
+        The exponents.
 
     Raises:
         ValueError: another dimension.

@@ -1,9 +1,9 @@
-"""What a relaxed structure answers to a small force, and how firmly it stands.
+"""The response of a relaxed structure to small forces, and its stability.
 
 The response H^+ f, and the extremes of v^T H v and D3E[d, v, v] against ||Dv||^2, in the notation
-and over the moves of `hessian`. Each question comes in two forms: about (potential, defect,
-displacement), as a user asks it; and, as `..._at`, about an `EnergyAt` that was made before, so
-that several questions about one geometry share its graph and its Hessian.
+and over the moves of `hessian`. Each function comes in two forms: of (potential, defect,
+displacement), for users; and, as `..._at`, of an `EnergyAt` that was made before, so that several
+results at one geometry share its graph and its Hessian.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Response(NamedTuple):
 class Extreme(NamedTuple):
     """An extreme of v^T A v / ||Dv||^2 over the moves v; look at `converged` first."""
 
-    constant: float
+    constant: float  # the extreme, eV/Å^2 for D2E, eV/Å^3 for D3E
     mode: jax.Array  # (n_sites, 3), where it is attained, ||D mode|| = 1
     iterations: int  # products with A
     residual: float  # ||A mode - constant K mode||_{-1}, in the unit of the constant
@@ -47,7 +47,7 @@ class GoalError(NamedTuple):
     estimate: float  # first order, in the unit of the quantity; NaN where indefinite
     bound: float  # of |estimate|
     second_order: float  # what to add to the estimate: large beside it, neither is to be trusted
-    by_site: jax.Array  # (n_sites,), contributions, which add up to the estimate
+    by_site: jax.Array  # (n_sites,), shares in its unit, which add up to the estimate
     adjoint: Response  # its displacement z is in the unit of the quantity per eV/Å
 
 
@@ -70,17 +70,17 @@ def hessian_solve(
     Args:
         potential: graph -> site energies (n,), eV.
         defect: where and on which lattice.
-        displacement: u (n_sites, 3), Å, where the Hessian is taken.
-        forces: f (n_sites, 3), eV/Å; their mean, where no atom is held, and what acts on held
+        displacement: u, (n_sites, 3) Å, where the Hessian is taken.
+        forces: f, (n_sites, 3) eV/Å; their mean, where no atom is held, and what acts on held
             atoms and missing sites is outside the range of H and dropped.
         tolerance: of the residual in the negative norm, relative to that of f.
         max_iterations: products with the Hessian allowed.
         r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        Response. `indefinite`: the geometry is no minimum, and there is no response to speak of.
-        Not indefinite does not prove a minimum, for f may be blind to a mode (by symmetry, say):
-        that is for `stability_constant`.
+        Response. `indefinite`: the geometry is no minimum, and there is no response. Not indefinite
+        does not prove a minimum, for f may have no part along a mode (by symmetry, say): see
+        `stability_constant`.
 
     Raises:
         ValueError: arrays without a row per site; a tolerance or number of products not positive.
@@ -94,7 +94,20 @@ def hessian_solve(
 def solve_at(
     at: EnergyAt, forces: ArrayLike, tolerance: float = 1e-10, max_iterations: int = 500
 ) -> Response:
-    """`hessian_solve` about a geometry whose energy was made before."""
+    """`hessian_solve` at a geometry whose energy was made before.
+
+    Args:
+        at: the energy around u.
+        forces: f, (n_sites, 3) eV/Å.
+        tolerance: of the residual in the negative norm, relative to that of f.
+        max_iterations: products with the Hessian allowed.
+
+    Returns:
+        Response.
+
+    Raises:
+        ValueError: forces without a row per site.
+    """
     forces = at.defect.on_atoms(forces)
     found = _solve(at, forces, float(tolerance), int(max_iterations))
     moves = jnp.where(found.indefinite, jnp.nan, found.solution)
@@ -123,19 +136,19 @@ def stability_constant(
     max_iterations: int = 200,
     r_cut: float | None = None,
 ) -> Extreme:
-    """How firmly a geometry stands: the smallest curvature of the energy against the strain.
+    """The stability of a geometry: the smallest curvature of the energy against the strain.
 
         c = min_v v^T D2E(u) v / ||Dv||^2
 
-    in eV/Å^2: positive at a stable minimum, and then ||D H^+ f|| <= ||f||_{-1} / c; zero or
-    negative: unstable along `mode`. A Lanczos search with K^+ H, symmetric in the inner product
-    of K, from a random start, which every mode has a part of. `constant` is v^T H v of the
-    `mode`, so the true c is never above it.
+    It is positive at a stable minimum, and then ||D H^+ f|| <= ||f||_{-1} / c; zero or negative:
+    unstable along `mode`. A Lanczos search with K^+ H, symmetric in the inner product of K, from a
+    random start, which every mode has a part of. `constant` is v^T H v of the `mode`, so the true c
+    is never above it.
 
     Args:
         potential: graph -> site energies (n,), eV.
         defect: where and on which lattice.
-        displacement: u (n_sites, 3), Å.
+        displacement: u, (n_sites, 3) Å.
         tolerance: of the residual, relative to the largest curvature. The error of c is below
             the residual, and about its square over the distance to the next curvature.
         max_iterations: products with the Hessian allowed (as many arrays (n, 3) are kept),
@@ -143,7 +156,7 @@ def stability_constant(
         r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        Extreme, its constant c.
+        Extreme, its constant c, eV/Å^2.
 
     Raises:
         ValueError, TypeError: as `hessian_solve`.
@@ -154,7 +167,16 @@ def stability_constant(
 
 
 def stability_at(at: EnergyAt, tolerance: float = 1e-5, max_iterations: int = 200) -> Extreme:
-    """`stability_constant` about a geometry whose energy was made before."""
+    """`stability_constant` at a geometry whose energy was made before.
+
+    Args:
+        at: the energy around u.
+        tolerance: of the residual, relative to the largest curvature.
+        max_iterations: products with the Hessian allowed, rounded up to tens.
+
+    Returns:
+        Extreme, its constant c, eV/Å^2.
+    """
     return _extreme(at, np.argmin, tolerance, max_iterations)
 
 
@@ -172,24 +194,28 @@ def lipschitz_estimate(
 
         M = max_v |D3E(u)[d, v, v]| / ||Dv||^2,   d = direction / ||D direction||
 
-    in eV/Å^3 (its sign is kept): the Lipschitz constant of the Hessian along this one line at this
-    one point, an estimate and *not a bound* of the one over a neighbourhood. With c and
-    eta = ||f||_{-1}, h = M eta / c^2 <= 1/2 speaks for a minimiser uhat with
-    ||D(uhat - u)|| <= eta / c * 2 / (1 + (1 - 2 h)^(1/2))   (after Newton and Kantorovich).
+    Its sign is kept. It is the Lipschitz constant of the Hessian along this one line at this one
+    point, an estimate and *not a bound* of the one over a neighbourhood. With c and
+    eta = ||f||_{-1}, h = M eta / c^2 <= 1/2 suggests a minimiser uhat with
+    ||D(uhat - u)|| <= eta / c * 2 / (1 + (1 - 2 h)^(1/2)).
 
     Args:
         potential: graph -> site energies (n,), eV.
         defect: where and on which lattice.
-        displacement: u (n_sites, 3), Å.
+        displacement: u, (n_sites, 3) Å.
         direction: (n_sites, 3), of any length; the correction H^+ f is the one that matters.
-        tolerance, max_iterations, r_cut: as in `stability_constant`.
+        tolerance: of the residual, relative to the largest |value|.
+        max_iterations: products with D3E[d] allowed, rounded up to tens.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
-        Extreme, its constant M.
+        Extreme, its constant M, eV/Å^3.
 
     Raises:
         ValueError: a direction without strain; as `hessian_solve`.
         TypeError: as `hessian_solve`.
+
+    Source: of the bound, Newton and Kantorovich.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     at = energy_at(potential, defect, displacement, r_cut=r_cut)
@@ -199,7 +225,20 @@ def lipschitz_estimate(
 def lipschitz_at(
     at: EnergyAt, direction: ArrayLike, tolerance: float = 1e-5, max_iterations: int = 200
 ) -> Extreme:
-    """`lipschitz_estimate` about a geometry whose energy was made before."""
+    """`lipschitz_estimate` at a geometry whose energy was made before.
+
+    Args:
+        at: the energy around u.
+        direction: (n_sites, 3), of any length.
+        tolerance: of the residual, relative to the largest |value|.
+        max_iterations: products with D3E[d] allowed, rounded up to tens.
+
+    Returns:
+        Extreme, its constant M, eV/Å^3.
+
+    Raises:
+        ValueError: a direction without strain, or without a row per site.
+    """
     along = at.project(at.defect.on_atoms(direction))
     size = float(at.defect.lattice.strain_norm(at.defect.on_sites(along)))
     if not size > 0:
@@ -208,7 +247,12 @@ def lipschitz_at(
     return _extreme(at, lambda x: np.argmax(np.abs(x)), tolerance, max_iterations)
 
 
-def _extreme(at, choose, tolerance, max_iterations) -> Extreme:
+def _extreme(
+    at: EnergyAt,
+    choose: Callable[[np.ndarray], int | np.integer],
+    tolerance: float,
+    max_iterations: int,
+) -> Extreme:
     start = np.random.default_rng(0).normal(size=at.moving.shape)
     start = at.project(jnp.asarray(start))
     found = extreme_eigenpair(at, start, choose, tolerance, max_iterations)
@@ -231,20 +275,22 @@ def goal_error(
         q(uhat) - q(ubar) = z . f + O(|uhat - ubar|^2),   H z = Dq(ubar),   f = -DE(ubar),
 
     E the surrogate's energy, H its Hessian, uhat its minimiser, ubar the reference's. The dual
-    bound |z . f| <= ||Dz|| ||f||_{-1} says how much at most, and the terms z(l) . f(l) say where:
+    bound |z . f| <= ||Dz|| ||f||_{-1} limits it, and the terms z(l) . f(l) are its shares by site:
     sites with large terms are what the training data lack. The *surrogate's* Hessian is taken:
     the reference's would leave one more term, Dq Hbar^-1 (Hbar - H)(uhat - ubar). With it the
     second order is (D2q[e, e] - D3E[z, e, e]) / 2, e = H^+ f, after which O(|uhat - ubar|^3) is
     left.
 
     Args:
-        quantity: q, callable (n_sites, 3), Å -> (), differentiable. What it takes from the
-            potential directly is not seen: the error of a relaxed energy is, to first order, that
-            at the fixed geometry ubar, where the reference's energy is stationary.
+        quantity: q, of (n_sites, 3) Å to (), differentiable. What it takes from the potential
+            directly does not count: the error of a relaxed energy is, to first order, that at the
+            fixed geometry ubar, where the reference's energy is stationary.
         surrogate: graph -> site energies (n,), eV.
         defect: where and on which lattice.
-        displacement: ubar (n_sites, 3), Å.
-        tolerance, max_iterations, r_cut: as in `hessian_solve`.
+        displacement: ubar, (n_sites, 3) Å.
+        tolerance: of the residuals of two solves in the negative norm, relative to that of f.
+        max_iterations: products with the Hessian allowed in each.
+        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         GoalError, in the unit of the quantity.
@@ -274,7 +320,14 @@ def goal_error(
 
 @jax.jit
 def forces_at(at: EnergyAt) -> jax.Array:
-    """The forces at the geometry, projected onto what may move: (n, 3), eV/Å."""
+    """The forces at the geometry, projected onto what may move.
+
+    Args:
+        at: the energy around the geometry.
+
+    Returns:
+        The forces on the atoms, (n, 3) eV/Å.
+    """
     return -at.project(at.gradient(at.still))
 
 

@@ -23,11 +23,12 @@ and so, all weights in 1 / (unit of the row),
     W_FC / W_F = (n_f / g)^1/2 mu / (24 M) ||Lap Du||_{>L}
     W_E / W_F  = 2 eta / (f . H^+ f g^1/2)
 
-The last makes the error e_E of the formation energy as dear as the force residual eta (eV/Å) when
-e_E is what the geometry does to the energy, f . H^+ f / 2 (eV), both as some first fit leaves them
-in the training cell. No weight is recommended for the energy of the bulk: energies are fitted with
-it subtracted. Source: derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21
-(2023) 1053.
+The last gives the error e_E of the formation energy the same share of the loss as the force
+residual eta (eV/Å) when e_E is what the geometry does to the energy, f . H^+ f / 2 (eV), both as
+some first fit leaves them in the training cell. No weight is recommended for the energy of the
+bulk: energies are fitted with it subtracted.
+
+Source: derived, in the setting of Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
 
 from typing import NamedTuple
@@ -51,7 +52,7 @@ class WeightConstants(NamedTuple):
     density: float  # n, 1/Å^3
     moment: float  # M, Å^2
     reach: float  # mu, Å^4
-    softness: float  # g
+    softness: float  # g, dimensionless
     tail: float  # ||Du||_{>L}, Å
     bend: float  # ||Lap Du||_{>L}, 1/Å
 
@@ -71,9 +72,12 @@ def weight_constants(
 
     Args:
         defect: of the training cell.
-        displacement: ubar (n_sites, 3), Å, relaxed with the reference.
+        displacement: ubar, (n_sites, 3) Å, relaxed with the reference.
         radius: L, Å, up to where the cell counts as training data.
         r_cut: of the basis, Å.
+
+    Returns:
+        WeightConstants.
 
     Raises:
         ValueError: a crystal with more than one atom in its primitive cell, where the formulas do
@@ -98,7 +102,14 @@ def weight_constants(
 
 
 def check_bravais(cell: Structure) -> None:
-    """Raise ValueError unless every atom of a crystal cell has the same surroundings."""
+    """Refuse a crystal unless every atom of its cell has the same surroundings.
+
+    Args:
+        cell: of the crystal, primitive or conventional.
+
+    Raises:
+        ValueError: two atoms have different neighbours in the first two shells.
+    """
     shell = two_shells(cell)
     first, *others = (_bonds(cell, shell, atom) for atom in range(cell.n_atoms))
     if not all(_same_vectors(first, bonds) for bonds in others):
@@ -116,12 +127,15 @@ def _same_vectors(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def decay_constant(defect: Defect, displacement: ArrayLike, radius: float) -> float:
-    """c_u in Å^4: the median of |D ubar(l)| r^3 over the shells inside a radius.
+    """c_u: the median of |D ubar(l)| r^3 over the shells inside a radius.
 
     Args:
         defect: where and on which lattice.
-        displacement: ubar (n_sites, 3), Å.
+        displacement: ubar, (n_sites, 3) Å.
         radius: Å.
+
+    Returns:
+        c_u, Å^4.
     """
     profile = decay_profile(defect, displacement)
     inside = (profile.distances > 0) & (profile.distances <= radius)
@@ -144,7 +158,7 @@ def recommended_weights(
     strain: float,
     first_fit: PredictedError | None = None,
 ) -> RecommendedWeights:
-    """The weights that make every term of the error as dear as the forces of the core.
+    """The weights that give every term of the error the share of the loss that core forces have.
 
     Args:
         constants: of `weight_constants`.
@@ -152,8 +166,8 @@ def recommended_weights(
         strained_cells: n_v, how many bulk cells have virials.
         strained_volume: V, Å^3, of one of them.
         strain: s, the largest of its components, which are uniform in +-s.
-        first_fit: what `predicted_error` says of some first fit in the training cell; without it
-            no weight of the energy is recommended.
+        first_fit: `predicted_error` of some first fit in the training cell; without it no weight
+            of the energy is recommended.
 
     Returns:
         RecommendedWeights, relative to a force component's.

@@ -6,7 +6,7 @@ Networks load flax and optax, which takes seconds: they are imported when first 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lprjax.models.files import load, save
+from lprjax.models.files import SavedFit, load, save
 from lprjax.models.kernels import (
     KernelPotential,
     column_statistics,
@@ -29,6 +29,7 @@ __all__ = [
     "KernelPotential",
     "LastLayer",
     "NetworkPotential",
+    "SavedFit",
     "Training",
     "column_statistics",
     "kernel_potential",

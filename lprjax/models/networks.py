@@ -9,9 +9,11 @@ the output of the layer before (that is its bias, one per species): the last is 
 For `prediction_rigidity` a network needs what any trainable potential needs: the factor of
 H = sum_r w_r^2 J_r^T J_r + ridge, and g = dp/dc, J_r = d(observable r)/dc at the trained weights,
 
-    data = compress_structures(network, samples, kinds)
-    factor = fit(data, weights, ridge=ridge).factor
-    lpr = local_prediction_rigidity(factor, prediction_rows(lambda p: p(graph), network))
+>>> rows = np.concatenate([lp.site_basis(spec, graph) for graph, _ in samples])
+>>> network = network_potential(spec, rows, (2,), jax.random.key(0))
+>>> data = lp.compress_structures(network, samples)
+>>> factor = lp.fit(data, weights, ridge=1e-3).factor
+>>> lpr = lp.local_prediction_rigidity(factor, lp.prediction_rows(lambda p: p(graph), network))
 
 the generalised Gauss-Newton matrix. It leaves out sum_r w_r^2 (residual_r) d2(observable r)/dc2,
 which vanishes with the residuals, and all other minima than this one; and a rigidity assumes

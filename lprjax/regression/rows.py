@@ -33,9 +33,12 @@ def prediction_rows(prediction: Callable[[Any], jax.Array], potential: Potential
 
     For site energies, elastic constants, and the formation energy of a defect:
 
-        prediction_rows(lambda p: p(graph), potential)
-        prediction_rows(lambda p: elastic_constants(p, cell).relaxed, potential)
-        prediction_rows(lambda p: relaxed_formation_energy(p, defect, u), potential)
+    >>> prediction_rows(lambda p: p(graph), potential).shape == (16, potential.coefficients.size)
+    True
+    >>> c = prediction_rows(lambda p: lp.elastic_constants(p, cell).relaxed, potential)
+    >>> g = prediction_rows(lambda p: lp.relaxed_formation_energy(p, defect, u), potential)
+    >>> c.shape[:2], g.shape == potential.coefficients.shape
+    ((6, 6), True)
 
     A relaxed geometry is differentiated through its own equilibrium where the prediction uses
     `defects.implicit_derivatives.minimiser`. Forward mode where numbers predicted are more than

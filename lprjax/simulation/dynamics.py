@@ -161,7 +161,13 @@ def minimum_image_graph(
     has more than K = n_neighbours of them, of which K are kept. Right where the inscribed sphere
     of the cell is wider than 2 r_cut, which is not checked here.
 
-    structure: may be traced.  r_cut: A. Returns the Graph (n, K) and a bool, shape ().
+    Args:
+        structure: n atoms; may be traced.
+        r_cut: cutoff, Å.
+        n_neighbours: K.
+
+    Returns:
+        The graph (n, K), and whether some atom has more neighbours than are kept, () bool.
     """
     positions, cell, n = structure.positions, structure.cell, structure.n_atoms
     fractions = positions @ jnp.linalg.inv(cell)

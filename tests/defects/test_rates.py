@@ -70,7 +70,9 @@ def test_without_gain_the_exponents_are_those_of_lattice_sums(order, dimension, 
     found = error_rate(order, dimension)
     forces = 0.5 * exponent(2.0 * dimension * (order - 1), dimension, inner)
     assert found.geometry == pytest.approx(forces, abs=0.07)
-    assert found.energy == pytest.approx(exponent(1.0 * dimension * order, dimension, inner), abs=0.07)
+    assert found.energy == pytest.approx(
+        exponent(1.0 * dimension * order, dimension, inner), abs=0.07
+    )
     kept = error_rate(order, dimension, elastic_kept=True)
     smoother = 0.5 * exponent(2.0 * (dimension * (order - 1) + 2), dimension, inner)
     assert kept.geometry == pytest.approx(smoother, abs=0.07)

@@ -27,7 +27,7 @@ from lprjax.atoms.structures import (
 )
 from lprjax.potentials import polynomial_bonds, stillinger_weber, zhou_eam
 from lprjax.potentials.observables import KINDS, energy_and_forces, observe, total_energy
-from lprjax.potentials.potential import as_argument, cutoff_of
+from lprjax.potentials.potential import cutoff_of
 
 
 class Case(NamedTuple):
@@ -357,18 +357,6 @@ def test_observe_refuses(pair):
         observe(lambda graph: graph.edge_mask * 1.0, pair)
     with pytest.raises(TypeError, match="wanted a callable"):
         observe(3.0, pair)
-
-
-def test_a_potential_that_jit_cannot_take_is_named():
-    @dataclasses.dataclass
-    class Mutable:
-        weights: list
-
-        def __call__(self, graph):
-            return graph.edge_mask.sum(axis=1)
-
-    with pytest.raises(TypeError, match="Mutable is neither a pytree of arrays nor hashable"):
-        as_argument(Mutable([1.0]), "potential")
 
 
 def test_float64_is_required(pair):

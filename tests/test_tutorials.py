@@ -1,0 +1,70 @@
+"""The four lessons run as they stand, through the door alone, and show what they say."""
+
+import ast
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lprjax as lp
+
+FOLDER = Path(__file__).parents[1] / "experiments" / "tutorials"
+LESSONS = sorted(path.stem for path in FOLDER.glob("[0-9]*.py"))
+
+
+def test_there_are_four():
+    assert [name[0] for name in LESSONS] == ["1", "2", "3", "4"]
+
+
+def run(name, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        scope = runpy.run_path(str(FOLDER / f"{name}.py"))
+    assert (folder / "results" / "tutorials" / f"{name}.png").stat().st_size > 0
+    return scope
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_no_lesson_needs_a_deep_import(name):
+    """At most one package down: `lprjax` or `lprjax.<package>`, one module of helpers excepted."""
+    for node in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "lprjax":
+            deep = node.module.count(".") > 1
+            assert not deep or node.module == "lprjax.numerics.guarded", node.module
+
+
+def test_what_was_not_sampled_is_less_rigid(tmp_path_factory):
+    scope = run("1_fit_and_ask", tmp_path_factory)
+    assert scope["ratio"] > 100.0  # eight neighbours of a vacancy, and no vacancy in the data
+    assert np.all(np.asarray(scope["here"]) > 0)
+    assert isinstance(scope["saved"], lp.models.SavedFit)
+
+
+def test_weights_of_a_lower_predicted_error_have_a_lower_true_error(tmp_path_factory):
+    """By more than the second order that the prediction leaves out: a tenth here."""
+    scope = run("2_error_budget", tmp_path_factory)
+    budget = scope["budget"]
+    assert not budget.failures
+    assert budget.effectivity["geometry_first_order"] == pytest.approx(1.0, abs=0.05)
+    assert scope["path"][0] == pytest.approx(budget.geometry_first_order, rel=0.05)
+    assert scope["true"] == pytest.approx(scope["path"][-1], rel=0.1)
+    assert scope["true"] < 0.6 * budget.geometry_true
+
+
+def test_a_vacancy_is_chosen_for_the_formation_energy_of_a_vacancy(tmp_path_factory):
+    scope = run("3_what_to_label", tmp_path_factory)
+    rigidity = np.asarray(scope["chosen"].rigidity)[:, 0]
+    assert scope["names"][scope["chosen"].order[0]] == "vacancy"
+    assert np.all(np.diff(rigidity) > 0) and rigidity[-1] > 100 * rigidity[0]
+    # 200 Gaussian draws: their standard deviation is good to 5 %, three of these
+    assert scope["spread_by_committee"] == pytest.approx(scope["held"], rel=0.15)
+
+
+def test_rigidities_of_all_weights_are_at_most_those_of_the_last_layer(tmp_path_factory):
+    """The others held fixed, a prediction can only be moved at a higher price."""
+    scope = run("4_kernels_and_networks", tmp_path_factory)
+    assert np.all(np.asarray(scope["whole"]) <= np.asarray(scope["last"]) * (1 + 1e-9))
+    assert np.median(scope["rigid"]["far"]) < np.median(scope["rigid"]["trained"])
+    assert scope["trained"].losses[-1] < 0.1 * scope["trained"].losses[0]
