@@ -49,4 +49,4 @@ def test_examples_do_what_they_say(name, stage):
 
 
 def test_there_are_examples():
-    assert "lprjax.regression.rows" in MODULES and "lprjax.defects.error_forms" in MODULES
+    assert "lprjax.regression.rows" in MODULES and "lprjax.defects.quadratic_forms" in MODULES

@@ -1,13 +1,17 @@
 """The house: imports go downward, panels only read, scripts stand alone, and the door opens."""
 
 import ast
+import importlib
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
+
+import lprjax as lp
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = "numerics atoms potentials ace regression models crystals simulation defects".split()
@@ -91,6 +95,29 @@ def test_only_declared_dependencies_are_imported(path):
     assert not strangers, f"{path} imports {strangers}, which pyproject.toml does not declare"
 
 
+def public_functions(body, of=""):
+    """Functions and methods without a leading underscore, special methods too; (name, node)."""
+    for node in body:
+        special = getattr(node, "name", "").startswith("__")
+        if getattr(node, "name", "_").startswith("_") and not special:
+            continue
+        if isinstance(node, ast.ClassDef):
+            yield from public_functions(node.body, f"{of}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            yield f"{of}{node.name}", node
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=str)
+def test_public_functions_are_annotated(path):
+    """On every argument, besides self and cls, and on what is returned."""
+    for name, node in public_functions(ast.parse((ROOT / path).read_text()).body):
+        stated = node.args
+        arguments = [*stated.posonlyargs, *stated.args, *stated.kwonlyargs]
+        arguments += [extra for extra in (stated.vararg, stated.kwarg) if extra]
+        bare = [a.arg for a in arguments if not a.annotation and a.arg not in ("self", "cls")]
+        assert not bare and node.returns, f"{path}: {name}: annotate {[*bare, 'what it returns']}"
+
+
 def test_importing_changes_no_global_state():
     """All modules, in a fresh interpreter: JAX's configuration, the environment, NumPy's modes."""
     names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in LIBRARY]
@@ -110,3 +137,46 @@ for old, new in zip(before, state(), strict=True):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+FIRST_DAY = """
+    ACESpec build_graph build_graphs observe site_basis design_rows compress_structures fit
+    linear_potential local_prediction_rigidity prediction_rigidity component_rigidity
+    prediction_rows error_budget vacancy divacancy named_defect bcc fcc diamond supercell strained
+    rattled from_ase to_ase zhou_eam stillinger_weber tersoff ase_potential relax relax_defect
+    elastic_constants equilibrium read_extxyz write_extxyz save load choose committee calibrate
+    relaxed_formation_energy molecular_dynamics predicted_error error_forms
+""".split()
+
+
+def test_what_a_first_day_needs_is_behind_the_door():
+    assert set(FIRST_DAY) | set(PACKAGES) <= set(lp.__all__)
+    for name in lp.__all__:
+        assert getattr(lp, name) is not None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_says_what_it_is_for_and_lists_what_it_offers(package):
+    module = getattr(lp, package)
+    assert module.__doc__ and len(module.__doc__.splitlines()[0]) <= 100
+    for name in getattr(module, "__all__", []):
+        found = getattr(module, name)
+        assert not isinstance(found, ModuleType), f"{name} hides a file of {package}"
+
+
+def test_no_public_name_hides_a_file():
+    """`lprjax.a.b` is the file, whichever way and in whichever order things are imported, but for
+    the two potentials that are the only thing to be had from the file of their name."""
+    for path in LIBRARY:
+        if path.name != "__init__.py" and path.stem not in ("stillinger_weber", "tersoff"):
+            name = ".".join(path.with_suffix("").parts)
+            package, _, file = name.rpartition(".")
+            importlib.import_module(name)
+            assert isinstance(getattr(importlib.import_module(package), file), ModuleType), name
+
+
+def test_the_door_opens_without_what_loads_slowly():
+    slow = ("flax", "optax", "matplotlib", "scipy.stats", "ase.io")
+    code = f"import sys, lprjax; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -106,7 +106,7 @@ advice = lp.recommended_weights(
 print(f"recommended: virials at {advice.virial:.2g} times the weight of forces (1/Å)")
 
 # %% The errors of *every* potential of this basis are quadratic forms in its coefficients, made
-# once. After that the predicted error of a fit is a differentiable function of the weights of its loss.
+# once. After that the predicted error of a fit is a differentiable function of the loss weights.
 forms = lp.error_forms(spec, reference, defect, there)
 parts = tuple(factors[kind] for kind in ("energy", "forces", "virial"))
 

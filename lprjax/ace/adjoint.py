@@ -184,5 +184,5 @@ def rows_of(spec: ACESpec, parts: list[jax.Array]) -> jax.Array:
     """
     a = adjoint_tables(spec)
     y = jnp.concatenate([p.reshape(*p.shape[:-3], -1) for p in parts], axis=-1)
-    lanes = zip(a.slots.T, jnp.asarray(a.shares.T), strict=True)
-    return sum(share * y[..., slot] for slot, share in lanes)
+    shares = jnp.expand_dims(jnp.asarray(a.shares.T), tuple(range(1, y.ndim)))
+    return sum(share * y[..., slot] for slot, share in zip(a.slots.T, shares, strict=True))

@@ -35,7 +35,8 @@ def species_one_hot(spec: ACESpec, species: jax.Array) -> jax.Array:
     Returns:
         0 or 1, (..., n_elements); zero rows for padding (species 0).
     """
-    return (species[..., None] == jnp.asarray(spec.numbers)).astype(float)
+    numbers = jnp.expand_dims(jnp.asarray(spec.numbers), tuple(range(species.ndim)))
+    return (species[..., None] == numbers).astype(float)
 
 
 def radial_functions_and_slopes(

@@ -82,7 +82,8 @@ def _edge_slopes(spec: ACESpec, edges: jax.Array, edge_mask: jax.Array) -> _Slop
     (radial, _), (radial_slope, pair_slope) = radial_functions_and_slopes(spec, r, edge_mask)
     unit = vectors / r[None]
     angular, gradients = spherical_harmonics_and_gradients(unit, tables(spec).l_max)
-    across = (gradients - unit[:, None] * jnp.sum(unit[:, None] * gradients, axis=0)[None]) / r
+    radial_part = unit[:, None] * jnp.sum(unit[:, None] * gradients, axis=0)[None]
+    across = (gradients - radial_part) / r[None, None]
     # Atoms first, in one go: transposing what is made of these would cost ten times more.
     found = (radial, radial_slope, angular, across, unit, pair_slope)
     found = jax.lax.optimization_barrier([jnp.moveaxis(x, -2, 0) for x in found])

@@ -20,7 +20,8 @@ vectors of the sites it touches,
 
 G is positive definite, and where f has zero sum and nothing on missing sites G x = f gives
 z^T x = 0, x = 0 on missing sites, and so K x = f.
-Derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053.
+
+Source: derived, in the setting of Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
 
 import dataclasses

@@ -1,17 +1,6 @@
 """Point defects on their lattice: response, error terms, bounds, forms, weights, rates, budgets."""
 
-from lprjax.defects.bounds import (
-    PIECES,
-    Residual,
-    elastic_mismatch,
-    far_field_spectrum,
-    far_field_weights,
-    force_constant_mismatch,
-    force_residual,
-    geometry_bound,
-    split_residual,
-    third_elastic_mismatch,
-)
+from lprjax.defects.bounds import force_residual, geometry_bound, split_residual
 from lprjax.defects.budget import FAILURES, Budget, Term, error_budget
 from lprjax.defects.catalogue import (
     DEFECTS,
@@ -36,11 +25,9 @@ from lprjax.defects.defect import (
     relax_defect,
     vacancy,
 )
-from lprjax.defects.error_forms import ErrorForms, PredictedError, error_forms, predicted_error
-from lprjax.defects.far_field import cauchy_born, cauchy_born_mismatch, far_field, lattice_orders
 from lprjax.defects.first_order import FirstOrder, first_order_error
-from lprjax.defects.hessian import EnergyAt, energy_at
 from lprjax.defects.implicit_derivatives import minimiser, relaxed_formation_energy
+from lprjax.defects.quadratic_forms import ErrorForms, PredictedError, error_forms, predicted_error
 from lprjax.defects.rates import Rate, error_rate, fitted_rate
 from lprjax.defects.response import (
     goal_error,
@@ -51,7 +38,6 @@ from lprjax.defects.response import (
 from lprjax.defects.weights import (
     RecommendedWeights,
     WeightConstants,
-    decay_constant,
     recommended_weights,
     weight_constants,
 )
@@ -59,46 +45,33 @@ from lprjax.defects.weights import (
 __all__ = [
     "DEFECTS",
     "FAILURES",
-    "PIECES",
     "Budget",
     "Defect",
-    "EnergyAt",
     "ErrorForms",
     "FirstOrder",
     "PredictedError",
     "Rate",
     "RecommendedWeights",
     "RelaxedDefect",
-    "Residual",
     "Term",
     "WeightConstants",
     "antisite",
-    "cauchy_born",
-    "cauchy_born_mismatch",
     "clamped",
     "crowdion",
-    "decay_constant",
     "decay_profile",
     "divacancy",
     "dumbbell",
-    "elastic_mismatch",
-    "energy_at",
     "error_budget",
     "error_forms",
     "error_rate",
-    "far_field",
-    "far_field_spectrum",
-    "far_field_weights",
     "first_order_error",
     "fitted_rate",
-    "force_constant_mismatch",
     "force_residual",
     "formation_energy",
     "geometry_bound",
     "geometry_error",
     "goal_error",
     "hessian_solve",
-    "lattice_orders",
     "left_basin",
     "lipschitz_estimate",
     "make_defect",
@@ -113,7 +86,6 @@ __all__ = [
     "stability_constant",
     "substitution",
     "tetrahedral",
-    "third_elastic_mismatch",
     "vacancy",
     "weight_constants",
 ]

@@ -341,7 +341,8 @@ def third_elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
     matrix, gamma^2 the largest eigenvalue of M^-1.
 
     Args:
-        model: `cauchy_born_mismatch`.
+        model: `cauchy_born_mismatch`, which has all that is needed.
+        defect: given as to the other mismatches; of no account.
 
     Returns:
         e_C3, eV/Å^2.

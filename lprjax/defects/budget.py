@@ -255,11 +255,11 @@ def _advice(
     """The cure of the largest term and, where it lies outside L, the L that would do instead."""
     largest = max(terms, key=lambda term: term.norm)
     if largest.name == "core":
-        return f"The core is largest: add {CURES['core']}. A larger L alone would not help."
+        return f"The core rules: add {CURES['core']}. A larger L alone would not help."
     core = next(term.norm for term in terms if term.name == "core")
     enough = _enough_radius(defect, displacement, split.radius, terms, core)
     instead = f"; or training cells of L >= {enough:.1f} Å" if math.isfinite(enough) else ""
-    return f"The far field is largest ({largest.name}): add {CURES[largest.name]}{instead}."
+    return f"The far field rules ({largest.name}): add {CURES[largest.name]}{instead}."
 
 
 def _enough_radius(

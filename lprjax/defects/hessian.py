@@ -29,7 +29,7 @@ FLAT = 1e-9
 class EnergyAt(NamedTuple):
     """The energy over the moves (n, 3), Å, of a defect's atoms away from one geometry.
 
-    Made by `energy_at`, once for all that is asked about that geometry. As a `krylov.Pencil`: D2E
+    Made by `energy_at`, once for all results at that geometry. As a `krylov.Pencil`: D2E
     there or, with `along`, D3E[along], against K.
     """
 
@@ -37,7 +37,7 @@ class EnergyAt(NamedTuple):
     defect: Defect  # where and on which lattice
     graph: Graph  # at the geometry
     moving: jax.Array  # (n, 3) bool, what may move
-    along: jax.Array | None = None  # (n, 3), a direction; None: D2E is asked for
+    along: jax.Array | None = None  # (n, 3), a direction; None: D2E is taken
 
     def energy(self, moves: jax.Array) -> jax.Array:
         """E, (), eV, after moves (n, 3), Å."""

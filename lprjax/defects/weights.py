@@ -41,7 +41,7 @@ from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import Structure
 from lprjax.crystals.strain_norm import reference_lattice, two_shells
 from lprjax.defects.defect import Defect, decay_profile
-from lprjax.defects.error_forms import PredictedError
+from lprjax.defects.quadratic_forms import PredictedError
 from lprjax.numerics.checks import check_positive
 
 

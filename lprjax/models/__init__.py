@@ -6,10 +6,10 @@ Networks load flax and optax, which takes seconds: they are imported when first 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lprjax.models.features import column_statistics
 from lprjax.models.files import SavedFit, load, save
 from lprjax.models.kernels import (
     KernelPotential,
-    column_statistics,
     kernel_potential,
     site_features,
     unseen_variance,
@@ -44,6 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    """Networks, which load flax and optax, when they are first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("lprjax.models.networks"), name)

@@ -1,8 +1,8 @@
 """Files of potentials and fits: data, never code, the same bits back.
 
-A file is a NumPy archive (`numpy.load` opens it): float64 arrays, and a header in JSON that says
-what it is, in which format and by which version of the library. Nothing in it is executed. A file
-that is cut, damaged, of another program, or of a later format is refused by name.
+A file is a NumPy archive (`numpy.load` opens it): float64 arrays, and a header in JSON with what it
+is, its format and the version of the library that wrote it. Nothing in it is executed. A file that
+is cut, damaged, of another program, or of a later format is refused by name.
 """
 
 import importlib
@@ -17,18 +17,18 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lprjax.ace.potential import LinearPotential, linear_potential
 from lprjax.ace.spec import ACESpec
+from lprjax.numerics.checks import require_x64
 from lprjax.regression.fitting import Fit
 
 FORMAT = 1
 """Of the files; to be raised where an older library would read a new file as something else."""
-
 HEADER = "lprjax"
+"""Name of the header in the archive."""
 POTENTIALS = {
     "LinearPotential": "lprjax.ace.potential",
     "KernelPotential": "lprjax.models.kernels",
@@ -41,10 +41,10 @@ POTENTIALS = {
 class SavedFit(NamedTuple):
     """A fit with what it was fitted to."""
 
-    fit: Fit
-    spec: ACESpec
-    reference_energies: Mapping[str, float] | None  # by symbol, eV
-    data: str  # in words
+    fit: Fit  # with its factor
+    spec: ACESpec  # the basis
+    reference_energies: Mapping[str, float] | None  # by symbol, eV; None: none were subtracted
+    data: str  # what it was fitted to, in words
 
     def potential(self) -> LinearPotential:
         """The linear potential of the fit."""
@@ -62,7 +62,7 @@ def save(
     """Write a potential, or a fit with its factor, to one file; `load` gives the same bits back.
 
     Args:
-        path: of the file, by custom .npz; replaced in one step where it exists.
+        path: of the file, by convention .npz; replaced in one step where it exists.
         what: a linear, kernel or network potential, with its reference energies; or a `Fit`, with
             its coefficients, factor, weights, ridge, prior, and residuals and rows of each kind.
         spec: the basis of a fit, which a potential brings itself.
@@ -84,26 +84,28 @@ def save(
                 "wanted for a Fit only; a potential brings its own."
             )
         header = {"fields": _packed(what, "", arrays)}
-    header |= {"format": FORMAT, "what": type(what).__name__, "lprjax": _version()}
+    header = header | {"format": FORMAT, "what": type(what).__name__, "lprjax": _version()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{HEADER: np.array(json.dumps(header))}, **arrays)
     _replace(Path(path), buffer.getvalue())
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read what `save` wrote: a potential, or a `SavedFit`.
+    """Read what `save` wrote.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The potential, or a `SavedFit`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is cut or damaged, of another program, or of a later format; it
-            says which.
-        RuntimeError: float64 is off, and the bits would not survive.
+        ValueError: a file that is cut or damaged, of another program, or of a later format; the
+            message names which.
+        RuntimeError: float64 is off, and half of the digits would be lost.
     """
-    if not jax.config.jax_enable_x64:
-        raise RuntimeError(
-            "jax is in its 32-bit mode: wanted float64, or half of the digits are lost; call "
-            'jax.config.update("jax_enable_x64", True) first.'
-        )
+    require_x64()
     header, arrays = _read(Path(path))
     if header.get("format") != FORMAT:
         raise ValueError(
@@ -118,7 +120,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     try:
         found = _fit_of(header, arrays) if what == "Fit" else _unpacked(header["fields"], arrays)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error!r} in what should be a {what}.") from error
+        raise ValueError(
+            f"{path} is damaged: wanted a {what} as lprjax.save wrote it ({error!r})."
+        ) from error
     return found
 
 
@@ -149,7 +153,10 @@ def _unpacked(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any
     name = plain[""]
     kind = getattr(importlib.import_module(POTENTIALS[name]), name)
     if {field.name for field in fields(kind)} != set(plain) - {""}:
-        raise ValueError(f"fields {sorted(set(plain) - {''})} of a {name}")
+        raise ValueError(
+            f"fields of a {name} are {sorted(set(plain) - {''})}: wanted "
+            f"{sorted(field.name for field in fields(kind))}."
+        )
     return kind(**{key: _field(value, arrays) for key, value in plain.items() if key})
 
 
@@ -165,7 +172,8 @@ def _field(value: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def _spec(plain: Mapping[str, Any]) -> ACESpec:
-    return ACESpec(**{**plain, "elements": tuple(plain["elements"])})
+    values: dict[str, Any] = {**plain, "elements": tuple(plain["elements"])}
+    return ACESpec(**values)
 
 
 def _header_of_fit(
@@ -176,7 +184,9 @@ def _header_of_fit(
     arrays: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     if not isinstance(spec, ACESpec):
-        raise TypeError("a Fit does not know its basis: wanted spec=..., the ACESpec of its rows.")
+        raise TypeError(
+            f"spec is {spec!r}: wanted the ACESpec of the rows; a Fit does not hold its basis."
+        )
     if fit.coefficients.shape != (spec.n_columns,):
         raise ValueError(
             f"the fit has {fit.coefficients.size} coefficients and the spec {spec.n_columns} "
@@ -200,7 +210,7 @@ def _header_of_fit(
 
 
 def _fit_of(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SavedFit:
-    tables = {
+    tables: dict[str, Any] = {
         name: OrderedDict(zip(map(_key, keys), arrays[name].tolist(), strict=True))
         for name, keys in header["keys"].items()
     }
@@ -215,7 +225,10 @@ def _fit_of(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Save
     )
     spec = _spec(header["spec"])
     if fit.coefficients.shape != (spec.n_columns,) or fit.factor.shape != (spec.n_columns,) * 2:
-        raise ValueError(f"{fit.coefficients.size} coefficients of {spec.n_columns} functions")
+        raise ValueError(
+            f"the fit has {fit.coefficients.size} coefficients: wanted {spec.n_columns}, one per "
+            "function of its spec."
+        )
     return SavedFit(fit, spec, header["reference_energies"], header["data"])
 
 
@@ -244,7 +257,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             if HEADER in names:
                 arrays = {name: archive[name] for name in names}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
-        raise ValueError(f"{path} is cut short or damaged: {error}.") from error
+        raise ValueError(
+            f"{path} is cut short or damaged: wanted a file as lprjax.save wrote it ({error})."
+        ) from error
     if HEADER not in names:
         raise ValueError(
             f"{path} is an archive of another program (it holds {', '.join(names[:5])}): wanted "
@@ -254,7 +269,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """In one step: whoever reads meanwhile sees the old file or the new one."""
+    """Write in one step: whoever reads meanwhile finds the old file or the new one."""
     descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, suffix=".tmp")
     try:
         with open(descriptor, "wb") as file:

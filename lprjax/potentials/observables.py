@@ -44,7 +44,7 @@ def observe(
 
     Args:
         potential: graph -> site energies (n,), eV. A method `check(graph)`, if it has one, is
-            called first, to refuse what it does not know.
+            called first, to refuse what it does not describe.
         graph: n atoms, padding included.
         kinds: among "energy", "forces", "virial", "force_constants".
         atoms: the m atoms that are displaced for the force constants; other kinds ignore it.

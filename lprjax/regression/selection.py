@@ -306,8 +306,8 @@ def _taken(v, w, best):
     _, singular, vt = jnp.linalg.svd(v[best], full_matrices=False)
     root = jnp.hypot(1.0, singular)
     shrink = singular**2 / (root * (1.0 + root))  # 1 - 1 / root, without its cancellation
-    contract = lambda x: x - ((x @ vt.T) * shrink) @ vt  # noqa: E731
-    return contract(v), contract(w)
+    contract = lambda x, shrink: x - ((x @ vt.T) * shrink) @ vt  # noqa: E731
+    return contract(v, shrink[None, None]), contract(w, shrink[None])
 
 
 def _rigidity(w):

@@ -61,7 +61,7 @@ class Relaxed(NamedTuple):
     graph: Graph  # the last topology, at `positions`
 
 
-Vectors = Callable[[jax.Array], jax.Array]
+VectorMap = Callable[[jax.Array], jax.Array]
 """A linear map of vectors on the atoms, (n, 3) -> (n, 3)."""
 
 
@@ -92,7 +92,7 @@ def relax(
     potential: Potential,
     start: Structure | Graph,
     *,
-    preconditioner: Vectors | None = None,
+    preconditioner: VectorMap | None = None,
     free: ArrayLike | Sequence[bool] | None = None,
     force_tolerance: float = 1e-6,
     max_evaluations: int = 1000,
@@ -306,7 +306,9 @@ def _descends(state: _State, sites: jax.Array, gradient: jax.Array) -> jax.Array
     return (old < 0) & jnp.isfinite(new) & (enough | flat)
 
 
-def _remember(state: _State, here: jax.Array, gradient: jax.Array, precondition: Vectors) -> _State:
+def _remember(
+    state: _State, here: jax.Array, gradient: jax.Array, precondition: VectorMap
+) -> _State:
     """Keep the pair (move, turn) if the energy curves upward along it, else lengthen the steps."""
     move, turn = here - state.positions, gradient - state.gradient
     conditioned = precondition(turn)
@@ -325,7 +327,7 @@ def _remember(state: _State, here: jax.Array, gradient: jax.Array, precondition:
     )
 
 
-def _two_loops(state: _State, precondition: Vectors) -> jax.Array:
+def _two_loops(state: _State, precondition: VectorMap) -> jax.Array:
     """-H g, with the limited-memory inverse Hessian H (Nocedal and Wright 2006, algorithm 7.4)."""
 
     def back(v, pair):

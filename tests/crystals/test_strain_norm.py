@@ -17,6 +17,7 @@ import pytest
 
 from lprjax.atoms.structures import Structure, bcc, diamond, fcc, simple_cubic, square, supercell
 from lprjax.crystals.strain_norm import (
+    on_all_waves,
     reference_lattice,
     with_extra_sites,
     with_held_sites,
@@ -121,6 +122,96 @@ def test_negative_norm_is_dual_to_the_strain_norm(case):
     best = lattice.solve(f)
     attained = float(jnp.sum(f * best) / lattice.strain_norm(best))
     assert attained == pytest.approx(dual, rel=1e-12)
+
+
+COMPLETE = {
+    "bcc, odd": Case(bcc("W", 3.0), (3, 2, 5), 3.1),
+    "diamond, even": Case(diamond("Si", 5.4, primitive=True), (3, 3, 4), 4.0),
+    "square": Case(square("W", 2.0), (5, 6, 1), 2.9),
+}
+
+
+@pytest.fixture(scope="module", params=COMPLETE)
+def complete(request):
+    case = COMPLETE[request.param]
+    return case, make(case), dense(case)
+
+
+def by_wave(matrix, repeats):
+    """A(k) = sum_R A(R) exp(i k . R), (m1, m2, m3, b, b), by plain sums: A(R) couples an atom of
+    cell 0, in rows, to one of cell R."""
+    n = int(np.prod(repeats))
+    blocks = matrix.reshape(n, len(matrix) // n, n, -1)[0]
+    cells = np.array(list(np.ndindex(repeats)))
+    waves = 2 * np.pi * cells / np.array(repeats)
+    phases = np.exp(1j * waves @ cells.T)
+    return np.einsum("kr,arb->kab", phases, blocks).reshape(*repeats, *blocks.shape[::2])
+
+
+def on_grid(values, repeats):
+    """(m1, m2, m3 // 2 + 1, b) by wave and mode as one list of n b numbers, in ascending order."""
+    return np.sort(np.ravel([on_all_waves(half, repeats) for half in np.moveaxis(values, -1, 0)]))
+
+
+def test_the_spectrum_is_that_of_the_dense_norm(complete):
+    """As a multiset: one zero, for the constant, and every other eigenvalue of K as often as there.
+
+    Waves k and -k share theirs, of which the half grid keeps one."""
+    case, lattice, k = complete
+    spectrum = lattice.spectrum
+    stiffnesses, compliances = (
+        on_grid(values, case.repeats) for values in (spectrum.stiffnesses, spectrum.compliances)
+    )
+    expected = np.linalg.eigvalsh(k)
+    np.testing.assert_allclose(stiffnesses, expected, atol=1e-11 * expected.max())
+    expected = np.linalg.eigvalsh(np.linalg.pinv(k, rcond=1e-10, hermitian=True))
+    np.testing.assert_allclose(compliances, expected, atol=1e-11)
+    assert np.sum(stiffnesses == 0.0) == np.sum(compliances == 0.0) == 1
+
+
+def test_roots_and_modes_make_the_inverse_of_each_wave(complete):
+    """T T^H = K^+(k), modes diag(compliances) modes^H the same, and modes are unitary."""
+    case, lattice, k = complete
+    spectrum, half = lattice.spectrum, case.repeats[2] // 2 + 1
+    inverse = by_wave(np.linalg.pinv(k, rcond=1e-10, hermitian=True), case.repeats)[:, :, :half]
+    adjoint = lambda x: np.swapaxes(x, -1, -2).conj()  # noqa: E731
+    made = spectrum.roots @ adjoint(spectrum.roots)
+    modes = (spectrum.modes * spectrum.compliances[..., None, :]) @ adjoint(spectrum.modes)
+    for found in (made, modes):
+        np.testing.assert_allclose(found, inverse, atol=1e-11)
+    unit = np.broadcast_to(np.eye(case.unit_cell.n_atoms), spectrum.modes.shape)
+    np.testing.assert_allclose(spectrum.modes @ adjoint(spectrum.modes), unit, atol=1e-12)
+    assert np.all(spectrum.compliances >= 0.0)
+
+
+def test_what_belongs_to_minus_k_is_the_complex_conjugate(complete):
+    """On the planes that hold both, k3 = 0 and, for an even number of cells, the last one."""
+    case, lattice, _ = complete
+    roots = lattice.spectrum.roots
+    inverse = roots @ np.swapaxes(roots, -1, -2).conj()
+    minus = np.ix_(*(-np.arange(m) % m for m in case.repeats[:2]))
+    for plane in {0, case.repeats[2] // 2} if case.repeats[2] % 2 == 0 else {0}:
+        here = inverse[:, :, plane]
+        np.testing.assert_allclose(here[minus], here.conj(), atol=1e-12)
+
+
+def test_the_spectrum_is_of_the_complete_lattice_whatever_is_missing_or_added():
+    case = CASES["interstitials beside a vacancy"]
+    whole = reference_lattice(case.unit_cell, case.repeats, radius=case.radius)
+    for found, expected in zip(make(case).spectrum, whole.spectrum, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("repeats", [(3, 4, 5), (4, 3, 6), (2, 2, 1), (1, 5, 2), (3, 1, 1)])
+def test_half_of_the_waves_make_all_of_them(repeats):
+    """Of the power spectrum of a real function, which is that of k and of -k alike."""
+    values = np.random.default_rng(0).normal(size=repeats)
+    power = np.abs(np.fft.fftn(values)) ** 2
+    half = np.abs(np.fft.rfftn(values)) ** 2
+    np.testing.assert_allclose(on_all_waves(half, repeats), power, rtol=1e-10, atol=1e-10)
+    found = on_all_waves(jnp.asarray(half), repeats)
+    assert isinstance(found, jax.Array) and found.shape == repeats
+    np.testing.assert_allclose(found, power, rtol=1e-10, atol=1e-10)
 
 
 def test_translation_costs_nothing(case):

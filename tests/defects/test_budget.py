@@ -18,7 +18,9 @@ from lprjax.defects.defect import formation_energy, geometry_error, relax_defect
 from lprjax.defects.far_field import far_field
 from lprjax.defects.first_order import first_order_error
 from lprjax.potentials import ase_potential, zhou_eam
+from lprjax.potentials import potential as potentials
 from lprjax.potentials.observables import total_energy
+from lprjax.simulation import relaxation
 from tests.helpers.potentials import R_CUT, SmoothPairs, Softened, lennard_jones
 
 RADIUS = 5.0
@@ -40,6 +42,24 @@ def budget_of(solved, size, **options):
 @pytest.fixture(scope="module")
 def budgets(solved):
     return {size: budget_of(solved, size, force_tolerance=1e-9) for size in (0.02, 0.2)}
+
+
+def test_every_graph_is_made_once(solved, monkeypatch):
+    """Of either potential the defect at the reference's geometry, the unit cell and the complete
+    lattice; what is left are the relaxation's own, as atoms leave the skin."""
+    made, relaxations = [], []
+    build, rebuild = potentials.build_graph, relaxation.build_graph
+    monkeypatch.setattr(
+        potentials, "build_graph", lambda s, *a, **o: (made.append(s.n_atoms), build(s, *a, **o))[1]
+    )
+    monkeypatch.setattr(
+        relaxation,
+        "build_graph",
+        lambda s, *a, **o: (relaxations.append(s.n_atoms), rebuild(s, *a, **o))[1],
+    )
+    budget_of(solved, 0.02)
+    assert sorted(made) == [2, 2, 127, 127, 128, 128]
+    assert set(relaxations) == {127}
 
 
 def test_true_errors_are_those_of_two_relaxations(solved, budgets):

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from lprjax.atoms.graphs import build_graph
-from lprjax.atoms.structures import bcc, diamond, rattled, simple_cubic, square, supercell
+from lprjax.atoms.structures import (
+    bcc,
+    diamond,
+    fcc,
+    make_structure,
+    rattled,
+    simple_cubic,
+    square,
+    supercell,
+)
 from lprjax.defects.defect import (
     Defect,
     RelaxedDefect,
@@ -20,8 +29,10 @@ from lprjax.defects.defect import (
     decay_profile,
     formation_energy,
     geometry_error,
+    left_basin,
     make_defect,
     relax_defect,
+    shortest_bond,
     vacancy,
 )
 from lprjax.potentials import polynomial_bonds, stillinger_weber, zhou_eam
@@ -249,6 +260,83 @@ def test_made_by_hand_is_as_made_by_name(small):
     np.testing.assert_allclose(defect.on_atoms(defect.start), expected, atol=1e-12)
     np.testing.assert_allclose(defect.homes[128], reference.positions[7] + 0.1, atol=1e-12)
     assert 14 >= np.sum(np.asarray(defect.lattice.neighbours)[128] < 128) >= 8
+
+
+@pytest.mark.parametrize(
+    ("cell", "repeats", "bond"),
+    [
+        (bcc("W", 2.0), 3, np.sqrt(3.0)),
+        (bcc("W", 2.0, primitive=True), 3, np.sqrt(3.0)),
+        (fcc("Cu", 2.0, primitive=True), 4, np.sqrt(2.0)),
+        (diamond("Si", 4.0, primitive=True), 3, np.sqrt(3.0)),
+        (simple_cubic("Po", 2.0), 4, 2.0),
+        (square("W", 2.0), 5, 2.0),
+    ],
+)
+def test_the_shortest_bond_is_that_of_nearest_neighbours(cell, repeats, bond):
+    """Also where an atom is missing: it is the lattice's. No bond need be alike to the others."""
+    assert shortest_bond(vacancy(cell, repeats)) == pytest.approx(bond, rel=1e-12)
+    pairs = make_structure([[0, 0, 0], [1.3, 0, 0]], 3 * np.eye(3), "W")
+    assert shortest_bond(vacancy(pairs, 2, radius=3.1)) == pytest.approx(1.3, rel=1e-12)
+
+
+def test_the_unit_cell_repeated_is_the_reference():
+    skewed = make_structure(
+        [[0.1, 0.2, 0.3], [1.4, 1.5, 1.9]],
+        [[3.1, 0.2, -0.4], [0.7, 2.8, 0.3], [-0.5, 0.9, 3.4]],
+        ["Si", "C"],
+    )
+    for cell, repeats in ((skewed, (2, 3, 4)), (square("W", 2.0), (4, 5, 1)), (CELL, (4, 4, 4))):
+        defect = vacancy(cell, repeats, radius=4.0)
+        found = defect.unit_cell
+        np.testing.assert_allclose(found.cell, cell.cell, rtol=1e-15)
+        np.testing.assert_array_equal(found.positions, cell.positions)
+        np.testing.assert_array_equal(found.species, cell.species)
+        assert found.pbc == cell.pbc
+        whole = supercell(found, repeats)
+        np.testing.assert_allclose(whole.positions, defect.reference.positions, atol=1e-12)
+
+
+def pushed(defect, atom, distance, along=(1.0, 2.0, 2.0)):
+    """One atom moved by a distance, all the others shifted so that their mean stays."""
+    n = defect.structure.n_atoms
+    moves = np.zeros((n, 3))
+    moves[atom] = distance * np.asarray(along) / np.linalg.norm(along)
+    return defect.on_sites(jnp.asarray(moves - moves.mean(axis=0)))
+
+
+def test_half_the_shortest_bond_is_the_limit_of_a_basin(small):
+    """An atom that moves by d, less its share of the mean, d (1 - 1 / n): 127 atoms."""
+    defect = small.defect
+    start = shaken(defect, 0.05)
+    limit = 0.25 * np.sqrt(3.0) * 3.164849
+    here, beyond = (start + pushed(defect, 5, f * limit / (1 - 1 / 127)) for f in (0.999, 1.001))
+    assert left_basin(defect, start, here) is None and left_basin(defect, here, start) is None
+    for pair in ((start, beyond), (beyond, start)):
+        said = left_basin(defect, *pair)
+        assert f"{limit:.2f}" in said and f"{1.001 * limit:.2f}" in said
+
+
+def test_a_shift_of_the_whole_crystal_is_no_move(small):
+    """Except where atoms are held: there nothing but a move takes an atom away."""
+    defect, u = small.defect, shaken(small.defect, 0.05)
+    shift = defect.on_sites(jnp.tile(jnp.array([[2.0, -3.0, 5.0]]), (127, 1)))
+    assert left_basin(defect, u, u + shift) is None
+    assert left_basin(defect, u, u + shift + pushed(defect, 3, 2.0)) is not None
+    held = clamped(defect, 5.0)
+    assert left_basin(held, u, u) is None and left_basin(held, u, u + shift) is not None
+
+
+def test_what_a_missing_site_holds_is_no_move(small):
+    u = shaken(small.defect, 0.05)
+    assert left_basin(small.defect, u, u.at[small.defect.removed[0]].set(9.0)) is None
+
+
+def test_a_geometry_that_is_not_there_is_another_basin(small):
+    u = shaken(small.defect, 0.05)
+    for v in (u.at[7, 1].set(jnp.nan), jnp.full(u.shape, jnp.nan)):
+        assert left_basin(small.defect, u, v) is not None
+        assert left_basin(small.defect, v, u) is not None
 
 
 def test_unconverged_says_so(small):

@@ -85,7 +85,7 @@ def test_committee_depends_on_its_key_alone_and_scales_with_the_factor():
     one, again = draw(centre, FACTOR, KEY, 5), committee(centre, FACTOR, KEY, 5)
     np.testing.assert_allclose(one, again, rtol=1e-13)
     half = committee(centre, 2.0 * FACTOR, KEY, 5)
-    np.testing.assert_allclose(half - centre, 0.5 * (one - centre), rtol=1e-10)
+    np.testing.assert_allclose(half - centre[None], 0.5 * (one - centre[None]), rtol=1e-10)
     other = committee(centre, FACTOR, jax.random.key(1), 5)
     assert np.abs(np.asarray(other - one)).min() > 0.0
 

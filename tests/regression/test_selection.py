@@ -52,9 +52,9 @@ def test_units_of_features_do_not_matter():
     """Columns in units 16 orders of magnitude apart: each is right relative to itself."""
     units = np.geomspace(1e-8, 1e8, K)
     whole, rest = factor_of(ROWS * units), factor_of(ROWS[20:] * units)
-    close(add_rows(rest, ROWS[:20] * units) / units, rest_plus := factor_of(ROWS))
-    close(remove_rows(whole, ROWS[:20] * units) / units, factor_of(ROWS[20:]))
-    close(whole / units, rest_plus)
+    close(add_rows(rest, ROWS[:20] * units) / units[None], rest_plus := factor_of(ROWS))
+    close(remove_rows(whole, ROWS[:20] * units) / units[None], factor_of(ROWS[20:]))
+    close(whole / units[None], rest_plus)
 
 
 def test_the_rigidity_after_an_update():

@@ -31,7 +31,7 @@ def shaken(seed=0, sigma=0.1):
 
 
 def modulo_translation(positions):
-    return np.asarray(positions) - np.mean(positions, axis=0)
+    return np.asarray(positions) - np.mean(np.asarray(positions), axis=0)
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ def test_a_rank_deficient_fit_is_flagged(factors, monkeypatch):
 def test_names_are_checked_at_the_door():
     with pytest.raises(ValueError, match="material is 'Pb'"):
         training_factors(replace(TINY, material="Pb"), 2)
-    with pytest.raises(ValueError, match="no defect 'hole'.*vacancy"):
+    with pytest.raises(ValueError, match="name is 'hole'.*vacancy"):
         training_factors(replace(TINY, defect="hole"), 2)
     with pytest.raises(ValueError, match="wanted a crystal whose bonds have no continuation"):
         reference_simulation(replace(TINY, defect="tetrahedral"))

@@ -7,8 +7,8 @@
 
 to first order, ubar the reference's geometry and F what forces its relaxation left there, X the
 force rows of the basis. H is the *reference's* Hessian at ubar: the surrogate's own differs by as
-much as the forces do, which changes the geometry to second order only. H does not know c, so all
-three are quadratic forms, made once by one solve with H per basis function; after that the
+much as the forces do, which changes the geometry to second order only. H does not depend on c, so
+all three are quadratic forms, made once by one solve with H per basis function; after that the
 predicted error of any weights of the loss costs products with K-by-K triangles and can be
 differentiated.
 

@@ -14,7 +14,7 @@ from experiments.studies.predictions import error_forms
 from lprjax.ace.potential import linear_potential
 from lprjax.atoms.graphs import build_graph
 from lprjax.defects.defect import formation_energy, geometry_error, relax_defect
-from lprjax.defects.error_forms import predicted_error
+from lprjax.defects.quadratic_forms import predicted_error
 from lprjax.defects.response import hessian_solve
 from lprjax.regression.rows import design_rows
 
