@@ -91,11 +91,13 @@ from lprjax.regression import (
     solution,
 )
 from lprjax.simulation import molecular_dynamics, relax
+from lprjax.version import __version__
 
 if TYPE_CHECKING:
     from lprjax.models import last_layer, network_potential, train
 
 __all__ = [
+    "__version__",
     "DEFECTS",
     "GPA_PER_EV_A3",
     "KINDS",
@@ -174,7 +176,6 @@ __all__ = [
     "write_extxyz",
     "zhou_eam",
 ]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

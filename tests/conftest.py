@@ -1,10 +1,13 @@
-"""Every test runs in float64, draws to files only, and factorises in one thread."""
+"""Every test runs in float64, draws to files only, and factorises in one thread.
+
+What is compiled is kept, in the folder that the experiments use: workers share it.
+"""
 
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see experiments/__init__.py
 
+import experiments  # noqa: E402, F401, I001 (one thread for LAPACK, before anything loads it)
 import jax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
@@ -13,6 +16,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
 
 from experiments.harness.records import spare_maps  # noqa: E402
+from experiments.harness.run import keep_compiled  # noqa: E402
+
+keep_compiled()  # for the other workers, the figures, and the next time
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -209,9 +209,10 @@ def gradient(model: Model, u: jax.Array) -> jax.Array:
 
     def pull(r, s, here, there, a):
         a1, a2, a3, a4 = _mixed(a, 0.5 * (here + there))
-        return -(a1 + s * (a2 + s * (a3 / 2 + s * a4 / 6))) * r
+        return -(a1 + s * (a2 + s * (a3 / 2 + s * a4 / 6)))[None] * r
 
-    return multiplicity(u.shape[1] - 1, len(u)) * _over_bonds(pull, jnp.zeros_like(u), model, u)
+    pulls = _over_bonds(pull, jnp.zeros_like(u), model, u)
+    return multiplicity(u.shape[1] - 1, len(u))[None] * pulls
 
 
 def hessian_product(model: Model, u: jax.Array, v: jax.Array) -> jax.Array:

@@ -168,7 +168,7 @@ class Transform:
 
     def negative_norm(self, f: jax.Array) -> jax.Array:
         """(f^T K^-1 f)^(1/2), the largest f . v / ||Dv||; f: (d, ...)."""
-        return jnp.sqrt(jnp.sum(self.seminorm_inverse * self._turned(f) ** 2))
+        return jnp.sqrt(jnp.sum(self.seminorm_inverse[None] * self._turned(f) ** 2))
 
 
 def transform(stiffness: np.ndarray, wave: np.ndarray) -> Transform:

@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -24,6 +25,7 @@ from lprjax.ace.potential import LinearPotential, linear_potential
 from lprjax.ace.spec import ACESpec
 from lprjax.numerics.checks import require_x64
 from lprjax.regression.fitting import Fit
+from lprjax.version import __version__
 
 FORMAT = 1
 """Of the files; to be raised where an older library would read a new file as something else."""
@@ -36,6 +38,20 @@ POTENTIALS = {
     "LastLayer": "lprjax.models.networks",
 }
 """What can be saved besides a fit, and the module it is in: networks load flax when one is read."""
+
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    OSError,
+    RuntimeError,
+)
+"""What `zipfile`, NumPy and JSON raise where bytes of an archive or of its header are not as they
+were; a flipped bit may ask for a password (RuntimeError) or an unknown way to compress
+(NotImplementedError, which is one)."""
 
 
 class SavedFit(NamedTuple):
@@ -84,7 +100,7 @@ def save(
                 "wanted for a Fit only; a potential brings its own."
             )
         header = {"fields": _packed(what, "", arrays)}
-    header = header | {"format": FORMAT, "what": type(what).__name__, "lprjax": _version()}
+    header = header | {"format": FORMAT, "what": type(what).__name__, "lprjax": __version__}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{HEADER: np.array(json.dumps(header))}, **arrays)
     _replace(Path(path), buffer.getvalue())
@@ -256,7 +272,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             names = archive.files
             if HEADER in names:
                 arrays = {name: archive[name] for name in names}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
+                header = dict(json.loads(str(arrays.pop(HEADER))))
+    except DAMAGE as error:
         raise ValueError(
             f"{path} is cut short or damaged: wanted a file as lprjax.save wrote it ({error})."
         ) from error
@@ -265,7 +282,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{path} is an archive of another program (it holds {', '.join(names[:5])}): wanted "
             "one that lprjax.save wrote."
         )
-    return json.loads(str(arrays.pop(HEADER))), arrays
+    return header, arrays
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -278,7 +295,3 @@ def _replace(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _version() -> str:
-    return importlib.import_module("lprjax").__version__

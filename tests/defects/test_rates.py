@@ -90,7 +90,7 @@ def test_in_a_multilattice_virials_alone_gain_nothing_and_force_constants_do(dim
         assert found == fitted_rate(kinds, dimension) and found.geometry < nothing.geometry
 
 
-@pytest.mark.parametrize("dimension, multilattice", itertools.product([2, 3], [False, True]))
+@pytest.mark.parametrize("dimension, multilattice", [*itertools.product((2, 3), (False, True))])
 def test_more_kinds_of_data_never_slow_the_decay(dimension, multilattice):
     subsets = [set(s) for n in range(4) for s in itertools.combinations(CURED_BY, n)]
     for some, more in itertools.product(subsets, repeat=2):

@@ -50,7 +50,7 @@ def crystal_sites(reach):
 
 
 def test_the_moment_is_that_of_the_eight_and_six_bonds(constants):
-    """M = sum |R|^2 / 3 over 8 bonds of 3^(1/2) a / 2 and 6 of a: (8 * 3 / 4 + 6) a^2 / 3 = 4 a^2."""
+    """M = sum |R|^2 / 3, |R|^2 = 3 a^2 / 4 of eight and a^2 of six: (6 + 6) a^2 / 3."""
     assert constants.moment == pytest.approx(4.0 * A**2, rel=1e-12)
 
 

@@ -19,7 +19,7 @@ from lprjax.atoms.graphs import build_graph
 from lprjax.defects.implicit_derivatives import relaxed_formation_energy
 from lprjax.regression.rows import design_rows, prediction_rows
 
-TINY = "--preset smoke --target 2 --copies 10 --fitted EF EFV".split()
+TINY = "--preset smoke --copies 10 --fitted EF EFV".split()
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,7 @@ from experiments import defect_survey as figure
 from experiments.panels.errors import FLAG_MARKERS
 from experiments.systems.materials import material
 
-TINY = (
-    "--preset smoke --pairs W/vacancy --sizes 2 --target-atoms 16 --degree 4 --copies 10"
-).split()
+TINY = ("--preset smoke --pairs W/vacancy --sizes 2 --copies 10").split()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import bcc, rattled, supercell
 from lprjax.regression.factors import compress, projected
 
-TINY = "--preset smoke --target 2 --cells 2 --orders 1 2 --degrees 4 6 --ridges 1e-10".split()
+TINY = "--preset smoke --orders 1 2 --degrees 4 6 --ridges 1e-10".split()
 
 
 @pytest.fixture(scope="module")

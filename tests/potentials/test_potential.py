@@ -1,4 +1,4 @@
-"""What every potential needs: a place in jit, a cutoff, a graph, a sum over the atoms that exist."""
+"""What every potential needs: a place in jit, a cutoff, a graph, a sum over the real atoms."""
 
 import dataclasses
 
@@ -207,6 +207,7 @@ def test_unknown_elements_have_no_energy_and_never_another_ones():
 def test_unknown_elements_are_named_unless_traced():
     known = {"Mo": 42, "W": 74}
     check_species(jnp.array([74, 42, 0]), known, "it")
-    with pytest.raises(ValueError, match=r"it knows .*Mo.*W.*73, 118"):
-        check_species(jnp.array([118, 74, 73, 0]), known, "it")
+    with pytest.raises(ValueError, match="the table") as refused:
+        check_species(jnp.array([118, 74, 73, 0]), known, "the table")
+    assert all(word in str(refused.value) for word in ("73", "118", "Mo", "W"))
     jax.jit(lambda species: check_species(species, known, "it"))(jnp.array([1]))
