@@ -321,9 +321,12 @@ def without_atoms(structure: Structure, atoms: Sequence[int] | np.ndarray) -> St
         The structure of the atoms that are left.
 
     Raises:
-        IndexError: an atom that is not there.
+        IndexError: an atom that is not there, or anything but whole numbers.
     """
-    kept = np.delete(np.arange(structure.n_atoms), np.asarray(atoms, dtype=int))
+    gone, n = np.asarray(atoms), structure.n_atoms
+    if gone.size and (gone.dtype.kind not in "iu" or gone.min() < 0 or gone.max() >= n):
+        raise IndexError(f"atoms is {atoms!r}: wanted indices from 0 to {n - 1}.")
+    kept = np.delete(np.arange(n), gone.astype(int))
     return dataclasses.replace(
         structure, positions=structure.positions[kept], species=structure.species[kept]
     )

@@ -108,11 +108,13 @@ def check_bravais(cell: Structure) -> None:
         cell: of the crystal, primitive or conventional.
 
     Raises:
-        ValueError: two atoms have different neighbours in the first two shells.
+        ValueError: two atoms are of different species, or have different neighbours in the first
+            two shells.
     """
     shell = two_shells(cell)
     first, *others = (_bonds(cell, shell, atom) for atom in range(cell.n_atoms))
-    if not all(_same_vectors(first, bonds) for bonds in others):
+    one_species = len(np.unique(np.asarray(cell.species))) == 1
+    if not one_species or not all(_same_vectors(first, bonds) for bonds in others):
         raise ValueError(
             "the crystal is no Bravais lattice, for which alone the recommended weights were "
             "derived: wanted one whose atoms all have the same neighbours, such as bcc or fcc."

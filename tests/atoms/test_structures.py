@@ -95,8 +95,9 @@ def test_atoms_taken_out_leave_the_others_in_their_order():
         np.testing.assert_array_equal(rest.positions, np.asarray(whole.positions)[left])
         assert rest.species.tolist() == [[14, 6, 14, 6][k] for k in left]
         assert rest.cell is whole.cell and rest.pbc == whole.pbc
-    with pytest.raises(IndexError):
-        without_atoms(whole, [4])
+    for gone in ([4], [-1], [0.0], np.array([True, False, False, False])):
+        with pytest.raises(IndexError, match="0 to 3"):
+            without_atoms(whole, gone)
 
 
 @pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])

@@ -210,7 +210,9 @@ def hexagonal():
 
 
 def test_a_multilattice_is_refused():
-    for cell in (diamond("Si", 5.43), diamond("Si", 5.43, primitive=True), hexagonal()):
+    cube = bcc("W", 3.0)
+    ordered = make_structure(cube.positions, cube.cell, ["Ni", "Al"])  # B2
+    for cell in (diamond("Si", 5.43), diamond("Si", 5.43, primitive=True), hexagonal(), ordered):
         with pytest.raises(ValueError, match="Bravais"):
             check_bravais(cell)
     silicon = vacancy(diamond("Si", 5.43, primitive=True), 3)

@@ -183,7 +183,7 @@ def test_transforms_invert_the_homogeneous_hessian_and_the_seminorm(d, m):
     # K is the lattice of springs |D_rho u|^2: its dual norm by the largest f . w / ||Dw||
     f = jnp.asarray(symmetric_field(m, d, 1.0, seed=4))
     square = jax.grad(lambda w: 0.5 * symmetric_fields.strain_norm(w) ** 2)
-    best = solver._turned(solver.seminorm_inverse * solver._turned(f))
+    best = solver._turned(solver.seminorm_inverse[None] * solver._turned(f))
     np.testing.assert_allclose(square(best) * allowed(m, d), f, atol=1e-12)
     assert float(solver.negative_norm(f)) == pytest.approx(
         float(symmetric_fields.strain_norm(best))
