@@ -1,5 +1,7 @@
 """Every test runs in float64, draws to files only, and factorises in one thread.
 
+JAX refuses to broadcast arrays of different rank, unless an axis is added by [None].
+
 What is compiled is kept, in the folder that the experiments use: workers share it.
 """
 
@@ -11,6 +13,7 @@ import experiments  # noqa: E402, F401, I001 (one thread for LAPACK, before anyt
 import jax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
@@ -19,6 +22,14 @@ from experiments.harness.records import spare_maps  # noqa: E402
 from experiments.harness.run import keep_compiled  # noqa: E402
 
 keep_compiled()  # for the other workers, the figures, and the next time
+
+
+LONG = ("test_tutorials", "test_readme", "test_budget", "test_bounds", "test_loss_weights")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that workers end together."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="module", autouse=True)

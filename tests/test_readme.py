@@ -42,7 +42,7 @@ def output():
 def test_the_fit_determines_its_functions(output):
     """Twenty rattled cells of 16 atoms determine 39 functions: a few meV/Å, every LPR positive."""
     names, (rms, rigidity, _) = output
-    assert names["fit"].rank == names["spec"].n_columns
+    assert names["result"].rank == names["spec"].n_columns
     assert rms["forces"] < 0.01
     real = np.asarray(names["graphs"][0].atom_mask)
     assert np.all(np.asarray(rigidity)[real] > 0)

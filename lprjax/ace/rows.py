@@ -45,6 +45,10 @@ ACCELERATOR = 128
 """How many times more on an accelerator, which wants much work at a time: a choice."""
 
 
+ACE_KINDS = ("energy", "forces", "virial", "force_constants")
+"""The kinds of observables that have a kernel here; others are differentiated in general."""
+
+
 class Rows(NamedTuple):
     """Rows of one structure, d(observable)/dc for C coefficients c; None if not asked for.
 

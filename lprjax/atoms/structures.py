@@ -74,6 +74,21 @@ class Labels(NamedTuple):
     force_constants: Any = None
 
 
+def label_shapes(n: int | None, displaced: int | None = None) -> dict[str, tuple[tuple, str]]:
+    """The shape and unit of every label of n atoms: the one list of what `Labels` holds.
+
+    Args:
+        n: atoms; None: any number.
+        displaced: n_a, atoms displaced for the force constants; None: any number.
+    """
+    return {
+        "energy": ((), "eV"),
+        "forces": ((n, 3), "eV/Å"),
+        "virial": ((3, 3), "eV"),
+        "force_constants": ((displaced, 3, n, 3), "eV/Å^2"),
+    }
+
+
 def _atomic_number(entry: Any) -> int:
     if isinstance(entry, str):
         number = atomic_numbers.get(entry, 0)
@@ -419,10 +434,9 @@ def check_labels(structure: Structure, labels: Labels) -> Labels:
         raise ValueError(
             f"labels is empty, all of {Labels._fields} are None: wanted at least one of them."
         )
-    n = structure.n_atoms
-    shapes = Labels(((), "eV"), ((n, 3), "eV/Å"), ((3, 3), "eV"), ((None, 3, n, 3), "eV/Å^2"))
-    checked = {}
-    for name, value, (shape, unit) in zip(Labels._fields, labels, shapes, strict=True):
+    checked: dict[str, Any] = {}
+    for name, (shape, unit) in label_shapes(structure.n_atoms).items():
+        value = getattr(labels, name)
         checked[name] = None if value is None else finite_array(name, value, shape, unit)
     if checked["energy"] is not None:
         checked["energy"] = float(checked["energy"])

@@ -332,7 +332,7 @@ def force_constant_mismatch(
     return _relative(change - _elastic_blocks(model, defect), defect)
 
 
-def third_elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
+def third_elastic_mismatch(model: CauchyBorn) -> float:
     """What third-order elastic constants get wrong: ||f_C3||_{-1} <= e_C3 (sum_l |Dw(l)|^4)^(1/2).
 
         e_C3 = V_0 / 2 * gamma^3 * || W_3 ||,   |Gw(l)| <= gamma |Dw(l)|,
@@ -342,7 +342,6 @@ def third_elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
 
     Args:
         model: `cauchy_born_mismatch`, which has all that is needed.
-        defect: given as to the other mismatches; of no account.
 
     Returns:
         e_C3, eV/Å^2.

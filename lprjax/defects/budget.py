@@ -243,7 +243,7 @@ def _mismatches(
         "core": (norm["core"], 1.0),
         "elastic": (elastic_mismatch(model, defect), weights.linear),
         "force_constants": (mean, weights.linear),
-        "third_elastic": (third_elastic_mismatch(model, defect), weights.quadratic),
+        "third_elastic": (third_elastic_mismatch(model), weights.quadratic),
         "third": (norm["third"] / weights.quadratic, weights.quadratic),
         "remainder": (norm["remainder"] / weights.cubic, weights.cubic),
     }

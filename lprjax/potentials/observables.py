@@ -25,8 +25,8 @@ from lprjax.atoms.structures import Labels
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import Potential, as_argument, check, total_energy_of
 
-KINDS = ("energy", "forces", "virial", "force_constants")
-"""The kinds of observables, in the order of `Labels`."""
+KINDS = Labels._fields
+"""The kinds of observables: energy, forces, virial, force_constants."""
 
 
 def observe(

@@ -21,7 +21,7 @@ from lprjax.ace.basis import check_graph
 from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import Labels
+from lprjax.atoms.structures import Labels, label_shapes
 from lprjax.atoms.voigt import six_components
 from lprjax.potentials.observables import checked_atoms, checked_kinds, observe
 from lprjax.potentials.potential import Potential, as_argument, check
@@ -256,12 +256,7 @@ def checked_label(
         )
     value = np.asarray(value, float)
     sizes = {len(graph.positions), int(np.sum(np.asarray(graph.atom_mask)))}
-    shapes = {
-        "energy": {()},
-        "forces": {(n, 3) for n in sizes},
-        "virial": {(3, 3)},
-        "force_constants": {(n_displaced, 3, n, 3) for n in sizes},
-    }[kind]
+    shapes = {label_shapes(n, n_displaced)[kind][0] for n in sizes}
     if value.shape not in shapes:
         raise ValueError(
             f"{kind} of structure {number} has shape {value.shape}: wanted {min(shapes)}; give "

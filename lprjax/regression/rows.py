@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lprjax.ace.rows import Rows, ace_rows
+from lprjax.ace.potential import linear_potential
+from lprjax.ace.rows import ACE_KINDS, Rows, ace_rows
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
@@ -123,7 +124,12 @@ def design_rows(
         check(model, graph)
         found = _jacobian(as_argument(model, "model"), graph, displaced, kinds)
         return Rows(**dict(zip(kinds, found, strict=True)))
-    return ace_rows(model, graph, kinds, displaced)
+    fast = tuple(kind for kind in kinds if kind in ACE_KINDS)
+    rows = ace_rows(model, graph, fast, displaced)._asdict()
+    if rest := tuple(kind for kind in kinds if kind not in fast):
+        potential = linear_potential(model, np.zeros(model.n_columns))
+        rows |= dict(zip(rest, _jacobian(potential, graph, displaced, rest), strict=True))
+    return Rows(**rows)
 
 
 @partial(jax.jit, static_argnames="kinds")

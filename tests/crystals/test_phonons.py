@@ -313,7 +313,7 @@ def test_the_constant_can_be_differentiated():
 def test_errors_at_the_door(skewed):
     with pytest.raises(ValueError, match="one row per site"):
         skewed.apply(jnp.zeros((35, 3)))
-    with pytest.raises(ValueError, match="1/A"):
+    with pytest.raises(ValueError, match="1/Å"):
         skewed.at([0.0, 0.0, 1.0])
     with pytest.raises(ValueError, match="same cells"):
         stability(skewed, reference_lattice(SKEWED, (3, 3, 3), radius=4.5))

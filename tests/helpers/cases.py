@@ -1,4 +1,4 @@
-"""Structures and bases that the tests of `design` and `assembly` share, and their rows.
+"""Structures and bases that the tests of rows and assembly share, and their rows.
 
 Two bases (one species with four factors; two species with three, and constants) and one padded
 shape for all structures of a basis, so that each kind of row is compiled once per basis.

@@ -9,11 +9,13 @@ import pytest
 
 from lprjax.ace.basis import site_basis
 from lprjax.ace.potential import linear_potential
+from lprjax.ace.rows import Rows
 from lprjax.ace.spec import ACESpec, components
-from lprjax.atoms.structures import Labels, diamond, make_structure, rattled
+from lprjax.atoms.structures import Labels, diamond, label_shapes, make_structure, rattled
 from lprjax.crystals.elasticity import elastic_constants
 from lprjax.potentials import stillinger_weber
 from lprjax.potentials.observables import KINDS, observe
+from lprjax.regression import rows as rows_of_anything
 from lprjax.regression.assembly import compress_structures
 from lprjax.regression.factors import compress
 from lprjax.regression.fitting import fit
@@ -164,3 +166,18 @@ def test_the_door(case, potential):
         )
     with pytest.raises(ValueError, match="has its own"):
         compress_structures(potential, [], reference_energies=E0)
+
+
+def test_every_label_has_a_shape_and_a_row():
+    """One list of kinds: a new label without either fails here, not in a user's fit."""
+    assert KINDS == Labels._fields == Rows._fields == tuple(label_shapes(3))
+
+
+def test_kinds_without_a_kernel_are_differentiated(monkeypatch):
+    """As a new observable would be: with the kernel of the virial taken away, nothing changes."""
+    case = case_of("two species", vacancy_cell)
+    whole = design_rows(case.spec, case.graph, ("energy", "virial"))
+    monkeypatch.setattr(rows_of_anything, "ACE_KINDS", ("energy",))
+    found = design_rows(case.spec, case.graph, ("energy", "virial"))
+    np.testing.assert_allclose(found.virial, whole.virial, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(found.energy, whole.energy)
