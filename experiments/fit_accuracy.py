@@ -7,7 +7,7 @@ reference's geometry, c and C the extreme stiffnesses; the energy error is at mo
 e_E + eta^2 / (2 c), e_E the error of the formation energy at the reference's geometry. A force
 RMSE is no norm that theory knows, but it is what fits are judged by.
 
-All fits share one set of rows and one compiled potential: see `sub_bases`.
+All fits share one set of rows and one compiled potential: see `studies.nested_bases`.
 """
 
 import textwrap

@@ -2,9 +2,9 @@
 
 For each labelling budget and strategy (more cells of one size, larger cells, virials, force
 constants, mixtures) a linear ACE is fitted, and the defect relaxed with it in a larger cell. All
-strategies share basis and loss weights. What labels cost: see `labelling`. Theory (after
-Ortner–Wang, derived), at a fixed mismatch of each kind: a larger training cell, of radius L, takes
-the far-field part of the geometry error down as L^-1.5; virials take away what the elastic
+strategies share basis and loss weights. What labels cost: see `studies.labelling_costs`. Theory
+(after Ortner–Wang, derived), at a fixed mismatch of each kind: a larger training cell, of radius L,
+takes the far-field part of the geometry error down as L^-1.5; virials take away what the elastic
 constants get wrong in it, force constants the rest of first order; more cells of one size can
 lower the mismatches only as far as the basis and the weights let them.
 """

@@ -1,9 +1,9 @@
 """Lattice fields round a defect that has the lattice's own symmetry: one orthant is all of them.
 
-The box is periodic, of 2 m sites per side, the defect at the origin.  On the orthant
+The box is periodic, of 2 m sites per side, the defect at the origin. On the orthant
 0 <= x_i <= m, mirrored at both of its ends, scalars are arrays (m + 1,) * d and vector fields
-(d,) + (m + 1,) * d, component first.  Scalars are even in every x_i; component i of a vector field
-is odd in x_i and even in the others.  A sum over the box is one over the orthant with
+(d,) + (m + 1,) * d, component first. Scalars are even in every x_i; component i of a vector field
+is odd in x_i and even in the others. A sum over the box is one over the orthant with
 `multiplicity`, and a vector field's transform is a product of sines along each component's own
 axis and cosines along the others: dense matrices, and no mode is free.
 """

@@ -1,4 +1,4 @@
-"""Lesson 1: fit a potential, and ask how firmly the data hold each of its predictions.
+"""Lesson 1: fit a potential, and ask how rigid each of its predictions is.
 
     python -m experiments.tutorials.1_fit_and_ask
 
@@ -36,7 +36,8 @@ factors = lp.compress_structures(spec, zip(graphs, labels, strict=True))
 fit = lp.fit(factors, {"energy": 10.0, "forces": 1.0}, ridge=1e-10)
 print(f"{spec.n_columns} functions, rank {fit.rank}; rms {dict(fit.rms)} (eV, eV/Å)")
 
-# %% How firmly is each atom's energy held? LPR = 1 / (B H^-1 B), in 1/eV^2: large is firm.
+# %% How well do the data determine each atom's energy? LPR = 1 / (B H^-1 B), 1/eV^2: 1/LPR is the
+# variance that they leave it.
 here = lp.local_prediction_rigidity(fit.factor, lp.site_basis(spec, graphs[0])[:16])
 
 # %% The same question about atoms that the data do not contain.
@@ -47,7 +48,7 @@ there = lp.local_prediction_rigidity(fit.factor, lp.site_basis(spec, graph)[:n])
 distance = defect.distances()[np.asarray(defect.site_of_atom)]  # Å, from the empty site
 nearest = distance < 3.0
 ratio = np.median(there[~nearest]) / np.median(there[nearest])
-print(f"Eight neighbours of the vacancy are held {ratio:.0f} times less firmly than the rest.")
+print(f"The eight neighbours of the vacancy are {ratio:.0f} times less rigid than the rest.")
 
 # %% Which part of the model is it? Components: pair and many-body functions, body orders.
 masks = lp.components(spec)

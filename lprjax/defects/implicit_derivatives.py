@@ -135,8 +135,8 @@ def relaxed_formation_energy(
         r_cut=r_cut,
     )
     moves = relaxed - jnp.asarray(displacement)
-    cell = defect.unit_cell
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval():  # inside a user's `jit`, where the potential is traced
+        cell = defect.unit_cell
         structures = defect.displaced(displacement), cell
     graph, bulk = (graph_for(potential, s, r_cut=r_cut) for s in structures)
     n = defect.structure.n_atoms

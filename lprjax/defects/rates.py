@@ -11,7 +11,8 @@ L at once, so a slope alone neither confirms nor refutes.
 
 The gain of two powers needs a lattice in which every atom is a centre of symmetry. In a
 multilattice such as diamond a mismatch of the internal strain acts at elastic order and no virial
-measures it: there virials alone gain nothing (measured for silicon), and force constants do.
+measures it: there virials alone gain nothing (measured for silicon), force constants do, and
+virials at finite strains gain nothing beside those (for the same reason; not measured).
 
 Source: derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053; the
 decay of Ehrlacher, Ortner and Shapeev, Arch. Ration. Mech. Anal. 222 (2016) 1217.
@@ -94,8 +95,8 @@ def fitted_rate(kinds: Collection[str], dimension: int, *, multilattice: bool = 
     Rate(geometry=-3.5, energy=-5.0)
     """
     cured = set().union(*(CURED_BY.get(kind, set()) for kind in kinds))
-    if multilattice and "force_constants" not in cured:
-        cured = set()
+    if multilattice:  # no virial sees internal strains, of whatever order
+        cured = cured & {"elastic", "force_constants"} if "force_constants" in cured else set()
     left = [
         error_rate(order, dimension, elastic_kept=kept)
         for term, (order, kept) in ORDERS.items()

@@ -5,13 +5,12 @@ is, its format and the version of the library that wrote it. Nothing in it is ex
 is cut, damaged, of another program, or of a later format is refused by name.
 """
 
+import hashlib
 import importlib
 import io
 import json
 import os
-import tempfile
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -39,19 +38,8 @@ POTENTIALS = {
 }
 """What can be saved besides a fit, and the module it is in: networks load flax when one is read."""
 
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    OSError,
-    RuntimeError,
-)
-"""What `zipfile`, NumPy and JSON raise where bytes of an archive or of its header are not as they
-were; a flipped bit may ask for a password (RuntimeError) or an unknown way to compress
-(NotImplementedError, which is one)."""
+DIGEST = hashlib.sha256().digest_size
+"""Bytes at the end of a file, after the archive: the SHA-256 of all before them."""
 
 
 class SavedFit(NamedTuple):
@@ -102,8 +90,9 @@ def save(
         header = {"fields": _packed(what, "", arrays)}
     header = header | {"format": FORMAT, "what": type(what).__name__, "lprjax": __version__}
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{HEADER: np.array(json.dumps(header))}, **arrays)
-    _replace(Path(path), buffer.getvalue())
+    np.savez(buffer, **{HEADER: np.array(json.dumps(header, default=_plain_number))}, **arrays)
+    payload = buffer.getvalue()
+    _replace(Path(path), payload + hashlib.sha256(payload).digest())
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -160,7 +149,10 @@ def _packed(what: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, 
         elif is_dataclass(value):
             plain[field.name] = {"nested": _packed(value, f"{prefix}{field.name}.", arrays)}
         else:
-            arrays[prefix + field.name] = np.asarray(value)
+            array = np.asarray(value)
+            if array.dtype == object:
+                raise TypeError(f"{field.name} holds Python objects: wanted numbers.")
+            arrays[prefix + field.name] = array
             plain[field.name] = {"array": prefix + field.name}
     return plain
 
@@ -263,35 +255,42 @@ def _key(plain: Any) -> Hashable:
     return tuple(_key(part) for part in plain) if isinstance(plain, list) else plain
 
 
+def _plain_number(value: Any) -> Any:
+    """A number of NumPy or of JAX as one of Python, for the header."""
+    if np.ndim(value) == 0 and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{value!r} is no number or text: wanted plain values, which a file keeps.")
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     content = path.read_bytes()
     if content[:4] != b"PK\x03\x04":  # how every zip archive begins
         raise ValueError(f"{path} is no file of lprjax: wanted one that lprjax.save wrote.")
+    payload, digest = content[:-DIGEST], content[-DIGEST:]
+    if hashlib.sha256(payload).digest() != digest:
+        raise ValueError(f"{path} {_why_not(content)}: wanted a file as lprjax.save wrote it.")
+    with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return json.loads(str(arrays.pop(HEADER))), arrays
+
+
+def _why_not(content: bytes) -> str:
+    """What an archive without its check sum is."""
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            names = archive.files
-            if HEADER in names:
-                arrays = {name: archive[name] for name in names}
-                header = dict(json.loads(str(arrays.pop(HEADER))))
-    except DAMAGE as error:
-        raise ValueError(
-            f"{path} is cut short or damaged: wanted a file as lprjax.save wrote it ({error})."
-        ) from error
-    if HEADER not in names:
-        raise ValueError(
-            f"{path} is an archive of another program (it holds {', '.join(names[:5])}): wanted "
-            "one that lprjax.save wrote."
-        )
-    return header, arrays
+        names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+    except Exception:  # whatever bytes that are not as they were may bring about
+        names = []
+    if names and f"{HEADER}.npy" not in names:
+        return f"is an archive of another program (it holds {', '.join(names[:5])})"
+    return "is cut short or damaged (its check sum does not match)"
 
 
 def _replace(path: Path, content: bytes) -> None:
     """Write in one step: whoever reads meanwhile finds the old file or the new one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -1,10 +1,10 @@
 """Conjugate gradients and Lanczos for symmetric operators beside a norm whose inverse is known.
 
-Beside A there are K, symmetric and positive, and its inverse.  K^-1 A is symmetric in the inner
+Beside A there are K, symmetric and positive, and its inverse. K^-1 A is symmetric in the inner
 product u^T K v, and where c v^T K v <= v^T A v <= C v^T K v the number of products with A is set
-by c and C alone, whatever the size.  Null spaces are the caller's: A, K and K^-1 are given as
-projected onto what is left.  Vectors are arrays of any one shape.
-Sources: Hestenes, Stiefel, J. Res. Natl. Bur. Stand. 49 (1952) 409; Parlett, The Symmetric
+by c and C alone, whatever the size. Null spaces are the caller's: A, K and K^-1 are given as
+projected onto what is left. Vectors are arrays of any one shape.
+Source: Hestenes, Stiefel, J. Res. Natl. Bur. Stand. 49 (1952) 409; Parlett, The Symmetric
 Eigenvalue Problem (1980), chapters 13 and 15.
 """
 

@@ -165,7 +165,7 @@ def test_square_lattice_has_no_neighbours_out_of_its_plane():
 
 
 def test_large_cell_of_tungsten():
-    """8192 atoms, five shells (8 + 6 + 12 + 24 + 8) within 6.13 A; a table, not a loop."""
+    """8192 atoms, five shells (8 + 6 + 12 + 24 + 8) within 6.13 Å; a table, not a loop."""
     graph = build_graph(supercell(bcc("W", 3.165), (16, 16, 16)), 6.13)
     assert graph.neighbours.shape == (8192, 64)
     assert (graph.neighbour_counts() == 58).all()

@@ -54,14 +54,14 @@ def third_order(silicon):
 
 
 def test_silicon_lattice_constant(silicon):
-    """5.43095 A and -4.336600 eV per atom, to the digits given."""
+    """5.43095 Å and -4.336600 eV per atom, to the digits given."""
     assert silicon.converged
     assert 5.6 * silicon.scale == pytest.approx(5.43095, abs=5e-6)
     assert silicon.energy_per_atom == pytest.approx(-4.336600, abs=5e-7)
 
 
 def test_tungsten_lattice_constant(tungsten):
-    """3.164849 A and -8.759994 eV per atom, to the digits given."""
+    """3.164849 Å and -8.759994 eV per atom, to the digits given."""
     assert tungsten.converged and 3.1 * tungsten.scale == pytest.approx(3.164849, abs=5e-7)
     assert tungsten.energy_per_atom == pytest.approx(-8.759994, abs=5e-7)
 
@@ -117,7 +117,7 @@ def test_elasticity_does_not_depend_on_the_cell(elasticity, silicon):
 
 
 def test_stress_is_that_of_the_virial():
-    """At 5.6 A silicon is under tension: stress = -W / V, another route through the strain."""
+    """At 5.6 Å silicon is under tension: stress = -W / V, another route through the strain."""
     stretched = diamond("Si", 5.6)
     graph = build_graph(stretched, SILICON.r_cut)
     virial = np.asarray(observe(SILICON, graph, ("virial",)).virial)
@@ -164,7 +164,7 @@ def test_bravais_crystal_has_no_internal_strain():
 @pytest.mark.parametrize("squeeze", [1.0, 0.99], ids=["relaxed", "compressed"])
 def test_acoustic_tensors_are_the_long_waves_of_the_force_constants(squeeze):
     """Q(k) = -1/(2V) sum_R Phi(R) (k . R)^2, also under stress: two routes, one by strain of one
-    atom's cell, the other from all force constants; 25 A hold their range of 2 r_cut, 12.3 A."""
+    atom's cell, the other from all force constants; 25 Å hold their range of 2 r_cut, 12.3 Å."""
     potential, a = TUNGSTEN, 3.164849 * squeeze
     crystal = supercell(bcc("W", a), (8, 8, 8))
     graph = build_graph(crystal, potential.r_cut)
@@ -237,7 +237,7 @@ def test_third_order_constants_are_third_differences(stretched, let_go):
     """Along one Lagrangian strain, eta = h N, F = (I + 2 eta)^(1/2), and under tension, where the
     order eta^3 of F counts; the error is O(h^2).
 
-    Roundoff of the quotient, some 1e-16 eV/A^3 / h^3, is below 1e-9 of some 1 eV/A^3.
+    Roundoff of the quotient, some 1e-16 eV/Å^3 / h^3, is below 1e-9 of some 1 eV/Å^3.
     """
     crystal, third_order = stretched
     constants = third_order.relaxed if let_go else third_order.clamped

@@ -61,13 +61,13 @@ def dense(skewed):
 
 @pytest.fixture(scope="module")
 def tungsten():
-    """9 x 2.741 A between images, twice the range 2 r_cut = 12.26 A."""
+    """9 x 2.741 Å between images, twice the range 2 r_cut = 12.26 Å."""
     return force_constants(TUNGSTEN, BCC, (9, 9, 9))
 
 
 @pytest.fixture(scope="module")
 def silicon():
-    """5 x 3.840 A between images, twice the range 2 r_cut = 7.54 A."""
+    """5 x 3.840 Å between images, twice the range 2 r_cut = 7.54 Å."""
     return force_constants(SILICON, DIAMOND, (5, 5, 5))
 
 
@@ -101,7 +101,7 @@ def test_force_constants_of_another_code(dense):
 
 
 def test_a_shift_of_the_crystal_is_not_felt(skewed, tungsten):
-    """The sum of some hundred stiffnesses of at most 20 eV/A^2, in double precision."""
+    """The sum of some hundred stiffnesses of at most 20 eV/Å^2, in double precision."""
     assert skewed.sum_rule < 1e-12 and tungsten.sum_rule < 1e-12
     pulled = skewed.blocks.at[0, 0, 0, 0, 0, 0, 0].add(0.25)
     assert type(skewed)(pulled, SKEWED).sum_rule == pytest.approx(0.25)

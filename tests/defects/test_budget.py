@@ -140,7 +140,7 @@ def test_the_far_field_is_cured_by_its_data_or_by_a_larger_cell(solved, name):
         return far_field_weights(defect, far_field(defect, u, radius))[measures[name]]
 
     here = weight(RADIUS)
-    core = 0.9 * weight(6.2) / here  # of a far term of norm 1: enough a little beyond 6.2 A
+    core = 0.9 * weight(6.2) / here  # of a far term of norm 1: enough a little beyond 6.2 Å
     terms = [
         Term(piece, 1.0, here if piece == name else 1.0, {"core": core, name: 1.0}.get(piece, 0.0),
              0.0, 0.0)

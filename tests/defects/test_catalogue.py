@@ -1,6 +1,6 @@
 """The zoo of point defects: what is where, and what it costs.
 
-Forces below 1e-6 eV/A leave energies exact to 1e-11 eV, or 1e-9 eV along the softest modes.
+Forces below 1e-6 eV/Å leave energies exact to 1e-11 eV, or 1e-9 eV along the softest modes.
 """
 
 import jax.numpy as jnp
@@ -191,7 +191,7 @@ def relaxed_by_ase(potential, atoms, f_max):
 
 
 def test_tungsten_110_dumbbell_as_ase_finds_it():
-    """Another construction and another optimiser; 0.02 eV/A leaves 1e-3 eV at stiffness 0.2."""
+    """Another construction and another optimiser; 0.02 eV/Å leaves 1e-3 eV at stiffness 0.2."""
     _, relaxed = formed(TUNGSTEN, CELL, dumbbell(CELL, 3, (1, 1, 0)))
     atoms = bulk("W", "bcc", a=A_W, cubic=True) * (3, 3, 3)
     atoms.positions[0] += [0.9, -0.9, 0.0]

@@ -1,6 +1,6 @@
 """The vacancy: published formation energies, symmetry, decay, and the error of a geometry.
 
-Forces below 1e-6 eV/A leave energies exact to 1e-11 eV and displacements to about 1e-6 A.
+Forces below 1e-6 eV/Å leave energies exact to 1e-11 eV and displacements to about 1e-6 Å.
 """
 
 import dataclasses
@@ -95,7 +95,7 @@ def test_silicon_vacancy_is_a_stationary_point():
 
 
 def test_start_does_not_matter(small):
-    """From atoms shaken by 0.05 A about the lattice, mean kept: the same geometry."""
+    """From atoms shaken by 0.05 Å about the lattice, mean kept: the same geometry."""
     other = relax_defect(TUNGSTEN, small.defect, displacement=shaken(small.defect, 0.05))
     assert other.relaxed.converged
     assert other.energy == pytest.approx(small.relaxed.energy, abs=1e-9)

@@ -83,6 +83,12 @@ def test_value_is_the_relaxed_formation_energy(fitted):
     assert float(found) == pytest.approx(fitted.formation(fitted.potential), abs=1e-9)
 
 
+def test_it_may_be_jitted_with_the_potential_as_an_argument(fitted):
+    plain = lambda p: relaxed_formation_energy(p, fitted.defect, fitted.displacement)  # noqa: E731
+    found = jax.jit(plain)(fitted.potential)
+    assert float(found) == pytest.approx(float(plain(fitted.potential)), abs=1e-9)
+
+
 def test_refits_with_other_coefficients_relax_to_the_derivatives(fitted, row):
     """Refits along a line of coefficients, c + h (c' - c) with c' the fit at another weight: each
     is relaxed anew. Central differences err by h^2; two steps are extrapolated to h^4."""

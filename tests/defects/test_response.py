@@ -2,7 +2,7 @@
 
 Dense twins: force constants by `observe`, K as the Jacobian of the differences, and a basis Q of
 the moves that are allowed.  Conjugate gradients stop at 1e-10 of the force, Lanczos at 1e-5, which
-leaves the value to about 1e-9; relaxations stop at 1e-10 eV/A or below.
+leaves the value to about 1e-9; relaxations stop at 1e-10 eV/Å or below.
 """
 
 import dataclasses

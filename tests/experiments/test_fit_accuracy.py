@@ -1,4 +1,4 @@
-"""Error against the accuracy of a fit, smallest case: nested bases, what is foretold, flags."""
+"""Error against the accuracy of a fit, smallest case: nested bases, what is predicted, flags."""
 
 import json
 from dataclasses import replace
@@ -85,7 +85,7 @@ def test_the_residual_of_one_kind_falls_as_nested_bases_grow(config):
     assert full_rank and len(outside) and not np.any(result.coefficients[outside])
 
 
-def test_true_errors_are_those_foretold(summary):
+def test_true_errors_are_those_predicted(summary):
     """First order is exact but for terms of the error squared, at most 5 % here; and the bounds
     hold: ||D H^-1 f|| <= eta / c, |energy| <= e_E + eta^2 / 2c."""
     error, predicted = sound(summary, "geometry_error"), sound(summary, "geometry_predicted")

@@ -51,12 +51,12 @@ def test_a_point_of_the_map_is_a_full_fit_and_a_relaxation(planes):
         }
         fitted = weighted_fit(CONFIG, factors, weights=weights)
         true = simulate(CONFIG, fitted.coefficients)
-        told = mismatches(CONFIG, factors, fitted.coefficients)
+        expected = mismatches(CONFIG, factors, fitted.coefficients)
         here = {name: values[0, 1] for name, values in planes[k].items()}
         assert here["geometry_error"] == pytest.approx(true.geometry_error, abs=2e-5)
         assert here["energy_error"] == pytest.approx(true.energy_error, abs=1e-6)
         for name in ("forces", "virial", "elastic", "force_constants"):
-            assert here[name] == pytest.approx(told[name], rel=1e-5, abs=1e-8), name
+            assert here[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-8), name
         assert not figure.failed(here)
 
 

@@ -87,7 +87,7 @@ def test_kinds_that_are_bought_fit_better(summary):
     assert all(curve["atom_calls"] <= 30 * 15 for curve in last.values())
 
 
-def test_errors_are_those_foretold(summary):
+def test_errors_are_those_predicted(summary):
     """First order, exact but for the error squared: with 0.1 Å against bonds of 2.7 Å, 10 %."""
     for quantity in ("geometry", "energy"):
         low, high = summary["predicted_over_true"][quantity]

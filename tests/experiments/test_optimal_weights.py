@@ -48,12 +48,12 @@ def test_the_gradient_is_that_of_finite_differences(known, names):
 def test_the_start_is_the_configured_fit(known, names):
     logs = figure.first_logs(CONFIG, "configured", names)
     fitted = weighted_fit(CONFIG, training_factors(CONFIG, SIZE))
-    told, wanted = (
+    found, wanted = (
         predicted_error(known.forms, c)
         for c in (figure.coefficients_at(known, logs), fitted.coefficients)
     )
-    assert told.geometry == pytest.approx(float(wanted.geometry), rel=1e-5)
-    assert told.energy == pytest.approx(float(wanted.energy), rel=1e-5)
+    assert found.geometry == pytest.approx(float(wanted.geometry), rel=1e-5)
+    assert found.energy == pytest.approx(float(wanted.energy), rel=1e-5)
     assert figure.first_logs(CONFIG, "equal", names)[:-1] == pytest.approx(0.0)
 
 

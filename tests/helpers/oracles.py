@@ -140,7 +140,7 @@ def site_basis(spec: ACESpec, structure: Structure) -> np.ndarray:
 
 def rows(spec: ACESpec, graph):
     """(energy, forces, virial) rows as the dense Jacobian of the summed site basis, column by
-    column in the positions and the strain: the plain formulation of `design.design_rows`."""
+    column in the positions and the strain: the plain formulation of `regression.design_rows`."""
 
     def total(positions, strain):
         deformation = jnp.eye(3) + strain

@@ -11,7 +11,7 @@ from ase.calculators.lj import LennardJones
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Softened:
-    """A potential plus a smooth pair term, (1 - (r / 5 A)^2)^5 times `size` eV per bond end."""
+    """A potential plus a smooth pair term, (1 - (r / 5 Å)^2)^5 times `size` eV per bond end."""
 
     base: Any = field(metadata={"static": True})
     size: float

@@ -181,8 +181,8 @@ def test_second_and_third_derivatives_converge_to_the_exact_ones(shaken, with_ce
 
 
 def test_force_constants_are_differences_of_forces(shaken):
-    """Against the exact ones, and symmetric as they are, to step^2 / 6 = 2e-7 A^2 times fourth
-    derivatives that are 1/(0.1 A)^2 of the second ones, and no more."""
+    """Against the exact ones, and symmetric as they are, to step^2 / 6 = 2e-7 Å^2 times fourth
+    derivatives that are 1/(0.1 Å)^2 of the second ones, and no more."""
     potential = ase_potential(lennard_jones())
     ours, exact = graphs(shaken, potential, SmoothPairs())
     found = observe(potential, ours, "force_constants", atoms=range(12)).force_constants
@@ -240,7 +240,7 @@ def test_relaxation_of_a_vacancy_ends_where_ase_ends():
     atoms = to_ase(start)
     atoms.calc = EMT()
     BFGSLineSearch(atoms, logfile=None).run(fmax=1e-5, steps=200)
-    # forces of 1e-5 eV/A over a stiffness of 1 eV/A^2, and their product in the energy
+    # forces of 1e-5 eV/Å over a stiffness of 1 eV/Å^2, and their product in the energy
     assert ours.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
     ends = np.asarray(ours.positions)
     np.testing.assert_allclose(

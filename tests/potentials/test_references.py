@@ -16,7 +16,7 @@ from lprjax.potentials.eam import embedding_energy
 from lprjax.potentials.observables import KINDS, observe, total_energy
 
 A_W, A_SI = 3.164849, 5.43095
-GPA = 160.21766208  # eV/A^3 in GPa
+GPA = 160.21766208  # eV/Å^3 in GPa
 BOX = 40.0 * np.eye(3)
 
 # lattice constant (A) and energy per atom (eV) that the potentials were fitted to: Zhou 2004
@@ -262,7 +262,7 @@ def strain_derivatives(potential, graph):
 
 
 def test_silicon_lattice():
-    """-4.336600 eV/atom at a = 5.43095 A, whose five decimals leave V 3B da/a = 3e-4 eV."""
+    """-4.336600 eV/atom at a = 5.43095 Å, whose five decimals leave V 3B da/a = 3e-4 eV."""
     potential = stillinger_weber()
     graph = build_graph(diamond("Si", A_SI), potential.r_cut)
     energy, slope, _ = strain_derivatives(potential, graph)
@@ -273,7 +273,7 @@ def test_silicon_lattice():
 def test_silicon_elasticity():
     """C11, C12 and clamped C44 in GPa, to their three decimals.
 
-    The published numbers belong to a = 5.431 A: at 5.43095 A, C11 is larger by 0.008.
+    The published numbers belong to a = 5.431 Å: at 5.43095 Å, C11 is larger by 0.008.
     """
     potential = stillinger_weber()
     graph = build_graph(diamond("Si", 5.431), potential.r_cut)
@@ -291,7 +291,7 @@ def test_silicon_vacancy_on_the_ideal_site_is_stationary():
     graph = build_graph(without_atom(crystal, 0), potential.r_cut)
     labels = observe(potential, graph)
     assert float(labels.energy) + 63 * 4.3366 == pytest.approx(4.33660, abs=5e-6)
-    assert abs(labels.forces).max() < 1e-5  # a0 has five decimals: k da = 5 eV/A^2 * 1e-6 A
+    assert abs(labels.forces).max() < 1e-5  # a0 has five decimals: k da = 5 eV/Å^2 * 1e-6 Å
 
 
 @pytest.mark.oracle
@@ -311,7 +311,7 @@ def test_silicon_against_matscipy():
     virial = -atoms.get_volume() * atoms.get_stress(voigt=False)
     np.testing.assert_allclose(labels.virial, virial, atol=1e-9)
     hessian = atoms.calc.get_hessian(atoms, "sparse").toarray()
-    # its 1/3 is written with twelve digits: 1e-12 times stiffnesses of 1e2 eV/A^2
+    # its 1/3 is written with twelve digits: 1e-12 times stiffnesses of 1e2 eV/Å^2
     np.testing.assert_allclose(labels.force_constants.reshape(24, 24), hessian, atol=1e-9)
 
 

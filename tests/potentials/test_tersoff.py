@@ -166,8 +166,8 @@ def test_the_cutoff_is_once_differentiable(dimer_derivatives, edge):
     below, above = (np.array(dimer_derivatives(edge + d)) for d in (-1e-9, 1e-9))
     bond = 1830.8 * math.exp(-2.4799 * edge) - 471.18 * math.exp(-1.7322 * edge)
     jump = bond * math.pi**2 / (8 * 0.15**2)
-    assert below[0] == pytest.approx(above[0], abs=3e-8)  # a slope of 5 eV/A over 2e-9 A
-    assert below[1] == pytest.approx(above[1], abs=1e-5)  # a curvature of 200 eV/A^2
+    assert below[0] == pytest.approx(above[0], abs=3e-8)  # a slope of 5 eV/Å over 2e-9 Å
+    assert below[1] == pytest.approx(above[1], abs=1e-5)  # a curvature of 200 eV/Å^2
     assert below[2] - above[2] == pytest.approx(jump, rel=1e-5)
     assert all(np.isfinite(value) for value in dimer_derivatives(edge))
 

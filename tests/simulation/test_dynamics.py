@@ -32,7 +32,7 @@ MASS = 28.085  # u
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Springs:
-    """Every atom on its own spring at the origin, k in eV/A^2: neighbours play no part."""
+    """Every atom on its own spring at the origin, k in eV/Å^2: neighbours play no part."""
 
     k: float
     r_cut: float = dataclasses.field(default=1.0, metadata=dict(static=True))

@@ -1,8 +1,8 @@
 """Theorems on the minimiser: its end does not depend on its way, and it says how it ended.
 
 A minimum found to forces below t is within t / (smallest stiffness) of the true one, and its
-energy within t^2 / stiffness: with t = 1e-6 eV/A and more than 0.1 eV/A^2 everywhere here,
-positions agree to 1e-5 A and energies to 1e-10 eV (about the roundoff of the sum).
+energy within t^2 / stiffness: with t = 1e-6 eV/Å and more than 0.1 eV/Å^2 everywhere here,
+positions agree to 1e-5 Å and energies to 1e-10 eV (about the roundoff of the sum).
 """
 
 import dataclasses
