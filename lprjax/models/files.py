@@ -90,7 +90,9 @@ def save(
         header = {"fields": _packed(what, "", arrays)}
     header = header | {"format": FORMAT, "what": type(what).__name__, "lprjax": __version__}
     buffer = io.BytesIO()
-    np.savez(buffer, **{HEADER: np.array(json.dumps(header, default=_plain_number))}, **arrays)
+    text = json.dumps(header, default=_plain_number)
+    members: dict[str, Any] = {HEADER: np.array(text), **arrays}
+    np.savez(buffer, **members)
     payload = buffer.getvalue()
     _replace(Path(path), payload + hashlib.sha256(payload).digest())
 
