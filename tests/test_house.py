@@ -1,6 +1,7 @@
 """The house: imports go downward, panels only read, scripts stand alone, and the door opens."""
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -30,14 +31,17 @@ MAY_IMPORT = {  # rooms of `experiments`; what is none of them is a script
 }
 
 
+@functools.cache
 def imports(path):
     """Dotted names that the file imports, anywhere in it: `from a import b` gives a.b."""
+    found = []
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def test_every_file_of_the_library_has_a_package():

@@ -70,6 +70,8 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()  # makes the layout, once for both files
+    figure.set_layout_engine("none")
     figure.savefig(f"{path}.pdf", metadata={"CreationDate": None})
     figure.savefig(f"{path}.png", metadata={"Software": None})
     plt.close(figure)

@@ -67,7 +67,7 @@ def test_cells_suit_the_crystal():
 
 
 def test_pairs_are_checked_at_the_door(run):
-    for pair, message in (("W", "'W' is no pair"), ("Pb/vacancy", "no material 'Pb'")):
+    for pair, message in (("W", "'W' is no pair"), ("Pb/vacancy", "material is 'Pb'")):
         with pytest.raises(ValueError, match=message):
             figure.points(replace(run.config, pairs=(pair,)))
 
