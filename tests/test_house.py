@@ -184,3 +184,31 @@ def test_the_door_opens_without_what_loads_slowly():
     code = f"import sys, lprjax; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+TESTED_BY = {
+    "ace/basis": "ace/test_potential",
+    "ace/sums_of_products": "ace/test_adjoint",
+    "defects/hessian": "defects/test_response",
+    "models/features": "models/test_kernels",
+    "potentials/eam": "potentials/test_references",
+    "potentials/stillinger_weber": "potentials/test_references",
+}
+"""Files that share their tests with a neighbour; all others have a test file of their name."""
+
+
+@pytest.mark.parametrize("path", [p for p in LIBRARY if p.stem != "__init__"][:-1], ids=str)
+def test_every_file_of_the_library_has_its_tests(path):
+    package, name = path.parts[1], path.stem
+    found = TESTED_BY.get(f"{package}/{name}", f"{package}/test_{name}")
+    assert (ROOT / "tests" / f"{found}.py").exists(), f"{path}: wanted tests/{found}.py"
+
+
+def test_test_files_import_no_test_file():
+    """So that each runs alone; what they share is in `tests/helpers`."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for name in imports(path.relative_to(ROOT)):
+            package, *inside = name.split(".")
+            if package == "tests" and "helpers" not in path.parts:
+                assert inside and inside[0] == "helpers", f"{path} imports {name}"
+            assert not package.startswith("test_"), f"{path} imports {name}"
