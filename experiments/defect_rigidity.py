@@ -88,7 +88,7 @@ def compute(point: Config) -> dict[str, Any]:
 
 
 def rigidities(config: Config, result: Fit) -> dict[str, Any]:
-    """The defect relaxed with the fit: true errors, and how firmly the data hold what it says
+    """The defect relaxed with the fit: true errors, and how rigid its predictions are
     (NaN where it did not relax)."""
     defect, *_ = reference_simulation(config)
     found, spec, n = simulate(config, result.coefficients), config.spec, defect.structure.n_atoms

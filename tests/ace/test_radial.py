@@ -74,7 +74,7 @@ def test_many_body_functions_are_orthonormal_in_t():
 
 
 def test_many_body_functions_vanish_at_the_core():
-    """(1 + t)^2 ~ r^8: no Y_lm is felt where it is undefined."""
+    """(1 + t)^2 ~ r^8: no Y_lm counts where it is undefined."""
     inner, outer = many_body_radial(jnp.array([0.01, 0.02]), **options())[0].T
     np.testing.assert_allclose(outer / inner, 2.0**8, rtol=1e-3)
 

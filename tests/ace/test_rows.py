@@ -270,9 +270,9 @@ def test_rows_are_compiled_once_per_shape():
 
 def test_design_rows_refuses():
     case = case_of("four factors", small_cell)
-    strangers = graph_of(coloured(small_cell(), ("W", "Ta")))
+    unknown = graph_of(coloured(small_cell(), ("W", "Ta")))
     with pytest.raises(ValueError, match="unknown species: the structure has Ta"):
-        design_rows(case.spec, strangers)
+        design_rows(case.spec, unknown)
     for kinds in (("energy", "stress"), (), "heat"):
         with pytest.raises(ValueError, match="wanted one or more of"):
             design_rows(case.spec, case.graph, kinds)

@@ -1,4 +1,4 @@
-"""The error budget: first order is first order, the bound holds, and failures are said.
+"""The error budget: first order is first order, the bound holds, and failures are reported.
 
 The surrogate is the reference plus a small smooth pair term; its errors grow with the term's size.
 """
@@ -172,7 +172,7 @@ def test_an_unstable_surrogate_is_loud(solved):
 
 
 def test_atoms_that_ran_into_each_other_have_no_energy(solved):
-    """Pulled together, far more strongly than the core pushes: said, and no number beside it."""
+    """Pulled together, far more strongly than the core pushes: reported, without a number."""
     budget = budget_of(solved, -10000.0, max_evaluations=100)
     assert "ran into each other" in budget.failures["unconverged"]
     assert math.isnan(budget.energy_true)

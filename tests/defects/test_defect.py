@@ -313,8 +313,8 @@ def test_half_the_shortest_bond_is_the_limit_of_a_basin(small):
     here, beyond = (start + pushed(defect, 5, f * limit / (1 - 1 / 127)) for f in (0.999, 1.001))
     assert left_basin(defect, start, here) is None and left_basin(defect, here, start) is None
     for pair in ((start, beyond), (beyond, start)):
-        said = left_basin(defect, *pair)
-        assert f"{limit:.2f}" in said and f"{1.001 * limit:.2f}" in said
+        message = left_basin(defect, *pair)
+        assert f"{limit:.2f}" in message and f"{1.001 * limit:.2f}" in message
 
 
 def test_a_shift_of_the_whole_crystal_is_no_move(small):

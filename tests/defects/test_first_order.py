@@ -111,7 +111,7 @@ def test_no_difference_no_error(reference):
 
 
 def test_without_a_stable_surrogate_there_is_no_prediction_and_it_says_so(reference):
-    """A pair term so large that the crystal gives way; what needs no Hessian is still told.
+    """A pair term so large that the crystal gives way; what needs no Hessian is still reported.
 
     Atoms are shaken a little: forces with the symmetry of the vacancy are blind to most modes.
     """

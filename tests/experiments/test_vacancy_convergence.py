@@ -1,4 +1,4 @@
-"""The convergence figure, at its smallest: what is computed, recorded, said and drawn.
+"""The convergence figure, at its smallest: what is computed, recorded, printed and drawn.
 
 The budget itself has tests of its own and takes long to compile: here a stand-in makes true errors
 1.25 of those predicted, and bounds twice of them.

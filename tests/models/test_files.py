@@ -229,7 +229,7 @@ def test_any_flipped_bit_is_refused_or_changes_nothing(tmp_path, monkeypatch):
     """Wherever it is: in the numbers, in the header or in the frame of the archive.
 
     In the frame it may ask for a password or for an unknown compression: every second bit of the
-    directory at the end of the archive, where that is said, and every eleventh elsewhere.
+    directory at the end of the archive, where that stands, and every eleventh elsewhere.
     """
     path, potential = tmp_path / "p.npz", linear(ACESpec("W", 1, 2, 3.6, 2.7))
     save(path, potential)

@@ -248,12 +248,12 @@ def test_site_energies_and_their_rows_are_invariant(training):
         structure.positions[order], structure.cell, structure.species[order], True
     )
     turned = moved(graph, graph.positions @ turn.T, graph.cell @ turn.T)
-    said, rows = np.asarray(network(graph)[:8]), np.asarray(site_rows(network, graph))
-    np.testing.assert_allclose(network(turned)[:8], said, atol=1e-11)
+    energies, rows = np.asarray(network(graph)[:8]), np.asarray(site_rows(network, graph))
+    np.testing.assert_allclose(network(turned)[:8], energies, atol=1e-11)
     np.testing.assert_allclose(site_rows(network, turned), rows, atol=1e-11)
-    np.testing.assert_allclose(network(graph_of(shuffled))[:8], said[order], atol=1e-11)
+    np.testing.assert_allclose(network(graph_of(shuffled))[:8], energies[order], atol=1e-11)
     np.testing.assert_allclose(site_rows(network, graph_of(shuffled)), rows[order], atol=1e-11)
-    np.testing.assert_allclose(network(graph_of(structure, 8, 40)), said, atol=1e-11)
+    np.testing.assert_allclose(network(graph_of(structure, 8, 40)), energies, atol=1e-11)
     np.testing.assert_array_equal(network(graph)[8:], 0.0)
 
 

@@ -186,7 +186,7 @@ def test_no_other_scale_or_floor_is_likelier():
 def test_the_ends_of_the_search():
     """Where the floor is nothing s is zero, where it is everything to the other end.
 
-    Exactly proportional residuals (no noise: r_i = alpha v_i^1/2) are told apart without error.
+    Exactly proportional residuals (no noise: r_i = alpha v_i^1/2) are explained without error.
     """
     exact = 0.3 * np.sqrt(dense_variance(ROWS, PREDICTIONS, 0.0))
     found = calibrate(FACTOR, PREDICTIONS, exact, prior=GAMMA)

@@ -78,8 +78,8 @@ def test_forward_and_reverse_give_the_jacobian(n_numbers):
 
 
 def test_a_fit_from_a_potential_is_the_step_to_the_fit(potential, case):
-    """min |X (c0 + s) - y|: targets are what the potential has not said yet, its own energies of
-    isolated atoms included; the factor of H does not depend on where one starts."""
+    """min |X (c0 + s) - y|: targets are what the potential does not predict yet, its own
+    energies of isolated atoms included; the factor of H does not depend on where one starts."""
     rng, kinds = np.random.default_rng(1), ("energy", "forces", "virial")
     cells = [case.structure, rattled(case.structure, jax.random.key(3), 0.1)]
     samples = [

@@ -100,7 +100,7 @@ jitted = jax.jit(remove_rows)
 
 
 @pytest.mark.parametrize(
-    "rows, stranger",
+    "rows, absent",
     [
         (ROWS, 3.0 * ROWS[:1]),  # more than is there, though in the same direction
         (ROWS[:14], np.concatenate([ROWS[:10], ROWS[:10]])),  # each is there, but once
@@ -108,11 +108,11 @@ jitted = jax.jit(remove_rows)
         (ROWS[:8], 3.0 * ROWS[:1]),
     ],
 )
-def test_what_is_not_there_cannot_be_removed(rows, stranger):
+def test_what_is_not_there_cannot_be_removed(rows, absent):
     factor = factor_of(rows)
     with pytest.raises(ValueError, match="not in the factor"):
-        remove_rows(factor, stranger)
-    assert np.isnan(jitted(factor, stranger)[0, 0])
+        remove_rows(factor, absent)
+    assert np.isnan(jitted(factor, absent)[0, 0])
     assert np.isfinite(jitted(factor, rows[:1])).all()
 
 

@@ -173,7 +173,7 @@ def attraction(graph):
 def test_atoms_that_run_into_each_other_end_unconverged_and_without_an_energy():
     """Two of them, 0.2 Å nearer with every step from 0.85 Å on: at 0.05 Å there is no graph.
 
-    Where they are and the force there are told, of the last point that was evaluated.
+    Where they are and the force there are those of the last point that was evaluated.
     """
     apart = np.array([1.0, 2.0, 2.0]) / 3.0
     dimer = make_structure([0.0 * apart, 0.85 * apart], 9.0 * np.eye(3), "Ar", pbc=False)
