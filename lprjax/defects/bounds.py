@@ -106,8 +106,12 @@ class Side:
 
     @functools.cached_property
     def formation_energy(self) -> float:
-        """E - N e, eV, at the geometry, e of the unit cell."""
-        per_atom = float(total_energy(self.potential, self.cell)) / len(self.cell.positions)
+        """E - N e, eV, at the geometry.
+
+        e is that of the complete lattice in the same supercell, not of the unit cell: what a
+        calculator makes of a cell's size (sampling in k, a cutoff of plane waves) then cancels.
+        """
+        per_atom = float(total_energy(self.potential, self.lattice)) / len(self.lattice.positions)
         return formation_energy(float(self.labels.energy), len(self.at.moving), per_atom)
 
     @property

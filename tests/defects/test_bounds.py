@@ -26,7 +26,7 @@ from lprjax.defects.defect import relax_defect, vacancy
 from lprjax.defects.far_field import cauchy_born_mismatch, far_field, lattice_orders, site_gradient
 from lprjax.potentials import zhou_eam
 from lprjax.potentials.observables import energy_and_forces, observe
-from tests.helpers.potentials import Softened
+from tests.helpers.potentials import SizeBiased, Softened
 
 TUNGSTEN, CELL = zhou_eam("W"), bcc("W", 3.164849)
 
@@ -125,6 +125,14 @@ def test_equal_potentials_have_no_error(solved):
 def test_elastic_mismatch_is_the_dense_worst_case(solved, model, dense):
     a = matrix(lambda v: -model.forces(v)[0], 128)
     assert elastic_mismatch(model, solved[0]) == pytest.approx(largest_ratio(a, dense), rel=1e-9)
+
+
+def test_an_energy_that_depends_on_the_cell_alone_is_no_error(solved):
+    """The same for every atom of the defect's cell and of the lattice's: E_f does not have it. In
+    the unit cell it is 64 times as large, and 127 atoms would miss it by 390 eV."""
+    forces, energy = force_residual(TUNGSTEN, SizeBiased(TUNGSTEN), *solved)
+    assert abs(energy) < 1e-9  # rounding of 127 atoms of 9 eV
+    assert float(jnp.max(jnp.abs(forces))) < 1e-12
 
 
 def constants(defect):
