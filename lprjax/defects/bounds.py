@@ -150,10 +150,19 @@ def force_residual(
         ValueError, TypeError: as `energy_at`.
     """
     theirs, ours = (Side(p, defect, displacement) for p in (reference, surrogate))
-    return _residual(theirs, ours)
+    return residual_of(theirs, ours)
 
 
-def _residual(theirs: Side, ours: Side) -> tuple[jax.Array, float]:
+def residual_of(theirs: Side, ours: Side) -> tuple[jax.Array, float]:
+    """`force_residual` of two sides whose graphs are there.
+
+    Args:
+        theirs: of the reference.
+        ours: of the surrogate.
+
+    Returns:
+        f, (n_sites, 3) eV/Å, and the error of E_f, eV.
+    """
     return ours.forces - theirs.forces, ours.formation_energy - theirs.formation_energy
 
 
@@ -219,7 +228,7 @@ def partition(theirs: Side, ours: Side, model: CauchyBorn, w: jax.Array, radius:
     Returns:
         Residual.
     """
-    forces, energy = _residual(theirs, ours)
+    forces, energy = residual_of(theirs, ours)
     first, second = (lattice_orders(side.potential, side.lattice, w) for side in (ours, theirs))
     lattice = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), first, second)
     elastic, third_elastic = (np.asarray(f) for f in model.forces(w))

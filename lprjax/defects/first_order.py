@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lprjax.defects.bounds import force_residual
+from lprjax.defects.bounds import Side, residual_of
 from lprjax.defects.defect import Defect
-from lprjax.defects.hessian import EnergyAt, energy_at
+from lprjax.defects.hessian import EnergyAt
 from lprjax.defects.response import Response, solve_at
 from lprjax.potentials.potential import Potential
 
@@ -60,9 +60,8 @@ def first_order_error(
     Raises:
         ValueError, TypeError: as `response.hessian_solve`.
     """
-    forces, energy = force_residual(reference, surrogate, defect, displacement)
-    at = energy_at(surrogate, defect, displacement)
-    return first_order_at(at, forces, energy, tolerance, max_iterations)
+    theirs, ours = (Side(p, defect, displacement) for p in (reference, surrogate))
+    return first_order_at(ours.at, *residual_of(theirs, ours), tolerance, max_iterations)
 
 
 def first_order_at(

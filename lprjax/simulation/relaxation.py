@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.atoms.structures import Structure
-from lprjax.numerics.checks import require_x64
+from lprjax.numerics.checks import check_positive, require_x64
 from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
 
 MEMORY = 10
@@ -136,7 +136,12 @@ def relax(
     (2006), algorithm 7.4.
     """
     require_x64()
-    _check_options(force_tolerance, max_evaluations, max_move, skin)
+    check_positive(
+        force_tolerance=force_tolerance,
+        max_evaluations=max_evaluations,
+        max_move=max_move,
+        skin=skin,
+    )
     fixed_topology = isinstance(start, Graph)
     if isinstance(start, Graph):
         rebuild, graph = None, start
@@ -176,15 +181,6 @@ def relax(
 
 def _identity(gradient: jax.Array) -> jax.Array:
     return gradient
-
-
-def _check_options(
-    force_tolerance: float, max_evaluations: int, max_move: float, skin: float
-) -> None:
-    options = dict(force_tolerance=force_tolerance, max_evaluations=max_evaluations)
-    for name, value in (options | dict(max_move=max_move, skin=skin)).items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} is {value!r}: wanted a positive, finite number.")
 
 
 def _builder(structure: Structure, r_cut: float, skin: float) -> Callable[[jax.Array], Graph]:
