@@ -5,7 +5,8 @@ On a square and on a simple cubic lattice with a defect, the surrogate is the re
 force constants with the elastic constants kept, the third derivatives, these with the
 third-order elastic constants kept, the fourth. Both are relaxed, fully nonlinear, in one box, and
 compared in geometry, ||D(uhat - ubar)||, and energy. Nothing changes with L but where the change
-begins, so that here, unlike with a fit, slopes can be compared with the theory.
+begins, so that here, unlike with a fit, slopes can be compared with the theory. It has none for the
+energy of a change that is cut sharply at L: that is a sum of two powers.
 """
 
 import textwrap
@@ -20,6 +21,7 @@ from scipy.stats import linregress
 
 from experiments.harness.records import Record
 from experiments.harness.run import conclude, gather, start
+from experiments.harness.statistics import extremes
 from experiments.panels.decay import (
     COLOURS,
     MARKERS,
@@ -290,10 +292,20 @@ def caption_of_box(box: Mapping[str, Any]) -> str:
         "Cut sharply at L, site energies leave unbalanced forces at the cut: geometry "
         f"{slope_label(sharp['geometry_slope'])} instead of "
         f"{curves['force_constants']['geometry_slope']['theory']:g}, energy gained in relaxing "
-        f"{slope_label(sharp['relaxing_slope'])}. Strain of the reference "
+        f"{slope_label(sharp['relaxing_slope'])}; the whole energy error, of which relaxing is "
+        f"{relaxing_share(sharp, box['window'])}, {slope_label(sharp['energy_slope'])}. "
+        "Strain of the reference "
         f"{slope_label(box['strain_slope'])}; "
         f"its residual {base[-1]:.0e} of {base[0]:.1g}, in {len(base) - 1} steps."
     )
+
+
+def relaxing_share(curve: Mapping[str, Any], window: Sequence[float]) -> str:
+    """What relaxing gains over the whole energy error, over the L of the window."""
+    x = np.array(curve["L"])
+    share = np.abs(np.array(curve["relaxing"]) / np.array(curve["energy"]))
+    low, high = extremes(share[(x >= window[0]) & (x <= window[1])])
+    return f"{low:.2g} to {high:.2g} times"
 
 
 def bent_curves(curves: Mapping[str, Any]) -> list[str]:

@@ -16,10 +16,11 @@ UNITS = {"geometry": "lattice constants", "energy": "$a_2$ of the shortest bond"
 
 
 def slope_label(slope: Mapping[str, float]) -> str:
-    """A fitted slope, its error and the theory's; or that the quantity changes sign."""
+    """A fitted slope, its error and the theory's, if it has one; or a change of sign."""
+    theory = f"{slope['theory']:g}" if np.isfinite(slope["theory"]) else "no single power"
     if slope.get("changes_sign"):
-        return f"changes sign ({slope['theory']:g})"
-    return f"{slope['slope']:.2f} ± {slope['error']:.2f} ({slope['theory']:g})"
+        return f"changes sign ({theory})"
+    return f"{slope['slope']:.2f} ± {slope['error']:.2f} ({theory})"
 
 
 def draw_errors(ax: Axes, box: Mapping[str, Any], quantity: str) -> None:
@@ -68,7 +69,7 @@ def draw_local(ax: Axes, box: Mapping[str, Any], quantity: str) -> None:
         unbounded = np.array(curve.get(f"{quantity}_unbounded_slope", {}).get("local", []), float)
         x = np.sqrt(x[1:] * x[:-1])[: len(unbounded)]
         ax.semilogx(x, unbounded, MARKERS[name], color=COLOURS[name], mfc="none", ms=8, mew=0.7)
-    lowest = min(c[f"{quantity}_slope"]["theory"] for c in box["curves"].values())
+    lowest = np.nanmin([c[f"{quantity}_slope"]["theory"] for c in box["curves"].values()])
     ax.set_ylim(1.35 * lowest, 0)
     mark_radii(ax, box)
     label_axes(ax, ("L", "lattice constants"), (f"local slope, {quantity} error", None))
@@ -84,5 +85,5 @@ def draw_strain(ax: Axes, box: Mapping[str, Any]) -> None:
     ax.loglog(r, theory, "--", color="0.5", lw=0.8)
     ax.axvline(box["half_width"], color="0.5", lw=0.8, label="end of the box")
     ax.axvspan(start, end, color="0.93", zorder=0)
-    label_axes(ax, ("|l|", "lattice constants"), ("largest |D$\\bar{u}$(l)|", None))
+    label_axes(ax, ("|l|", "lattice constants"), ("largest |D$\\bar{u}$(l)|", "lattice constants"))
     ax.legend(fontsize=6.5, title="fitted slope (theory)", title_fontsize=6.5, loc="lower left")

@@ -18,7 +18,9 @@ class Kind:
         return -(d + 1) / 2 if self.sharp else self._rate(d).geometry
 
     def energy(self, d: int) -> float:
-        return -(d + 1) if self.sharp else self._rate(d).energy
+        """NaN for the sharp cut: the change's own energy and what relaxing gains, which falls as
+        the geometry error's square, have two powers."""
+        return float("nan") if self.sharp else self._rate(d).energy
 
     def _rate(self, d: int) -> Rate:
         return error_rate(self.order, d, elastic_kept=self.keeps)

@@ -44,6 +44,15 @@ def test_theory_of_the_two_dimensions():
     assert [kind.energy(3) for kind in kinds] == [-3, -5, -6, -8, -9]
 
 
+def test_a_sharp_cut_has_no_slope_of_the_energy(summary):
+    """Unbalanced forces at the cut: geometry L^-(d+1)/2, what relaxing gains its square; the whole
+    energy is two terms, and no slope of theory's is drawn or written beside it."""
+    for d, box in summary["dimensions"].items():
+        slopes = {q: box["curves"]["sharp"][f"{q}_slope"]["theory"] for q in figure.QUANTITIES}
+        assert (slopes["geometry"], slopes["relaxing"]) == (-(int(d) + 1) / 2, -(int(d) + 1))
+        assert slopes["energy"] is None
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 def test_slopes_in_the_plane(summary, name):
     """Between L = 5.7 and 8, half a box of 64: lattice (1 / L^2) and box ((L / m)^2) bend them."""
