@@ -25,11 +25,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
 from jax.custom_derivatives import SymbolicZero
 
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Pbc
-from lprjax.numerics.checks import require_x64
+from lprjax.numerics.checks import finite_array, require_x64
+
+ASYMMETRY = 1e-3
+"""Of a stress, relative to its largest component: a choice, well above rounding in single precision
+(1e-7 of terms that cancel) and well below the effect of a wrong order of components."""
 
 # Callbacks run in XLA's threads, and a calculator keeps what it works on in itself.
 _CALCULATOR_LOCK = threading.RLock()
@@ -82,14 +87,29 @@ class ASEPotential:
             atoms.calc = self.calculator
             # what costs most goes first: most codes then have the rest in hand
             if strained:
-                slope = atoms.get_volume() * atoms.get_stress(voigt=False)
+                slope = atoms.get_volume() * self._property("stress", atoms)
             if len(asked) > 1:
-                gradient[real] = -atoms.get_forces()
-            energy = np.float64(self.calculator.get_property(self._energy_name, atoms))
+                gradient[real] = -self._property("forces", atoms)
+            energy = self._property(self._energy_name, atoms)
         if strained:
             slope = np.linalg.solve(cell.T, slope - positions.T @ gradient)
         found: dict[str, Any] = {"energy": energy, "positions": gradient, "cell": slope}
         return [found[name] for name in asked]
+
+    def _property(self, name: str, atoms: Atoms) -> np.ndarray:
+        """A result of the calculator: energy (), forces (n, 3) or stress (3, 3), checked."""
+        value = np.asarray(self.calculator.get_property(name, atoms), dtype=float)
+        what = f"{name} of calculator {type(self.calculator).__name__}"
+        if name == "forces":
+            return finite_array(what, value, (len(atoms), 3), "eV/Å")
+        if name != "stress":  # some codes give the energy as an array of one element
+            return finite_array(what, value.reshape(()) if value.size == 1 else value, (), "eV")
+        if value.shape == (6,):
+            value = voigt_6_to_full_3x3_stress(value)
+        stress = finite_array(what, value, (3, 3), "eV/Å^3 (or its six Voigt components)")
+        if np.abs(stress - stress.T).max() > ASYMMETRY * np.abs(stress).max():
+            raise ValueError(f"{what} is {stress.tolist()}: wanted a symmetric one.")
+        return 0.5 * (stress + stress.T)
 
     @property
     def _energy_name(self) -> str:
@@ -110,7 +130,9 @@ def ase_potential(
     Energies, forces and virials are the calculator's; force constants, elastic constants and all
     else of second or higher order are central differences of its forces and stress. It runs on
     the host, one structure at a time, also from within `jit`, `vmap` and loops; an error that it
-    raises there comes out as JAX's, its text with it.
+    raises there comes out as JAX's, its text with it. So does an error of what it returns: numbers
+    that are not finite, or an energy, forces or a stress of another shape. An energy may be an
+    array of one element, and a stress (3, 3) or the six components of Voigt.
 
     Args:
         calculator: of `ase.calculators` or of that kind. It must not run JAX in this process:

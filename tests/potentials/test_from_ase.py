@@ -15,6 +15,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.optimize import BFGSLineSearch
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from lprjax.atoms.graphs import build_graph, moved
 from lprjax.atoms.structures import fcc, make_structure, rattled, supercell, to_ase
@@ -352,6 +353,57 @@ def test_errors_of_the_calculator_come_out():
     with pytest.raises(Exception, match="No EMT-potential for W"):
         observe(potential, unknown).energy.block_until_ready()
     assert np.isfinite(observe(potential, known).energy)
+
+
+class Returning(LennardJones):
+    """Returns results as `change` makes them: name -> function of the right one."""
+
+    def __init__(self, **change):
+        super().__init__(**OPTIONS)
+        self.change = change
+
+    def calculate(self, *args, **options):
+        super().calculate(*args, **options)
+        for name, change in self.change.items():
+            self.results[name] = change(self.results[name])
+
+
+def test_an_energy_of_one_element_and_a_stress_of_nine_are_what_they_mean(shaken):
+    kinds = ("energy", "forces", "virial")
+    calculator = Returning(free_energy=lambda e: np.array([[e]]), stress=voigt_6_to_full_3x3_stress)
+    graph = build_graph(shaken, 1.0, n_atoms=16)
+    found, expected = (
+        observe(ase_potential(c), graph, kinds) for c in (calculator, lennard_jones())
+    )
+    for a, b in zip(found[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def skewed(stress):
+    return voigt_6_to_full_3x3_stress(stress) + np.array([[0, 1, 0], [0, 0, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            {"free_energy": lambda e: np.array([e, e])},
+            r"free_energy of calculator Returning.*\(2,\)",
+        ),
+        ({"free_energy": lambda e: None}, r"free_energy of calculator Returning is nan"),
+        ({"forces": lambda f: f[:-1]}, r"forces of calculator Returning.*\(11, 3\).*\(12, 3\)"),
+        ({"forces": np.ravel}, r"forces of calculator Returning.*\(36,\)"),
+        ({"forces": lambda f: f * np.nan}, r"forces of calculator Returning is nan"),
+        ({"stress": lambda s: s * np.inf}, r"stress of calculator Returning is"),
+        ({"stress": lambda s: np.tile(s, 2)}, r"stress of calculator Returning.*\(12,\)"),
+        ({"stress": skewed}, r"stress of calculator Returning.*wanted a symmetric one"),
+    ],
+)
+def test_results_that_are_none_are_named(shaken, change, words):
+    """Such as of a field that did not converge, or of a calculator that keeps another order."""
+    graph = build_graph(shaken, 1.0, n_atoms=16)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=words):
+        observe(ase_potential(Returning(**change)), graph, ("forces", "virial"))
 
 
 def test_what_it_refuses():
