@@ -22,7 +22,7 @@ from lprjax.ace.radial import many_body_radial, pair_radial
 from lprjax.ace.spec import ACESpec, tables
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.potential import check_reach
+from lprjax.potentials.potential import check_reach, nan_unless, reaches
 
 
 def species_one_hot(spec: ACESpec, species: jax.Array) -> jax.Array:
@@ -33,10 +33,26 @@ def species_one_hot(spec: ACESpec, species: jax.Array) -> jax.Array:
         species: atomic numbers, (...).
 
     Returns:
-        0 or 1, (..., n_elements); zero rows for padding (species 0).
+        0 or 1, (..., n_elements); zero rows for padding (species 0), NaN for elements that the
+        spec lacks, which no check can refuse under `jit`.
     """
     numbers = jnp.expand_dims(jnp.asarray(spec.numbers), tuple(range(species.ndim)))
-    return (species[..., None] == numbers).astype(float)
+    is_this = species[..., None] == numbers
+    known = (species == 0) | is_this.any(axis=-1)
+    return nan_unless(known[..., None], is_this.astype(float))
+
+
+def centres(spec: ACESpec, graph: Graph) -> jax.Array:
+    """One-hot species of the atoms of a graph, by which every site's values are multiplied.
+
+    Args:
+        spec: whose elements give the order of the columns.
+        graph: of n atoms, padding included.
+
+    Returns:
+        As `species_one_hot`, (n, n_elements); NaN where the graph ends short of the basis.
+    """
+    return nan_unless(reaches(graph, spec.r_cut), species_one_hot(spec, graph.species))
 
 
 def radial_functions_and_slopes(
@@ -161,7 +177,7 @@ def site_basis(spec: ACESpec, graph: Graph) -> jax.Array:
 
 @partial(jax.jit, static_argnums=0)
 def _site_basis(spec: ACESpec, graph: Graph) -> jax.Array:
-    own = species_one_hot(spec, graph.species)
+    own = centres(spec, graph)
     blocks = own[:, :, None] * _site_functions(spec, graph).T[:, None, :]
     return blocks.reshape(len(own), -1)
 

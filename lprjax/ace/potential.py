@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from lprjax.ace.basis import OnBasis, Sites, atomic_base, sites_of, species_one_hot
+from lprjax.ace.basis import OnBasis, Sites, atomic_base, centres, sites_of
 from lprjax.ace.spec import ACESpec, Tables, tables
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.blocks import sites_in_blocks
 from lprjax.numerics.checks import require_x64
+from lprjax.potentials.potential import check
 
 BLOCK = 128
 """Sites whose energies are made at a time on a CPU (see `sites_in_blocks`): a choice."""
@@ -46,7 +47,8 @@ class LinearPotential(OnBasis):
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
-        own = species_one_hot(self.spec, graph.species)
+        check(self, graph)
+        own = centres(self.spec, graph)
         by_centre = sites_in_blocks(self._by_centre, sites_of(graph), BLOCK)
         return jnp.sum(own * (by_centre + self.reference_energies[None, :]), axis=-1)
 

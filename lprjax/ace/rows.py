@@ -30,6 +30,7 @@ from lprjax.ace.adjoint import Block, adjoint_tables, block_functions, channels_
 from lprjax.ace.angular import spherical_harmonics_and_gradients
 from lprjax.ace.basis import (
     atomic_base,
+    centres,
     check_graph,
     radial_functions_and_slopes,
     sites_of,
@@ -247,7 +248,7 @@ def _surroundings(
     edge_mask: jax.Array,
 ) -> _Atoms:
     """The atoms of these indices (c,) with the edges given, (c, K) and (c, K, 3)."""
-    own = species_one_hot(spec, graph.species[index])
+    own = centres(spec, graph)[index]
     others = jnp.swapaxes(species_one_hot(spec, graph.species[neighbours]), 1, 2)
     return _Atoms(index, own, neighbours, others, edges, edge_mask)
 
@@ -275,7 +276,7 @@ def _first_order(spec: ACESpec, graph: Graph) -> tuple[jax.Array, jax.Array, jax
         with_values(m, base[channels_of(spec, b)]) for m, b in zip(moving, blocks, strict=True)
     ]
     pairs = with_values(pair_moving, pairs.reshape(*pair_moving.shape[2:], -1))
-    sums = _sums(spec, species_one_hot(spec, graph.species), functions, channels, pairs)
+    sums = _sums(spec, centres(spec, graph), functions, channels, pairs)
     return sums[6], forces, sums[VOIGT_TENSOR]
 
 

@@ -47,6 +47,8 @@ class Graph:
     edge_mask: jax.Array  # (n, K) bool
     atom_mask: jax.Array  # (n,) bool
     reach: jax.Array  # () Å, how far the neighbours were searched: r_cut + skin
+    # three bools, periodic along each lattice vector; static under `jit`
+    pbc: Pbc = dataclasses.field(metadata={"static": True})
 
     def vectors(self) -> jax.Array:
         """r_ij, (n, K, 3) Å; (1, 0, 0) on padded slots, so that no root is taken of zero."""
@@ -94,10 +96,10 @@ def _edges(
     positions: np.ndarray, cell: np.ndarray, pbc: Pbc, reach: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Edges (i, j, shift) shorter than reach, sorted by i."""
-    extent = float(np.ptp(positions, axis=0)[~np.array(pbc)].max(initial=0.0))
+    extent = _extent(positions, cell, pbc)
     if extent > MAX_EXTENT * reach:  # the cells of the search would overflow
         raise ValueError(
-            f"extent of the atoms is {extent:.3g} Å along a direction without periodicity: "
+            f"extent of the atoms is {extent:.3g} Å across the periodic directions: "
             f"wanted at most {MAX_EXTENT:g} times the cutoff of {reach:g} Å; check the units of "
             "the positions, or treat the parts as structures of their own."
         )
@@ -113,6 +115,12 @@ def _edges(
             "fractional coordinates passed as Cartesian ones, or units other than Å."
         )
     return i, j, shifts
+
+
+def _extent(positions: np.ndarray, cell: np.ndarray, pbc: Pbc) -> float:
+    """How far the atoms reach across the periodic directions, Å: in the space normal to these."""
+    *_, rows = np.linalg.svd(cell[np.array(pbc)].reshape(-1, 3))
+    return float(np.ptp(positions @ rows[sum(pbc) :].T, axis=0).max(initial=0.0))
 
 
 def _padded_size(name: str, wanted: int | None, needed: int, default: int) -> int:
@@ -188,6 +196,7 @@ def build_graph(
         edge_mask=jnp.asarray(edge_mask),
         atom_mask=jnp.asarray(np.arange(n_pad) < n),
         reach=jnp.asarray(float(r_cut + skin)),
+        pbc=structure.pbc,
     )
 
 

@@ -46,7 +46,6 @@ def equilibrium(
     *,
     tolerance: float = 1e-12,
     max_iterations: int = 50,
-    r_cut: float | None = None,
 ) -> Equilibrium:
     """The size at which a crystal is free of pressure, its shape and fractional positions kept.
 
@@ -59,7 +58,6 @@ def equilibrium(
         structure: the start, some way from the equilibrium at most.
         tolerance: of the last Newton step in s, dimensionless.
         max_iterations: Newton steps allowed.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Equilibrium. A search that fails raises nothing: `converged` is False.
@@ -74,7 +72,7 @@ def equilibrium(
     log_scale, step, iterations = 0.0, math.inf, 0
     while True:
         crystal = _scaled(structure, math.exp(log_scale))
-        values = _size_derivatives(argument, graph_for(potential, crystal, r_cut=r_cut))
+        values = _size_derivatives(argument, graph_for(potential, crystal))
         energy, slope, curvature = (float(value) for value in values)
         lost = not (math.isfinite(slope) and abs(log_scale) < RUNAWAY)
         if abs(step) <= tolerance or iterations == max_iterations or lost:
@@ -118,9 +116,7 @@ class Elasticity(NamedTuple):
     optical: jax.Array  # eigenvalues of the Hessian of the cell's atoms, eV/Å^2, no translations
 
 
-def elastic_constants(
-    potential: Potential, structure: Structure | Graph, *, r_cut: float | None = None
-) -> Elasticity:
+def elastic_constants(potential: Potential, structure: Structure | Graph) -> Elasticity:
     """The elastic constants of a crystal by differentiation of its energy.
 
     With E(eps, u) the energy of a cell under x -> (I + eps)(x + u), eps symmetric with
@@ -136,7 +132,6 @@ def elastic_constants(
         potential: graph -> site energies (n,), eV.
         structure: a crystal cell, best a small one (the cost is 6 + 3 n gradients), with no
             forces on its atoms; or its graph, see `cell_graph`.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Elasticity; times GPA_PER_EV_A3 in GPa; differentiable in the potential. A crystal whose
@@ -151,7 +146,7 @@ def elastic_constants(
     Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954).
     """
     require_x64()
-    graph = cell_graph(potential, structure, r_cut=r_cut)
+    graph = cell_graph(potential, structure)
     slope, hessian = _strain_derivatives(as_argument(potential, "potential"), graph)
     volume = _volume(graph)
     values, settled = _internal_strain(hessian)
@@ -163,15 +158,12 @@ def elastic_constants(
     )
 
 
-def cell_graph(
-    potential: Potential, cell: Structure | Graph, *, r_cut: float | None = None
-) -> Graph:
+def cell_graph(potential: Potential, cell: Structure | Graph) -> Graph:
     """The graph of a crystal cell without padding, on which its elasticity is computed.
 
     Args:
         potential: graph -> site energies (n,), eV.
         cell: the structure; or its graph, made before, which passes.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         The graph.
@@ -181,7 +173,7 @@ def cell_graph(
         ValueError: a graph with padding atoms, which have no place in a strain.
     """
     n_atoms = None if isinstance(cell, Graph) else cell.n_atoms
-    graph = graph_for(potential, cell, r_cut=r_cut, n_atoms=n_atoms)
+    graph = graph_for(potential, cell, n_atoms=n_atoms)
     if not np.asarray(graph.atom_mask).all():
         raise ValueError(
             f"the graph has {len(graph.positions)} places for fewer atoms: wanted one without "
@@ -241,7 +233,7 @@ class ThirdOrderElasticity(NamedTuple):
 
 
 def third_order_constants(
-    potential: Potential, structure: Structure | Graph, *, r_cut: float | None = None
+    potential: Potential, structure: Structure | Graph
 ) -> ThirdOrderElasticity:
     """The third-order elastic constants of a crystal by differentiation of its energy.
 
@@ -258,7 +250,6 @@ def third_order_constants(
         potential: graph -> site energies (n,), eV, three times differentiable.
         structure: a crystal cell, best a small one, with no forces on its atoms, or its graph;
             with a residual stress the constants are those about the stressed state.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         ThirdOrderElasticity; times GPA_PER_EV_A3 in GPa. See `elastic_constants` for a crystal
@@ -270,7 +261,7 @@ def third_order_constants(
     Source: Brugger, Phys. Rev. 133 (1964) A1611; relaxed: derived.
     """
     require_x64()
-    graph = cell_graph(potential, structure, r_cut=r_cut)
+    graph = cell_graph(potential, structure)
     argument, volume = as_argument(potential, "potential"), _volume(graph)
     _, settled = _internal_strain(_strain_derivatives(argument, graph)[1])
     relaxed, clamped = (
@@ -306,8 +297,6 @@ def acoustic_tensors(
     potential: Potential,
     structure: Structure,
     directions: ArrayLike | Sequence[Sequence[float]] = ((1, 0, 0), (1, 1, 0), (1, 1, 1)),
-    *,
-    r_cut: float | None = None,
 ) -> jax.Array:
     """The acoustic (Christoffel) tensor of a Bravais lattice along some directions.
 
@@ -322,7 +311,6 @@ def acoustic_tensors(
         potential: graph -> site energies (n,), eV.
         structure: one atom per cell.
         directions: (n, 3), Cartesian, of any length.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         The tensors, (n, 3, 3) eV/Å^3, differentiable in the potential.
@@ -342,7 +330,7 @@ def acoustic_tensors(
         )
     k = np.asarray(directions, float)
     k = k / np.linalg.norm(k, axis=1, keepdims=True)
-    graph = cell_graph(potential, structure, r_cut=r_cut)
+    graph = cell_graph(potential, structure)
     hessians = _shear_hessians(as_argument(potential, "potential"), graph, jnp.asarray(k))
     return hessians / float(structure.volume)
 

@@ -176,7 +176,6 @@ def force_constants(
     unit_cell: Structure,
     repeats: Sequence[int],
     *,
-    r_cut: float | None = None,
     graph: Graph | None = None,
 ) -> ForceConstants:
     """The force constants of a crystal on a periodic supercell, by differentiation of its energy.
@@ -191,7 +190,6 @@ def force_constants(
         potential: graph -> site energies (n,), eV.
         unit_cell: b atoms; any crystal, with no forces on its atoms.
         repeats: (m1, m2, m3) cells; 1 along a direction that is not periodic.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
         graph: of the supercell, without padding, where it was made before.
 
     Returns:
@@ -205,7 +203,7 @@ def force_constants(
     require_x64()
     repeats, b = tuple(int(m) for m in repeats), unit_cell.n_atoms
     if graph is None:
-        graph = cell_graph(potential, supercell(unit_cell, repeats), r_cut=r_cut)
+        graph = cell_graph(potential, supercell(unit_cell, repeats))
     rows = observe(potential, graph, ("force_constants",), atoms=range(b)).force_constants
     blocks = jnp.transpose(rows.reshape(b, 3, *repeats, b, 3), (2, 3, 4, 0, 1, 5, 6))
     opposite = jnp.roll(jnp.flip(blocks, _CELLS), 1, _CELLS).transpose(0, 1, 2, 5, 6, 3, 4)

@@ -343,7 +343,6 @@ def relax_defect(
     force_tolerance: float = 1e-6,
     max_evaluations: int = 1000,
     skin: float = 0.5,
-    r_cut: float | None = None,
 ) -> RelaxedDefect:
     """The defect's equilibrium in the fixed cell, preconditioned by its lattice; see `relax`.
 
@@ -355,7 +354,6 @@ def relax_defect(
         force_tolerance: largest norm of the force on a free atom at convergence, eV/Å.
         max_evaluations: evaluations of energy and gradient allowed.
         skin: margin of the neighbour search beyond the cutoff, Å.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         RelaxedDefect. In a periodic cell the preconditioner leaves the mean displacement of the
@@ -374,7 +372,6 @@ def relax_defect(
         force_tolerance=force_tolerance,
         max_evaluations=max_evaluations,
         skin=skin,
-        r_cut=r_cut,
     )
     moves = relaxed.positions - defect.homes[defect.site_of_atom]
     return RelaxedDefect(defect.on_sites(moves), relaxed.energy, relaxed)

@@ -88,8 +88,6 @@ def energy_at(
     potential: Potential,
     defect: Defect,
     displacement: ArrayLike,
-    *,
-    r_cut: float | None = None,
 ) -> EnergyAt:
     """The energy of a defect around one geometry; its neighbours are searched once, here.
 
@@ -97,7 +95,6 @@ def energy_at(
         potential: graph -> site energies (n,), eV; it may be traced.
         defect: where and on which lattice.
         displacement: u, (n_sites, 3) Å, numbers.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         The energy around u.
@@ -115,7 +112,7 @@ def energy_at(
             "potential's arrays instead."
         )
     with jax.ensure_compile_time_eval():  # inside a user's `jit`, where the potential is traced
-        graph = graph_for(potential, defect.displaced(displacement), r_cut=r_cut)
+        graph = graph_for(potential, defect.displaced(displacement))
         free = np.ones(defect.structure.n_atoms, bool) if defect.free is None else defect.free
         crystal = defect.reference
         periods = np.abs(np.asarray(crystal.cell))[np.array(crystal.pbc)]

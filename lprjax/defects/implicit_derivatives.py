@@ -23,7 +23,6 @@ def minimiser(
     *,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
-    r_cut: float | None = None,
 ) -> jax.Array:
     """The relaxed geometry as a function of the potential's own arrays.
 
@@ -45,7 +44,6 @@ def minimiser(
             forces that changes of theta bring, is the error of the derivatives.
         tolerance: of the residual in the negative norm, relative to that of the forces.
         max_iterations: products with the Hessian allowed.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         u, (n_sites, 3) Å. Where no atom is held, the mean of the derivatives over the atoms is
@@ -55,7 +53,7 @@ def minimiser(
         ValueError, TypeError: as `response.hessian_solve`.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    point = energy_at(potential, defect, displacement, r_cut=r_cut)
+    point = energy_at(potential, defect, displacement)
     # the potential goes in as an argument of its own: the derivatives are taken in it alone
     rest = point._replace(potential=cast(Potential, None))
     still = jnp.zeros(point.moving.shape)
@@ -100,7 +98,6 @@ def relaxed_formation_energy(
     *,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
-    r_cut: float | None = None,
 ) -> jax.Array:
     """The formation energy of a relaxed defect as a function of the potential's own arrays.
 
@@ -118,7 +115,6 @@ def relaxed_formation_energy(
         displacement: u, (n_sites, 3) Å, relaxed with this potential; not traced.
         tolerance: of the residual in the negative norm, relative to that of the forces.
         max_iterations: products with the Hessian allowed.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         E_f, (), eV. For one species: there is no other reservoir here than the perfect crystal.
@@ -132,13 +128,12 @@ def relaxed_formation_energy(
         displacement,
         tolerance=tolerance,
         max_iterations=max_iterations,
-        r_cut=r_cut,
     )
     moves = relaxed - jnp.asarray(displacement)
     with jax.ensure_compile_time_eval():  # inside a user's `jit`, where the potential is traced
         cell = defect.unit_cell
         structures = defect.displaced(displacement), cell
-    graph, bulk = (graph_for(potential, s, r_cut=r_cut) for s in structures)
+    graph, bulk = (graph_for(potential, s) for s in structures)
     n = defect.structure.n_atoms
     positions = graph.positions.at[:n].add(defect.on_atoms(moves))
     per_atom = total_energy(potential, bulk) / cell.n_atoms

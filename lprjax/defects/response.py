@@ -59,7 +59,6 @@ def hessian_solve(
     *,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
-    r_cut: float | None = None,
 ) -> Response:
     """How the defect moves, to first order, under small forces: H^+ f.
 
@@ -75,7 +74,6 @@ def hessian_solve(
             atoms and missing sites is outside the range of H and dropped.
         tolerance: of the residual in the negative norm, relative to that of f.
         max_iterations: products with the Hessian allowed.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Response. `indefinite`: the geometry is no minimum, and there is no response. Not indefinite
@@ -87,7 +85,7 @@ def hessian_solve(
         TypeError: a potential without cutoff, or neither a pytree nor hashable.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    at = energy_at(potential, defect, displacement, r_cut=r_cut)
+    at = energy_at(potential, defect, displacement)
     return solve_at(at, forces, tolerance, max_iterations)
 
 
@@ -134,7 +132,6 @@ def stability_constant(
     *,
     tolerance: float = 1e-5,
     max_iterations: int = 200,
-    r_cut: float | None = None,
 ) -> Extreme:
     """The stability of a geometry: the smallest curvature of the energy against the strain.
 
@@ -153,7 +150,6 @@ def stability_constant(
             the residual, and about its square over the distance to the next curvature.
         max_iterations: products with the Hessian allowed (as many arrays (n, 3) are kept),
             rounded up to tens.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Extreme, its constant c, eV/Å^2.
@@ -162,7 +158,7 @@ def stability_constant(
         ValueError, TypeError: as `hessian_solve`.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    at = energy_at(potential, defect, displacement, r_cut=r_cut)
+    at = energy_at(potential, defect, displacement)
     return stability_at(at, tolerance, max_iterations)
 
 
@@ -188,7 +184,6 @@ def lipschitz_estimate(
     *,
     tolerance: float = 1e-5,
     max_iterations: int = 200,
-    r_cut: float | None = None,
 ) -> Extreme:
     """How fast the curvatures change as the atoms set off along a direction.
 
@@ -206,7 +201,6 @@ def lipschitz_estimate(
         direction: (n_sites, 3), of any length; the correction H^+ f is the one that matters.
         tolerance: of the residual, relative to the largest |value|.
         max_iterations: products with D3E[d] allowed, rounded up to tens.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Extreme, its constant M, eV/Å^3.
@@ -218,7 +212,7 @@ def lipschitz_estimate(
     Source: of the bound, Newton and Kantorovich.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    at = energy_at(potential, defect, displacement, r_cut=r_cut)
+    at = energy_at(potential, defect, displacement)
     return lipschitz_at(at, direction, tolerance, max_iterations)
 
 
@@ -268,7 +262,6 @@ def goal_error(
     *,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
-    r_cut: float | None = None,
 ) -> GoalError:
     """What a surrogate's error does to one quantity of the relaxed geometry.
 
@@ -290,7 +283,6 @@ def goal_error(
         displacement: ubar, (n_sites, 3) Å.
         tolerance: of the residuals of two solves in the negative norm, relative to that of f.
         max_iterations: products with the Hessian allowed in each.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         GoalError, in the unit of the quantity.
@@ -301,7 +293,7 @@ def goal_error(
     Source: derived.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    at = energy_at(surrogate, defect, displacement, r_cut=r_cut)
+    at = energy_at(surrogate, defect, displacement)
     there = jnp.asarray(displacement)
     pull, forces = jax.grad(quantity)(there), defect.on_sites(forces_at(at))
     adjoint, step = (solve_at(at, f, tolerance, max_iterations) for f in (pull, forces))

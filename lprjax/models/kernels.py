@@ -27,7 +27,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 
-from lprjax.ace.basis import OnBasis, site_basis, species_one_hot
+from lprjax.ace.basis import OnBasis, centres, site_basis
 from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.graphs import Graph
@@ -63,7 +63,7 @@ class KernelPotential(OnBasis):
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
         alpha = solve_triangular(self.triangular, self.coefficients, trans=1, lower=True)
-        own = species_one_hot(self.spec, graph.species)
+        own = centres(self.spec, graph)
         return self.kernel(graph) @ alpha + own @ self.reference_energies
 
     def kernel(self, graph: Graph) -> jax.Array:

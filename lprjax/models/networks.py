@@ -41,7 +41,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from lprjax.ace.basis import OnBasis, site_basis, species_one_hot
+from lprjax.ace.basis import OnBasis, centres, site_basis
 from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
@@ -115,11 +115,11 @@ class NetworkPotential(OnBasis):
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
-        own = species_one_hot(self.spec, graph.species)
+        own = centres(self.spec, graph)
         return self._apply(graph) + own @ self.reference_energies
 
     def _apply(self, graph: Graph, **options: Any) -> jax.Array:
-        own = species_one_hot(self.spec, graph.species)
+        own = centres(self.spec, graph)
         block = jnp.repeat(own, self.spec.n_functions, axis=1)
         basis = site_basis(self.spec, graph)
         x = block * (basis - self.mean[None, :]) / self.deviation[None, :]
@@ -149,7 +149,7 @@ class LastLayer(OnBasis):
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
-        own = species_one_hot(self.network.spec, graph.species)
+        own = centres(self.network.spec, graph)
         return self.features(graph) @ self.coefficients + own @ self.network.reference_energies
 
     def features(self, graph: Graph) -> jax.Array:

@@ -28,7 +28,13 @@ import numpy as np
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.environments import Environment, over_sites
-from lprjax.potentials.potential import check_reach, check_species, nan_where_unknown, species_index
+from lprjax.potentials.potential import (
+    check,
+    check_species,
+    nan_unless,
+    reaches,
+    species_index,
+)
 
 RHO_LOW, RHO_HIGH = 0.85, 1.15
 """Where the pieces of the embedding function join, in rho_e: those of the paper."""
@@ -110,18 +116,16 @@ class ZhouEAM:
         return tuple(ZHOU_2004[e] for e in self.elements)
 
     def check(self, graph: Graph) -> None:
-        """Refuse a graph of other elements, or one that ends short of r_cut.
+        """Refuse a graph of other elements.
 
         Args:
             graph: what is traced of it passes unchecked.
 
         Raises:
-            ValueError: an element that this potential was not made for; neighbours that were
-                searched less far than r_cut.
+            ValueError: an element that this potential was not made for.
         """
         known = {e: ZHOU_2004[e].number for e in self.elements}
         check_species(graph.species, known, f"zhou_eam{self.elements}")
-        check_reach(graph, self.r_cut, f"zhou_eam{self.elements}")
 
     def __call__(self, graph: Graph) -> jax.Array:
         """E_i, (n,), eV, zero on padding atoms.
@@ -129,14 +133,15 @@ class ZhouEAM:
         An isolated real atom has |F(0)| <= 1e-6 eV by the table's rounding.
         """
         require_x64()
-        self.check(graph)
+        check(self, graph)
         index = species_index(graph.species, tuple(p.number for p in self.parameters))
         if len(self.elements) == 1:
             energies = over_sites(self._pure, graph)
         else:
             species = index.at[graph.neighbours].get(mode="promise_in_bounds")
             energies = over_sites(self._alloy, graph, index, species)
-        return nan_where_unknown(jnp.where(graph.atom_mask, energies, 0.0), index)
+        known = reaches(graph, self.r_cut) & (index >= 0)
+        return nan_unless(known, jnp.where(graph.atom_mask, energies, 0.0))
 
     def _pure(self, site: Environment) -> jax.Array:
         """E_i where all atoms are alike."""

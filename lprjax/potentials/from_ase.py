@@ -16,7 +16,6 @@ third derivatives. They are taken in forward mode, as `observe` and the lattice 
 """
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,7 +48,6 @@ class ASEPotential:
     """
 
     calculator: Any  # of ASE
-    pbc: Pbc  # which directions are periodic
     step: float  # Å, largest displacement in a difference
     r_cut: float  # Å
 
@@ -59,12 +57,12 @@ class ASEPotential:
         The sum is the energy; the shares mean nothing.
         """
         require_x64()
-        energy = _energy(self, graph.positions, graph.cell, graph.species)
+        energy = _energy(self, graph.pbc, graph.positions, graph.cell, graph.species)
         real = graph.atom_mask
         return jnp.where(real, energy / jnp.sum(real), 0.0)
 
-    def _check_stress(self) -> None:
-        if any(self.pbc) and "stress" not in self.calculator.implemented_properties:
+    def _check_stress(self, pbc: Pbc) -> None:
+        if any(pbc) and "stress" not in self.calculator.implemented_properties:
             raise NotImplementedError(
                 f"{type(self.calculator).__name__} has no stress, so there is no derivative with "
                 "respect to the cell (virial, equilibrium, elastic constants): keep the cell "
@@ -73,7 +71,7 @@ class ASEPotential:
             )
 
     def _evaluate(
-        self, asked: tuple[str, ...], positions: Any, cell: Any, species: Any
+        self, asked: tuple[str, ...], pbc: Pbc, positions: Any, cell: Any, species: Any
     ) -> list[np.ndarray]:
         """The asked of "energy" (), "positions" (n, 3), "cell" (3, 3): E and its gradients.
 
@@ -81,8 +79,8 @@ class ASEPotential:
         """
         positions, cell, species = np.asarray(positions), np.asarray(cell), np.asarray(species)
         real, gradient, slope = species != 0, np.zeros(positions.shape), np.zeros((3, 3))
-        atoms = Atoms(species[real], positions[real], cell=cell, pbc=self.pbc)
-        strained = "cell" in asked and any(self.pbc)
+        atoms = Atoms(species[real], positions[real], cell=cell, pbc=pbc)
+        strained = "cell" in asked and any(pbc)
         with _CALCULATOR_LOCK:
             atoms.calc = self.calculator
             # what costs most goes first: most codes then have the rest in hand
@@ -121,7 +119,6 @@ class ASEPotential:
 def ase_potential(
     calculator: Any,
     *,
-    pbc: bool | Sequence[bool] | np.ndarray = (True, True, True),
     step: float = 1e-3,
     r_cut: float = 1.0,
 ) -> ASEPotential:
@@ -132,12 +129,12 @@ def ase_potential(
     the host, one structure at a time, also from within `jit`, `vmap` and loops; an error that it
     raises there comes out as JAX's, its text with it. So does an error of what it returns: numbers
     that are not finite, or an energy, forces or a stress of another shape. An energy may be an
-    array of one element, and a stress (3, 3) or the six components of Voigt.
+    array of one element, and a stress (3, 3) or the six components of Voigt. The periodicity is that of the
+    graph.
 
     Args:
         calculator: of `ase.calculators` or of that kind. It must not run JAX in this process:
             a callback that waits for JAX can wait for ever.
-        pbc: one bool or three, the periodicity, which a graph does not carry.
         step: largest displacement of any coordinate, of atoms or lattice vectors, in a
             difference, Å. The error of a force constant is step^2 / 6 times a fourth derivative
             (of the constant about 1e-5 by default) plus noise / step: where forces are good to
@@ -147,11 +144,11 @@ def ase_potential(
             graph and nothing else; where it is also taken for the range of the forces, give that.
 
     Returns:
-        The potential, for graphs of that periodicity.
+        The potential.
 
     Raises:
         TypeError: no calculator with `implemented_properties` and `get_property`.
-        ValueError: a calculator without energy or forces; pbc, step or r_cut out of range.
+        ValueError: a calculator without energy or forces; step or r_cut out of range.
     """
     name = type(calculator).__name__
     usable = all(hasattr(calculator, part) for part in ("get_property", "implemented_properties"))
@@ -166,22 +163,19 @@ def ase_potential(
             f"calculator {name} has no {' and no '.join(sorted(missing))}: wanted one with energy "
             "and forces."
         )
-    if np.size(pbc) not in (1, 3):
-        raise ValueError(f"pbc is {pbc!r}: wanted one bool or three, one per cell vector.")
     for option, value in (("step", step), ("r_cut", r_cut)):
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{option} is {value!r}: wanted a positive length in Å.")
-    x, y, z = (bool(flag) for flag in np.broadcast_to(np.asarray(pbc, bool), (3,)))
-    return ASEPotential(calculator, (x, y, z), float(step), float(r_cut))
+    return ASEPotential(calculator, float(step), float(r_cut))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _energy(potential, positions, cell, species):
-    return _call(potential, ("energy",), positions, cell, species)[0]
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _energy(potential, pbc, positions, cell, species):
+    return _call(potential, pbc, ("energy",), positions, cell, species)[0]
 
 
 @partial(_energy.defjvp, symbolic_zeros=True)
-def _energy_jvp(potential, primals, tangents):
+def _energy_jvp(potential, pbc, primals, tangents):
     """The gradients that a tangent asks for, so that no stress is computed for a fixed cell."""
     moved = {
         name: tangent
@@ -189,19 +183,19 @@ def _energy_jvp(potential, primals, tangents):
         if not isinstance(tangent, SymbolicZero)
     }
     if "cell" in moved:
-        potential._check_stress()
-    energy, *gradients = _labels(potential, ("energy", *moved), *primals)
+        potential._check_stress(pbc)
+    energy, *gradients = _labels(potential, pbc, ("energy", *moved), *primals)
     slopes = [jnp.vdot(g, v) for g, v in zip(gradients, moved.values(), strict=True)]
     return energy, sum(slopes, jnp.zeros(()))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _labels(potential, asked, positions, cell, species):
-    return _call(potential, asked, positions, cell, species)
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _labels(potential, pbc, asked, positions, cell, species):
+    return _call(potential, pbc, asked, positions, cell, species)
 
 
 @partial(_labels.defjvp, symbolic_zeros=True)
-def _labels_jvp(potential, asked, primals, tangents):
+def _labels_jvp(potential, pbc, asked, primals, tangents):
     """Central differences, of a function whose tangents are central differences again."""
     *variables, species = primals
     direction = [
@@ -213,16 +207,16 @@ def _labels_jvp(potential, asked, primals, tangents):
 
     def at(t):
         there = [x + t * v for x, v in zip(variables, direction, strict=True)]
-        return _labels(potential, asked, *there, species)
+        return _labels(potential, pbc, asked, *there, species)
 
     differences = [(ahead - behind) / (2 * t) for ahead, behind in zip(at(t), at(-t), strict=True)]
-    return _labels(potential, asked, *primals), differences
+    return _labels(potential, pbc, asked, *primals), differences
 
 
-def _call(potential, asked, positions, cell, species):
+def _call(potential, pbc, asked, positions, cell, species):
     shapes = {"energy": (), "positions": positions.shape, "cell": cell.shape}
     return jax.pure_callback(
-        partial(potential._evaluate, asked),
+        partial(potential._evaluate, asked, pbc),
         [jax.ShapeDtypeStruct(shapes[name], positions.dtype) for name in asked],
         positions,
         cell,

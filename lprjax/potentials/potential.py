@@ -7,11 +7,14 @@ for any of them. To add a potential, write a frozen dataclass with
 
     r_cut             Å, its range: beyond it every term vanishes
     __call__(graph)   site energies (n,) in eV, zero on padding atoms, through jax.numpy
-    check(graph)      optional: raises ValueError for elements without parameters, see
-                      `check_species`, and for a graph that ends short of r_cut, see `check_reach`
+    check(graph)      optional: raises ValueError for what it does not describe, see `check_species`
+    coefficients      optional: a flat array of what is to be fitted, see `regression.rows`
 
-and register it as a pytree where its numbers are to be fitted (a flat array `coefficients` makes it
-*trainable*, see `regression.rows`); otherwise its fields are plain values and it is hashed.
+and register it as a pytree where its numbers are to be fitted or changed without a new compilation;
+otherwise its fields are plain values and it is hashed. `validate` says whether it keeps all this.
+Every function of the library that takes a potential calls `check` on the graph, and takes the
+energy by `total_energy_of`; under `jit`, where a graph's numbers are not known, what `check` would
+have refused comes out as NaN.
 """
 
 from collections.abc import Callable
@@ -28,6 +31,11 @@ from lprjax.atoms.structures import Structure
 
 class Potential(Protocol):
     """A callable from a graph of n atoms to site energies (n,), eV; see the top of the file."""
+
+    @property
+    def r_cut(self) -> float:
+        """Its range, Å: beyond it every term vanishes."""
+        ...
 
     def __call__(self, graph: Graph, /) -> jax.Array:
         """Site energies, (n,), eV, zero on padding atoms."""
@@ -66,25 +74,27 @@ def as_argument(function: Any, name: str) -> Callable[..., Any]:
     return jax.tree_util.Partial(function)
 
 
-def cutoff_of(potential: Potential, r_cut: float | None = None) -> float:
-    """The cutoff that is given, else the potential's own.
+def cutoff_of(potential: Potential) -> float:
+    """The cutoff of a potential.
 
     Args:
-        potential: with or without an attribute `r_cut`.
-        r_cut: Å; None: the potential's.
+        potential: with an attribute `r_cut`.
 
     Returns:
         The cutoff, Å.
 
     Raises:
-        TypeError: there is neither.
+        TypeError: there is none.
+        ValueError: it is not a positive length.
     """
-    r_cut = getattr(potential, "r_cut", None) if r_cut is None else r_cut
+    r_cut = getattr(potential, "r_cut", None)
     if r_cut is None:
         raise TypeError(
-            f"potential of type {type(potential).__name__} has no r_cut: wanted a cutoff; pass "
-            "r_cut=... in Å."
+            f"potential of type {type(potential).__name__} has no r_cut: wanted a cutoff in Å; "
+            "give it an attribute r_cut."
         )
+    if not (np.ndim(r_cut) == 0 and 0.0 < float(r_cut) < np.inf):
+        raise ValueError(f"r_cut of {_name(potential)} is {r_cut!r}: wanted a positive length, Å.")
     return float(r_cut)
 
 
@@ -92,17 +102,15 @@ def graph_for(
     potential: Potential,
     crystal: Structure | Graph,
     *,
-    r_cut: float | None = None,
     skin: float = 0.0,
     n_atoms: int | None = None,
 ) -> Graph:
-    """The graph on which a potential is evaluated for a structure, checked by the potential.
+    """The graph on which a potential is evaluated for a structure, checked.
 
     Args:
         potential: graph -> site energies (n,), eV.
         crystal: a structure, whose neighbours are searched within the potential's cutoff; or a
             graph that was made already, which is checked and passes.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
         skin: how much further neighbours are searched, Å; of no account for a graph.
         n_atoms: padded number of atoms, as in `build_graph`; of no account for a graph.
 
@@ -110,31 +118,42 @@ def graph_for(
         The graph.
 
     Raises:
-        TypeError: a potential without cutoff, and none given.
-        ValueError: as `build_graph`, and whatever the potential's own `check` refuses.
+        TypeError: a potential without cutoff.
+        ValueError: as `build_graph` and `check`.
     """
-    if isinstance(crystal, Graph):
-        graph = crystal
-    else:
-        reach = cutoff_of(potential, r_cut)
+    if isinstance(crystal, Structure):
+        reach = cutoff_of(potential)
         with jax.ensure_compile_time_eval():  # inside a user's `jit`, the potential traced
-            graph = build_graph(crystal, reach, skin=skin, n_atoms=n_atoms)
-    check(potential, graph)
-    return graph
+            crystal = build_graph(crystal, reach, skin=skin, n_atoms=n_atoms)
+    check(potential, crystal)
+    return crystal
 
 
 def check(potential: Any, graph: Graph) -> None:
-    """Let the potential refuse a graph, where it has a method `check` to do so with.
+    """Refuse what a potential cannot be evaluated on: the one check of all that take a potential.
 
     Args:
-        potential: any object.
-        graph: what is to be evaluated.
+        potential: any object; its `r_cut` and its method `check` count where it has them.
+        graph: what is to be evaluated; what is traced of it passes.
 
     Raises:
-        ValueError: as the potential's own `check`.
+        TypeError: anything but a graph.
+        ValueError: neighbours that were searched less far than the potential's cutoff; whatever
+            the potential's own `check` refuses.
     """
+    if not isinstance(graph, Graph):
+        raise TypeError(
+            f"graph is a {type(graph).__name__}: wanted a Graph; make it with "
+            "build_graph(structure, potential.r_cut)."
+        )
+    if getattr(potential, "r_cut", None) is not None:
+        check_reach(graph, cutoff_of(potential), _name(potential))
     if hasattr(potential, "check"):
         potential.check(graph)
+
+
+def _name(potential: Any) -> str:
+    return getattr(potential, "__name__", type(potential).__name__)
 
 
 def total_energy_of(potential: Potential, graph: Graph) -> jax.Array:
@@ -147,7 +166,7 @@ def total_energy_of(potential: Potential, graph: Graph) -> jax.Array:
         graph: n atoms, padding included; may be traced.
 
     Returns:
-        E, (), eV.
+        E, (), eV; NaN, with all derivatives, where the graph ends short of the cutoff.
 
     Raises:
         ValueError: site energies of another shape than (n,).
@@ -158,7 +177,10 @@ def total_energy_of(potential: Potential, graph: Graph) -> jax.Array:
             f"the potential returned site energies of shape {sites.shape}: wanted one per atom, "
             f"{graph.species.shape}, padding included."
         )
-    return jnp.sum(jnp.where(graph.atom_mask, sites, 0.0))
+    energy = jnp.sum(jnp.where(graph.atom_mask, sites, 0.0))
+    own = potential.func if isinstance(potential, jax.tree_util.Partial) else potential
+    r_cut = getattr(own, "r_cut", None)
+    return energy if r_cut is None else nan_unless(reaches(graph, r_cut), energy)
 
 
 def check_reach(graph: Graph, r_cut: float, name: str) -> None:
@@ -172,12 +194,28 @@ def check_reach(graph: Graph, r_cut: float, name: str) -> None:
     Raises:
         ValueError: the search ended short of the cutoff.
     """
-    # 1e-9 leaves room for rounding
-    if not isinstance(graph.reach, Tracer) and float(graph.reach) < r_cut * (1 - 1e-9):
+    if not isinstance(graph.reach, Tracer) and float(graph.reach) < r_cut * SHORTEST:
         raise ValueError(
             f"the graph holds neighbours up to {float(graph.reach):g} Å, but {name} reaches "
             f"{r_cut:g} Å: wanted a graph as wide; build it with build_graph(structure, {r_cut:g})."
         )
+
+
+SHORTEST = 1.0 - 1e-9
+"""Least reach of a graph, in cutoffs: leaves room for rounding."""
+
+
+def reaches(graph: Graph, r_cut: float) -> jax.Array:
+    """Whether neighbours were searched as far as a cutoff.
+
+    Args:
+        graph: may be traced.
+        r_cut: Å.
+
+    Returns:
+        () bool.
+    """
+    return graph.reach >= r_cut * SHORTEST
 
 
 N_ELEMENTS = 119
@@ -222,17 +260,17 @@ def species_index(species: jax.Array, numbers: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(table)[species]
 
 
-def nan_where_unknown(site_energies: jax.Array, index: jax.Array) -> jax.Array:
-    """Site energies with NaN at sites of unknown elements.
+def nan_unless(condition: jax.Array, values: jax.Array) -> jax.Array:
+    """Values where a condition holds, NaN elsewhere, in every derivative too.
 
-    Inside `jit` the species are not known while the program is built, so no error can be raised
-    there; a site of an unknown element then has the energy NaN, never that of another element.
+    Inside `jit` numbers are not known while the program is built, so no error can be raised there.
+    A `where` would leave the derivatives of the NaN at zero, which looks like an answer.
 
     Args:
-        site_energies: (n,), eV.
-        index: (n,), from `species_index`, -1 where the element is unknown.
+        condition: bool, of a shape that broadcasts with the values.
+        values: floats.
 
     Returns:
-        The energies, (n,), eV.
+        The values, or NaN.
     """
-    return jnp.where(index >= 0, site_energies, jnp.nan)
+    return values * jnp.where(condition, 1.0, jnp.nan)

@@ -20,7 +20,13 @@ import jax.numpy as jnp
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.environments import Environment, over_sites
-from lprjax.potentials.potential import check_reach, check_species, nan_where_unknown, species_index
+from lprjax.potentials.potential import (
+    check,
+    check_species,
+    nan_unless,
+    reaches,
+    species_index,
+)
 
 SILICON = 14  # atomic number
 
@@ -47,24 +53,24 @@ class StillingerWeber:
         return self.a * self.sigma
 
     def check(self, graph: Graph) -> None:
-        """Refuse a graph of other elements than silicon, or one that ends short of r_cut.
+        """Refuse a graph of other elements than silicon.
 
         Args:
             graph: what is traced of it passes unchecked.
 
         Raises:
-            ValueError: another element; neighbours that were searched less far than r_cut.
+            ValueError: another element.
         """
         check_species(graph.species, {"Si": SILICON}, "stillinger_weber")
-        check_reach(graph, self.r_cut, "stillinger_weber")
 
     def __call__(self, graph: Graph) -> jax.Array:
         """E_i, (n,), eV, zero on padding atoms."""
         require_x64()
-        self.check(graph)
+        check(self, graph)
         energies = over_sites(self._site, graph)
         index = species_index(graph.species, (SILICON,))
-        return nan_where_unknown(jnp.where(graph.atom_mask, energies, 0.0), index)
+        known = reaches(graph, self.r_cut) & (index >= 0)
+        return nan_unless(known, jnp.where(graph.atom_mask, energies, 0.0))
 
     def _site(self, site: Environment) -> jax.Array:
         r = site.lengths

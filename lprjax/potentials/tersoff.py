@@ -19,7 +19,13 @@ import jax.numpy as jnp
 
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.potential import check_reach, check_species, nan_where_unknown, species_index
+from lprjax.potentials.potential import (
+    check,
+    check_species,
+    nan_unless,
+    reaches,
+    species_index,
+)
 
 SILICON = 14  # atomic number
 
@@ -52,21 +58,20 @@ class Tersoff:
         return self.R + self.D
 
     def check(self, graph: Graph) -> None:
-        """Refuse a graph of other elements than silicon, or one that ends short of r_cut.
+        """Refuse a graph of other elements than silicon.
 
         Args:
             graph: what is traced of it passes unchecked.
 
         Raises:
-            ValueError: another element; neighbours that were searched less far than r_cut.
+            ValueError: another element.
         """
         check_species(graph.species, {"Si": SILICON}, "tersoff")
-        check_reach(graph, self.r_cut, "tersoff")
 
     def __call__(self, graph: Graph) -> jax.Array:
         """E_i, (n,), eV, zero on padding atoms."""
         require_x64()
-        self.check(graph)
+        check(self, graph)
         vectors = graph.vectors()
         r = jnp.linalg.norm(vectors, axis=-1)
         cutoff = jnp.where(graph.edge_mask, self._cutoff(r), 0.0)
@@ -75,7 +80,8 @@ class Tersoff:
         attraction = self.B * jnp.exp(-self.lambda2 * r)
         energies = 0.5 * jnp.sum(cutoff * (repulsion - order * attraction), axis=1)
         index = species_index(graph.species, (SILICON,))
-        return nan_where_unknown(jnp.where(graph.atom_mask, energies, 0.0), index)
+        known = reaches(graph, self.r_cut) & (index >= 0)
+        return nan_unless(known, jnp.where(graph.atom_mask, energies, 0.0))
 
     def _cutoff(self, r: jax.Array) -> jax.Array:
         return 0.5 - 0.5 * jnp.sin(0.5 * jnp.pi * jnp.clip((r - self.R) / self.D, -1.0, 1.0))

@@ -76,7 +76,6 @@ def molecular_dynamics(
     velocities: ArrayLike | None = None,
     every: int | None = None,
     n_neighbours: int = 16,
-    r_cut: float | None = None,
 ) -> Trajectory:
     """Langevin dynamics of B cells of n atoms each, at constant volume, along a given T(t).
 
@@ -91,7 +90,6 @@ def molecular_dynamics(
         every: steps between frames, a divisor of their number; None: the last state alone.
         n_neighbours: K kept for each atom. More in reach raise `overflow`, and the forces of those
             steps lack some.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Trajectory. Atoms that ran into each other leave NaN or huge energies in it.
@@ -106,7 +104,7 @@ def molecular_dynamics(
     Source: Leimkuhler, Matthews, Appl. Math. Res. Express 2013 (2013) 34.
     """
     require_x64()
-    r_cut = cutoff_of(potential, r_cut)
+    r_cut = cutoff_of(potential)
     argument = as_argument(potential, "potential")
     positions, cells, species = _stacked(structures, r_cut)
     _check_numbers(time_step, friction, n_neighbours)
@@ -196,6 +194,7 @@ def minimum_image_graph(
         edge_mask=jnp.arange(n_neighbours)[None, :] < found[:, None],
         atom_mask=jnp.ones(n, bool),
         reach=jnp.asarray(r_cut, float),
+        pbc=structure.pbc,
     )
     return graph, jnp.any(found > n_neighbours)
 

@@ -98,7 +98,6 @@ def relax(
     max_evaluations: int = 1000,
     max_move: float = 0.1,
     skin: float = 0.5,
-    r_cut: float | None = None,
 ) -> Relaxed:
     """Relax the atoms to the nearest minimum of the energy, in the fixed cell.
 
@@ -120,7 +119,6 @@ def relax(
         max_evaluations: evaluations of energy and gradient allowed.
         max_move: farthest that an atom goes in one step, Å.
         skin: margin of the neighbour search beyond the cutoff, Å; also bounds a step to skin / 2.
-        r_cut: cutoff, Å, needed only where `potential.r_cut` does not exist.
 
     Returns:
         Relaxed. Where a relaxation fails `converged` is False, and `message` gives the reason. A
@@ -146,7 +144,7 @@ def relax(
     if isinstance(start, Graph):
         rebuild, graph = None, start
     else:
-        rebuild = _builder(start, cutoff_of(potential, r_cut), skin)
+        rebuild = _builder(start, cutoff_of(potential), skin)
         graph = rebuild(start.positions)
     check(potential, graph)
     free = _free_atoms(free, np.asarray(graph.atom_mask))

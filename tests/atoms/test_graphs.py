@@ -360,9 +360,9 @@ def test_a_search_that_ends_short_of_the_cutoff_is_refused():
     short = build_graph(bcc("W", 3.165), 4.0, skin=0.5)
     with pytest.raises(ValueError, match=r"up to 4\.5 Å, but the ACE basis reaches 5\.5 Å"):
         site_basis(ACESpec(("W",), order=1, degree=2, r_cut=5.5, r0=2.74), short)
-    with pytest.raises(ValueError, match="zhou_eam.*reaches.*build_graph"):
+    with pytest.raises(ValueError, match="ZhouEAM.*reaches.*build_graph"):
         observe(zhou_eam("W"), short, ("energy",))
-    with pytest.raises(ValueError, match="stillinger_weber reaches"):
+    with pytest.raises(ValueError, match="StillingerWeber reaches"):
         observe(stillinger_weber(), build_graph(bcc("Si", 3.1), 3.0), ("energy",))
 
 

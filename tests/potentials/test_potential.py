@@ -15,7 +15,7 @@ from lprjax.potentials.potential import (
     check_species,
     cutoff_of,
     graph_for,
-    nan_where_unknown,
+    nan_unless,
     species_index,
     total_energy_of,
 )
@@ -89,7 +89,7 @@ def test_what_is_hashed_is_static_by_its_value():
     graph = build_graph(PAIR, 2.0)
     compiled = energy_of._cache_size()
     for value, new in ((1.0, 1), (1.0, 1), (3.0, 2)):
-        argument = as_argument(Constant(value), "potential")
+        argument = as_argument(Constant(value, r_cut=2.0), "potential")
         assert not jax.tree.leaves(argument)
         assert float(energy_of(argument, graph)) == 2 * value
         assert energy_of._cache_size() == compiled + new
@@ -111,12 +111,15 @@ def test_what_jit_cannot_take_is_named():
 # --- cutoffs and graphs ---------------------------------------------------------------------
 
 
-def test_the_cutoff_that_is_given_goes_before_the_potentials_own():
+def test_the_cutoff_is_the_potentials_own():
+    """Nobody can set a shorter one, with which part of the energy would be lost."""
     assert cutoff_of(Constant(0.0, r_cut=4.5)) == 4.5
-    assert cutoff_of(Constant(0.0, r_cut=4.5), 3) == 3.0
-    assert type(cutoff_of(lambda graph: graph, np.float64(2.5))) is float
+    assert type(cutoff_of(Constant(0.0, r_cut=np.float64(2.5)))) is float
     with pytest.raises(TypeError, match="Constant.*r_cut"):
         cutoff_of(Constant(0.0, r_cut=None))
+    for wrong in (-1.0, 0.0, np.inf, np.nan, [3.0]):
+        with pytest.raises(ValueError, match="r_cut of Constant.*positive length"):
+            cutoff_of(Constant(0.0, r_cut=wrong))
 
 
 def neighbours(graph):
@@ -128,7 +131,6 @@ def test_a_structure_is_searched_within_the_cutoff():
     for options, reach, expected in (
         ({}, 3.0, 8),
         ({"skin": 0.5}, 3.5, 14),
-        ({"r_cut": 3.3}, 3.3, 14),
     ):
         graph = graph_for(Constant(0.0, r_cut=3.0), CELL, **options)
         assert neighbours(graph).tolist() == [expected] * 2
@@ -197,7 +199,7 @@ def test_unknown_elements_have_no_energy_and_never_another_ones():
     species, energies = jnp.array([74, 42, 73, 0, 118]), jnp.arange(5.0)
 
     def of_known(species, energies):
-        return nan_where_unknown(energies, species_index(species, (42, 74)))
+        return nan_unless(species_index(species, (42, 74)) >= 0, energies)
 
     for run in (of_known, jax.jit(of_known)):
         np.testing.assert_array_equal(run(species, energies), [0.0, 1.0, np.nan, 3.0, np.nan])

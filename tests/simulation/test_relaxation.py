@@ -83,11 +83,8 @@ def test_preconditioner_changes_the_way_and_not_the_end(plain, inverse):
 
 
 def test_skin_and_rebuilding_change_nothing(plain):
-    """With a tenth of the skin, atoms leave it on the way; a point outside is never evaluated.
-
-    (The longer cutoff keeps the number of neighbours, and so what is compiled.)
-    """
-    thin = relax(SILICON, shaken(), skin=0.05, r_cut=4.2)
+    """With a tenth of the skin, atoms leave it on the way; a point outside is never evaluated."""
+    thin = relax(SILICON, shaken(), skin=0.05)
     assert thin.converged and thin.energy == pytest.approx(plain.energy, abs=1e-9)
     assert thin.steps > plain.steps  # each is at most half a skin
     np.testing.assert_allclose(
@@ -113,12 +110,19 @@ def test_unconverged_says_so_and_can_be_continued(plain):
     assert onward.converged and onward.energy == pytest.approx(plain.energy, abs=1e-9)
 
 
+def lost(graph):
+    return jnp.nan * SILICON(graph)
+
+
+lost.r_cut = SILICON.r_cut
+
+
 @pytest.mark.parametrize(
     ("potential", "options", "message"),
     [
         (SILICON, dict(force_tolerance=1e-30), "max_evaluations"),
         (SILICON, dict(preconditioner=lambda gradient: -gradient), "positive definite"),
-        (lambda graph: jnp.nan * SILICON(graph), dict(r_cut=3.8), "not finite"),
+        (lost, {}, "not finite"),
     ],
     ids=["roundoff", "indefinite", "nan"],
 )
@@ -147,6 +151,9 @@ def lennard_jones(graph):
     return 0.5 * jnp.sum(jnp.where(inside, pair, 0.0), axis=1)
 
 
+lennard_jones.r_cut = 2.0
+
+
 def test_a_bond_that_forms_on_the_way_is_seen():
     """The ends of a bent trimer, out of reach at first, meet: the equilateral triangle.
 
@@ -155,7 +162,7 @@ def test_a_bond_that_forms_on_the_way_is_seen():
     angle = np.radians(110.0)
     legs = [[1.3, 0.0, 0.0], [0.0, 0.0, 0.0], [1.3 * np.cos(angle), 1.3 * np.sin(angle), 0.0]]
     trimer = make_structure(legs, 9.0 * np.eye(3), "Ar", pbc=False)
-    relaxed = relax(lennard_jones, trimer, r_cut=2.0, skin=0.05)
+    relaxed = relax(lennard_jones, trimer, skin=0.05)
     assert relaxed.converged
     lengths = np.linalg.norm(relaxed.positions - np.roll(relaxed.positions, 1, axis=0), axis=1)
     np.testing.assert_allclose(lengths, lengths[0], atol=1e-5)
@@ -170,6 +177,9 @@ def attraction(graph):
     return 0.5 * jnp.sum(jnp.where(graph.edge_mask & (r < 2.0), r - 2.0, 0.0), axis=1)
 
 
+attraction.r_cut = 2.0
+
+
 def test_atoms_that_run_into_each_other_end_unconverged_and_without_an_energy():
     """Two of them, 0.2 Å nearer with every step from 0.85 Å on: at 0.05 Å there is no graph.
 
@@ -177,7 +187,7 @@ def test_atoms_that_run_into_each_other_end_unconverged_and_without_an_energy():
     """
     apart = np.array([1.0, 2.0, 2.0]) / 3.0
     dimer = make_structure([0.0 * apart, 0.85 * apart], 9.0 * np.eye(3), "Ar", pbc=False)
-    lost = relax(attraction, dimer, r_cut=2.0, skin=0.2)
+    lost = relax(attraction, dimer, skin=0.2)
     assert not lost.converged and np.isnan(lost.energy)
     assert "ran into each other" in lost.message and "atoms 0 and 1" in lost.message
     assert np.linalg.norm(lost.positions[1] - lost.positions[0]) < 0.1
