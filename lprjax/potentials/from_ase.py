@@ -129,8 +129,8 @@ def ase_potential(
     the host, one structure at a time, also from within `jit`, `vmap` and loops; an error that it
     raises there comes out as JAX's, its text with it. So does an error of what it returns: numbers
     that are not finite, or an energy, forces or a stress of another shape. An energy may be an
-    array of one element, and a stress (3, 3) or the six components of Voigt. The periodicity is that of the
-    graph.
+    array of one element, and a stress (3, 3) or the six components of Voigt. The periodicity is
+    that of the graph.
 
     Args:
         calculator: of `ase.calculators` or of that kind. It must not run JAX in this process:
