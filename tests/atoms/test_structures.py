@@ -303,6 +303,18 @@ def test_bad_structures_are_refused(change, message):
         make_structure(**(GOOD | change))
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_flatness_is_that_of_the_shape(unit):
+    """Whatever the unit of length: volume over the product of the edges, here sin(angle)."""
+    for angle, flat in ((1e-7, False), (1e-9, True)):
+        cell = unit * np.array([[1.0, 0, 0], [np.cos(angle), np.sin(angle), 0], [0, 0, 1]])
+        if flat:
+            with pytest.raises(ValueError, match="singular"):
+                make_structure(**GOOD | {"cell": cell})
+        else:
+            make_structure(**GOOD | {"cell": cell})
+
+
 @pytest.mark.parametrize("a", [0.0, -1.0, np.nan, [3.0, 3.0]])
 def test_lattice_constant_must_be_a_positive_length(a):
     with pytest.raises(ValueError, match="lattice constant a is .*positive length in Å"):

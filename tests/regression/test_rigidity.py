@@ -123,6 +123,17 @@ def test_invariant_under_column_scaling_without_ridge():
     assert (np.asarray(plain)[:2] == 0.0).all() and (np.asarray(plain)[2:] > 0.0).all()
 
 
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:3]], ids=["full rank", "singular"])
+def test_a_prediction_in_another_unit_is_as_rigid(rows):
+    """PR(t g) = PR(g) / t^2, zero or not: what is in the range of H is so in any unit."""
+    g = np.concatenate([SITES[0, :2], RNG.normal(size=(3, len(rows))) @ rows])
+    plain = np.asarray(prediction_rigidity(factor_of(rows), g))
+    assert (plain[:2] > 0.0).all() == (len(rows) >= K) and (plain[2:] > 0.0).all()
+    for unit in (1e-15, 1e15):
+        scaled = np.asarray(prediction_rigidity(factor_of(rows), unit * g)) * unit**2
+        np.testing.assert_allclose(scaled, plain, rtol=1e-12)
+
+
 def _exact_rigidity(rows, g, ridge):
     """1 / (g^T (X^T X + ridge)^-1 g) in rational arithmetic, by Gaussian elimination."""
     n = len(g)

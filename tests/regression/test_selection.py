@@ -134,9 +134,29 @@ def anew(chosen):
     return prediction_rigidity(factor, TARGETS), 2 * np.log(np.abs(np.diag(factor))).sum()
 
 
+MEANING = {  # what each rule makes largest, of PR of the targets and ln det H
+    "rigidity": lambda rigidity, log_det: np.mean(rigidity),
+    "variance": lambda rigidity, log_det: -np.mean(1.0 / np.asarray(rigidity)),
+    "d_optimal": lambda rigidity, log_det: log_det,
+}
+
+
 def score(rule, chosen):
-    rigidity, log_det = anew(chosen)
-    return float(RULES[rule](1.0 / rigidity[None], log_det * jnp.ones(1))[0])
+    return float(MEANING[rule](*anew(chosen)))
+
+
+def test_each_rule_has_a_taste_of_its_own():
+    """Rows along axes, H = 1 before: PR of a target grows by the square of the row along it.
+
+    All of it on one target has the largest mean PR, much on two of three the least mean 1/PR, a
+    bit on each the least of the largest 1/PR, which no rule looks at, and many axes the largest
+    determinant: the rise of ln det H is the sum of ln(1 + square).
+    """
+    axes = np.eye(K)
+    candidates = [100 * axes[:1], 20 * axes[:2], 0.8 * axes[:3], 20 * axes[3:9]]
+    assert MEANING.keys() == RULES.keys()
+    for rule, best in (("rigidity", 0), ("variance", 1), ("d_optimal", 3)):
+        assert choose(axes, candidates, axes[:3], 1, rule=rule).order[0] == best
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -1,0 +1,122 @@
+"""Put each wrong line into a copy of the library and see whether a test fails.
+
+    python -m tests.helpers.mutations [--only regression crystals] [--file eam] [--report FILE]
+
+A mutation is killed where a test fails, survives where all of its files pass, and is undecided
+where they take too long. An hour or two for all; a change of a file costs its own, `--file NAME`.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tests.helpers.mutations import every
+from tests.helpers.mutations.table import Mutation
+
+ROOT = Path(__file__).parents[3]
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "paper_figures", "results")
+ROW = "{:<10}{:<34}{:<44}{}".format
+
+
+def main(argv: Sequence[str] | None = None) -> list[tuple[str, str, Mutation]]:
+    """Run, and print what survives; returns (verdict, by which test, mutation)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="+", help="packages of the library, e.g. crystals")
+    parser.add_argument("--file", default="", help="only files whose name has this in it")
+    parser.add_argument("--survivors", action="store_true", help="only those noted as survivors")
+    parser.add_argument("--seconds", type=float, default=180.0, help="allowed for each mutation")
+    parser.add_argument("--report", type=Path, help="markdown file for the table")
+    flags = parser.parse_args(argv)
+    chosen = [
+        m
+        for m in every()
+        if (flags.only is None or m.file.split("/")[0] in flags.only)
+        and flags.file in m.file
+        and (m.survives or not flags.survivors)
+    ]
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
+        for mutation in (bar := tqdm(chosen, desc="mutations")):
+            verdict, by = outcome(mutation, tree, flags.seconds)
+            found.append((verdict, by, mutation))
+            bar.write(ROW(verdict, mutation.file, by, short(mutation)), file=sys.stdout)
+            sys.stdout.flush()
+            if flags.report:
+                flags.report.write_text(report(found))
+    print(dict(Counter(verdict for verdict, _, _ in found)))
+    return found
+
+
+def outcome(mutation: Mutation, tree: Path, seconds: float) -> tuple[str, str]:
+    """The verdict, and the test that decided it."""
+    file = tree / "lprjax" / mutation.file
+    right = file.read_text()
+    file.write_text(right.replace(mutation.before, mutation.after))
+    try:
+        for name in mutation.tests:
+            code, output = tested(tree, f"tests/{name}.py", seconds)
+            if code is None:
+                return "undecided", name
+            if code:
+                failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+                return "killed", failed[0].split(" - ")[0].partition("::")[2] if failed else name
+    finally:
+        file.write_text(right)
+    return "survives", ""
+
+
+def tested(tree: Path, name: str, seconds: float) -> tuple[int | None, str]:
+    """Exit status (None: out of time) and output of the tests of one file, up to the first failure.
+
+    No bytecode is kept: Python would take that of a file of the same size and second for its own.
+    """
+    command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", name]
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    process = subprocess.Popen(
+        command,
+        cwd=tree,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        return None, ""
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # what tests started ends with them
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def short(mutation: Mutation) -> str:
+    """before -> after, on one line."""
+    return f"{' '.join(mutation.before.split())} -> {' '.join(mutation.after.split())}"
+
+
+def report(found: list[tuple[str, str, Mutation]]) -> str:
+    """What was found, as a markdown table."""
+    rows = [
+        f"| {verdict} | {m.file} | `{short(m).replace('|', '¦')}` | {by or m.survives} |"
+        for verdict, by, m in found
+    ]
+    return "\n".join(["| verdict | file | mutation | by, or why not |", "|---|---|---|---|", *rows, ""])
+
+
+if __name__ == "__main__":
+    main()
