@@ -179,6 +179,18 @@ def test_ase_round_trip_and_molecules_without_a_cell():
     assert float(molecule.volume) > 0
 
 
+@pytest.mark.parametrize("missing", range(3))
+def test_zero_vectors_are_completed_where_nothing_repeats(missing):
+    """Whichever of the three it is; a zero vector of a periodic direction is a mistake."""
+    cell = np.roll([[0.0, 0.0, 0.0], [3.0, 0.5, 0.0], [0.0, 4.0, 0.0]], missing, axis=0)
+    periodic = np.arange(3) != missing
+    layer = from_ase(ase.Atoms("W", cell=cell, pbc=periodic))
+    np.testing.assert_array_equal(np.asarray(layer.cell)[periodic], cell[periodic])
+    assert float(layer.volume) > 0
+    with pytest.raises(ValueError, match="singular"):
+        from_ase(ase.Atoms("W", cell=cell, pbc=True))
+
+
 def _with_lj(structure: Structure) -> ase.Atoms:
     """Under ASE's Lennard-Jones, smooth at its cutoff so that the energy can be differenced."""
     atoms = to_ase(structure)

@@ -71,6 +71,14 @@ def test_nothing_to_solve():
     assert bool(found.converged) and int(found.iterations) == 0 and not np.any(found.solution)
 
 
+def test_a_move_that_costs_nothing_is_no_minimum():
+    """Flat along f: v^T A v = 0 exactly, no solution and no infinite step."""
+    dense = Dense(jnp.diag(jnp.array([1.0, 0.0, 2.0])), jnp.eye(3))
+    found = solve(dense, jnp.array([0.0, 1.0, 0.0]), 1e-10, 100)
+    assert bool(found.indefinite) and not bool(found.converged)
+    assert int(found.iterations) == 1 and not np.any(found.solution)
+
+
 @pytest.mark.parametrize("lowest", [-0.3, -1e-3])
 def test_negative_curvature_is_met(lowest):
     dense, f = pencil(np.append(np.linspace(0.5, 4.0, 59), lowest))
@@ -94,6 +102,15 @@ def test_smallest_value_of_either_sign(lowest):
     rest = dense.a @ found.mode - found.value * (dense.k @ found.mode)
     true = float(jnp.sqrt(rest @ dense.precondition(rest)))
     assert true == pytest.approx(found.residual, abs=1e-10) and found.residual <= 1e-8 * 5.0
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_the_search_ends_at_the_same_step_in_any_unit_of_a(unit):
+    """The tolerance is relative to the largest value."""
+    values = np.append(np.linspace(0.5, 4.0, 150), 0.1)
+    (_, plain), (_, scaled) = smallest(values), smallest(unit * values)
+    assert plain.converged and scaled.converged and scaled.iterations == plain.iterations
+    assert scaled.value == pytest.approx(unit * plain.value, rel=1e-9)
 
 
 def test_basis_stays_orthogonal_long_after_convergence():

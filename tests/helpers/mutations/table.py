@@ -1,6 +1,14 @@
-"""What a mutation is."""
+"""Wrong formulas, one at a time: what a mutation is, and the list of them, a file per package.
 
-from collections.abc import Mapping
+= file below lprjax/: the files below tests/ that should notice, quick ones first
+
+- a text that occurs once in the file, of one line or more
++ what is put in its place
+? why no test can tell: only where none does
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -11,13 +19,25 @@ class Mutation(NamedTuple):
     before: str  # occurs once in the file
     after: str
     tests: tuple[str, ...]  # files below tests/ that should notice, in the order they are asked
-    survives: str  # why none can; "" where one does
+    survives: str  # why none does; "" where one does
 
 
-def wrong(
-    file: str, tests: str, lines: Mapping[str, str | tuple[str, str]]
-) -> tuple[Mutation, ...]:
-    """Mutations of one file: the right text -> the wrong one, or (the wrong one, why it survives)."""
-    asked = tuple(tests.split())
-    pairs = ((before, (after, "") if isinstance(after, str) else after) for before, after in lines.items())
-    return tuple(Mutation(file, before, after, asked, reason) for before, (after, reason) in pairs)
+def every() -> list[Mutation]:
+    """All mutations, package by package."""
+    lists = sorted(Path(__file__).parent.glob("*.txt"))
+    return [mutation for path in lists for mutation in read(path.read_text())]
+
+
+def read(text: str) -> Iterator[Mutation]:
+    """The mutations of one list."""
+    file, tests = "", ()
+    for block in text.split("\n\n"):
+        lines = {mark: [] for mark in "=-+?"}
+        for line in block.strip("\n").split("\n"):
+            lines[line[0]].append(line[2:])
+        if lines["="]:
+            file, asked = lines["="][0].split(": ")
+            tests = tuple(asked.split())
+        else:
+            before, after, reason = ("\n".join(lines[mark]) for mark in "-+?")
+            yield Mutation(file, before, after, tests, reason)
