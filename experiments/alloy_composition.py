@@ -29,8 +29,8 @@ from experiments.panels.alloys import all_sites, caption, plot
 from experiments.systems import alloys
 from experiments.systems.alloy_sets import CURVES, DESIGNS, KINDS, OTHERS, SETS
 from experiments.systems.alloys import N_ATOMS, TESTS, TRAINING, by_test_set, judged, weights
+from experiments.systems.observations import labelled_frames
 from lprjax.ace.spec import ACESpec
-from lprjax.atoms.extxyz import read_extxyz
 from lprjax.potentials import ZHOU_2004, zhou_eam
 from lprjax.regression.factors import projected
 from lprjax.regression.fitting import fit
@@ -154,7 +154,8 @@ def learn(config: Config, seed: int, folder: str) -> dict[str, Any]:
     tied = {key: projected(factor, onto) for key, factor in factors.items()}
     probes = {}
     for name in TESTS:
-        frames = [frame[:2] for frame in read_extxyz(Path(folder) / name)][: config.data_tests]
+        frames = labelled_frames(Path(folder) / name, ("energy", "forces"))[: config.data_tests]
+        frames = [frame[:2] for frame in frames]
         probes[name] = alloys.rows_of(spec, alloys.measured(spec, frames), onto, forces=True)
     others = sorted((c for c in pool if c != half), key=lambda c: (abs(c[0] - half[0]), c[0]))
     w = weights(kinds, config.data_errors, n_atoms)

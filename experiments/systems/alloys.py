@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.systems.observations import labelled_frames
 from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec, components, tables
-from lprjax.atoms.extxyz import read_extxyz
 from lprjax.atoms.graphs import Graph, build_graphs
 from lprjax.atoms.structures import (
     Labels,
@@ -165,9 +165,10 @@ def read_binary(path: str | Path, rng: np.random.Generator) -> dict[tuple[int, i
         order.
 
     Raises:
-        ValueError: there are other than two elements, or cells of different size.
+        ValueError: there are other than two elements, cells of different size, or frames without
+            energy or forces.
     """
-    frames = [(structure, labels) for structure, labels, _ in read_extxyz(path)]
+    frames = [frame[:2] for frame in labelled_frames(path, ("energy", "forces"))]
     numbers = sorted({z for s, _ in frames for z in np.asarray(s.species).tolist()})
     sizes = {structure.n_atoms for structure, _ in frames}
     if len(numbers) != 2 or len(sizes) != 1:

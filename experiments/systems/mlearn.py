@@ -15,9 +15,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from experiments.systems.materials import material
+from experiments.systems.observations import labelled_frames
 from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec
-from lprjax.atoms.extxyz import read_extxyz
 from lprjax.atoms.graphs import Graph, build_graph, build_graphs
 from lprjax.atoms.structures import Labels, Structure, make_structure, rattled, strained, supercell
 from lprjax.potentials.observables import observe
@@ -91,10 +91,11 @@ def cells(name: str, split: str, folder: str) -> list[Cell]:
 
     Raises:
         FileNotFoundError: the file is absent.
+        ValueError: a frame lacks a label or its group.
     """
     if name == SYNTHETIC:
         return stand_in(split)
-    frames = read_extxyz(file_of(name, split, folder))
+    frames = labelled_frames(file_of(name, split, folder), KINDS, ("config_type",))
     return [Cell(structure, labels, info["config_type"]) for structure, labels, info in frames]
 
 

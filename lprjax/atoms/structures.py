@@ -380,36 +380,62 @@ def from_ase(atoms: Atoms) -> Structure:
         RuntimeError: as `make_structure`.
         ValueError: as `make_structure`.
     """
-    cell = np.array(atoms.cell)
-    if not any(atoms.pbc[~cell.any(axis=1)]):
-        cell = np.array(atoms.cell.complete())
-    return make_structure(atoms.positions, cell, atoms.numbers, atoms.pbc)
+    return make_structure(
+        atoms.positions, completed(np.array(atoms.cell), atoms.pbc), atoms.numbers, atoms.pbc
+    )
+
+
+def completed(cell: np.ndarray, pbc: Sequence[bool] | np.ndarray) -> np.ndarray:
+    """Unit vectors across the others in place of zero ones, where there is no periodicity.
+
+    Args:
+        cell: (3, 3) Å.
+        pbc: three bools.
+
+    Returns:
+        The cell, (3, 3) Å; as it was where a direction of zero length is periodic.
+    """
+    missing = ~cell.any(axis=1)
+    return cell if np.any(np.asarray(pbc)[missing]) else np.asarray(complete_cell(cell))
 
 
 def to_ase(structure: Structure, labels: Labels | None = None) -> Atoms:
     """`ase.Atoms` of a structure, with labels as its results.
 
+    Cell vectors that `from_ase` made up are zero again: a molecule goes out as it came in.
+
     Args:
         structure: of n atoms.
         labels: energy (eV), forces (eV/Å) and virial (eV), which becomes stress = -virial / V
-            (eV/Å^3).
+            (eV/Å^3), or an entry `virial` of `atoms.info` where the cell has no volume.
 
     Returns:
         The atoms, with a calculator that holds the results where there are labels.
 
     Raises:
-        ValueError: labels that `check_labels` refuses.
+        ValueError: labels that `check_labels` refuses, or force constants, for which ASE has no
+            place.
     """
+    cell, pbc = np.asarray(structure.cell), np.array(structure.pbc)
+    given = cell * pbc[:, None]
     atoms = Atoms(
         numbers=np.asarray(structure.species),
         positions=np.asarray(structure.positions),
-        cell=np.asarray(structure.cell),
-        pbc=structure.pbc,
+        cell=given if np.array_equal(completed(given, pbc), cell) else cell,
+        pbc=pbc,
     )
     if labels is not None:
         labels = check_labels(structure, labels)
+        if labels.force_constants is not None:
+            raise ValueError(
+                f"force_constants has shape {labels.force_constants.shape}: wanted None, as ASE "
+                "and extended XYZ have no place for it; keep it with numpy.save, and pass "
+                "labels._replace(force_constants=None)."
+            )
         results: dict[str, Any] = {"energy": labels.energy, "forces": labels.forces}
-        if labels.virial is not None:
+        if labels.virial is not None and atoms.cell.rank < 3:
+            atoms.info["virial"] = labels.virial
+        elif labels.virial is not None:
             results["stress"] = -six_components(labels.virial) / float(structure.volume)
         known = {name: value for name, value in results.items() if value is not None}
         atoms.calc = SinglePointCalculator(atoms, **known)
@@ -428,7 +454,7 @@ def check_labels(structure: Structure, labels: Labels) -> Labels:
 
     Raises:
         ValueError: every label is None, one has the wrong shape for the structure's n atoms (see
-            `Labels`), or one holds a NaN or an infinity.
+            `Labels`), one holds a NaN or an infinity, or the virial is not symmetric.
     """
     if all(value is None for value in labels):
         raise ValueError(
@@ -440,4 +466,26 @@ def check_labels(structure: Structure, labels: Labels) -> Labels:
         checked[name] = None if value is None else finite_array(name, value, shape, unit)
     if checked["energy"] is not None:
         checked["energy"] = float(checked["energy"])
+    if checked["virial"] is not None:
+        check_symmetric("virial", checked["virial"])
     return Labels(**checked)
+
+
+def check_symmetric(name: str, tensor: np.ndarray) -> None:
+    """Refuse a virial or stress that is not symmetric, as that of any cell without a torque is.
+
+    Args:
+        name: what it is called, for the message.
+        tensor: (3, 3), eV or eV/Å^3.
+
+    Raises:
+        ValueError: two entries differ by more than 1e-4 of the largest, far above the rounding of
+            any printed number, and 1e-6, which is nothing.
+    """
+    gap = np.abs(tensor - tensor.T)
+    if gap.max() > 1e-4 * np.abs(tensor).max() + 1e-6:
+        i, j = divmod(int(gap.argmax()), 3)
+        raise ValueError(
+            f"{name} is not symmetric, {tensor[i, j]:g} at {(i, j)} and {tensor[j, i]:g} at "
+            f"{(j, i)}: wanted nine numbers, row by row, of a symmetric tensor."
+        )

@@ -124,6 +124,9 @@ def ase_potential(
 ) -> ASEPotential:
     """A calculator of ASE as a potential: observed, relaxed and compared like any other.
 
+    The energy is the one whose derivative the forces are: `free_energy` where the calculator has
+    it, as `read_extxyz` takes it from a file.
+
     Energies, forces and virials are the calculator's; force constants, elastic constants and all
     else of second or higher order are central differences of its forces and stress. It runs on
     the host, one structure at a time, also from within `jit`, `vmap` and loops; an error that it

@@ -393,5 +393,5 @@ def test_extxyz_errors_name_the_frame(tmp_path):
         '1\nProperties=species:S:1:pos:R:3 energy=1.0 stress="1 0 0 0 1 0 0 0 1" pbc="F F F"\n'
         "W 0 0 0\n"
     )
-    with pytest.raises(ValueError, match="cell is .*of zero volume: .* beside a stress"):
+    with pytest.raises(ValueError, match="cell is of zero volume: .* beside a\\s+stress"):
         read_extxyz(tmp_path / "flat.xyz")

@@ -228,6 +228,9 @@ def test_data_of_other_shapes_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     pure = [alloys.random_alloy(("Mo", "W"), 0, rng)]
     write_extxyz(tmp_path / "pure.xyz", pure, [Labels(1.0)])
+    with pytest.raises(ValueError, match="frame 0 has no forces: wanted every frame with energy"):
+        alloys.read_binary(tmp_path / "pure.xyz", rng)
+    write_extxyz(tmp_path / "pure.xyz", pure, [Labels(1.0, np.zeros((16, 3)))])
     with pytest.raises(ValueError, match=r"the elements \[42\] .*wanted two elements"):
         alloys.read_binary(tmp_path / "pure.xyz", rng)
 
