@@ -43,11 +43,11 @@ from lprjax.defects.budget import FAILURES, error_budget
 from lprjax.defects.catalogue import named_defect
 from lprjax.defects.defect import (
     Defect,
-    formation_energy,
     geometry_error,
     left_basin,
     relax_defect,
 )
+from lprjax.defects.formation import formation_energy
 from lprjax.potentials.observables import observe
 from lprjax.regression.assembly import PerAtom, compress_structures
 from lprjax.regression.factors import Factor, compress
@@ -225,9 +225,7 @@ def _simulation(config: Config, m: int) -> Simulation:
     nudge = NUDGE * jax.random.normal(jax.random.key(0), defect.structure.positions.shape)
     start = defect.start + defect.on_sites(nudge)
     relaxed = relax_defect(crystal.potential, defect, displacement=start)
-    energy = formation_energy(
-        relaxed.energy, defect.structure.n_atoms, crystal.equilibrium.energy_per_atom
-    )
+    energy = formation_energy(relaxed.energy, defect, crystal.equilibrium.energy_per_atom)
     return Simulation(defect, relaxed.displacement, energy, relaxed.relaxed.converged)
 
 
@@ -278,7 +276,7 @@ def mismatches(config: Config, factors: Mapping, coefficients) -> dict[str, floa
     geometry = build_graph(defect.displaced(displacement), potential.r_cut)
     per_atom = float(bulk(config).row @ coefficients)
     energy = observe(potential, geometry, ("energy",)).energy
-    energy = formation_energy(float(energy), defect.structure.n_atoms, per_atom)
+    energy = formation_energy(float(energy), defect, per_atom)
     cell = crystal.primitive_cell
     change = lambda f: np.max(np.abs(f(potential, cell) - f(crystal.potential, cell)))  # noqa: E731
     acoustic = change(acoustic_tensors) if cell.n_atoms == 1 else np.nan
@@ -321,7 +319,7 @@ def simulate(config: Config, coefficients, *, preconditioner=None) -> Simulated:
     )
     there = displacement + defect.on_sites(relaxed.positions - start.positions)
     per_atom = float(bulk(config).row @ coefficients)
-    energy = formation_energy(relaxed.energy, defect.structure.n_atoms, per_atom)
+    energy = formation_energy(relaxed.energy, defect, per_atom)
     return Simulated(
         there,
         float(geometry_error(defect, there, displacement)),

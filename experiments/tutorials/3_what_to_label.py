@@ -84,7 +84,7 @@ better = lp.linear_potential(spec, refit.coefficients)
 after = lp.relax_defect(better, defect)
 true = lp.relax_defect(eam, defect)
 bulk_energy = float(lp.observe(eam, lp.build_graph(cube, eam.r_cut), "energy").energy) / 2
-e_f = lp.formation_energy(true.energy, defect.structure.n_atoms, bulk_energy)
+e_f = lp.formation_energy(true.energy, defect, bulk_energy)
 before, now = (
     float(lp.relaxed_formation_energy(p, defect, found.displacement))
     for p, found in ((potential, relaxed), (better, after))

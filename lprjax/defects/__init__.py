@@ -18,7 +18,6 @@ from lprjax.defects.defect import (
     RelaxedDefect,
     clamped,
     decay_profile,
-    formation_energy,
     geometry_error,
     left_basin,
     make_defect,
@@ -26,6 +25,7 @@ from lprjax.defects.defect import (
     vacancy,
 )
 from lprjax.defects.first_order import FirstOrder, first_order_error
+from lprjax.defects.formation import formation_energy
 from lprjax.defects.implicit_derivatives import minimiser, relaxed_formation_energy
 from lprjax.defects.quadratic_forms import ErrorForms, PredictedError, error_forms, predicted_error
 from lprjax.defects.rates import Rate, error_rate, fitted_rate

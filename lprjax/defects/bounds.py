@@ -16,6 +16,7 @@ Source: derived, after Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -25,11 +26,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import Labels
+from lprjax.atoms.structures import Labels, Structure
 from lprjax.crystals.elasticity import cell_graph
 from lprjax.crystals.phonons import ForceConstants, force_constants
 from lprjax.crystals.strain_norm import on_all_waves
-from lprjax.defects.defect import Defect, formation_energy
+from lprjax.defects.defect import Defect
 from lprjax.defects.far_field import (
     CauchyBorn,
     cauchy_born,
@@ -37,6 +38,12 @@ from lprjax.defects.far_field import (
     lattice_graph,
     lattice_orders,
     less,
+)
+from lprjax.defects.formation import (
+    chemical_potentials,
+    energy_per_atom,
+    formation_energy,
+    undefined,
 )
 from lprjax.defects.hessian import EnergyAt, energy_at
 from lprjax.potentials.observables import observe, total_energy
@@ -51,7 +58,7 @@ class Residual(NamedTuple):
 
     Attributes:
         forces: (n_sites, 3) eV/Å, of surrogate less reference.
-        energy: eV, the same difference of the formation energies (bulk energy per atom taken out).
+        energy: eV, the same difference of the formation energies; NaN where a reservoir is missing.
         pieces: for each of PIECES its share of the forces, (n_sites, 3) eV/Å; they add up to the
             whole.
         energies: for each of PIECES its share of the energy, eV; likewise.
@@ -76,12 +83,14 @@ class Side:
         defect: where and on which lattice.
         displacement: (n_sites, 3) Å, the reference's relaxed geometry.
         far: w, (n_regular, 3) Å, of `far_field`, which the complete lattice is to have room for.
+        reservoirs: by symbol, a structure of that element, as in `defects.formation`.
     """
 
     potential: Potential
     defect: Defect
     displacement: ArrayLike
     far: ArrayLike = 0.0
+    reservoirs: Mapping[str, Structure] | None = None
 
     @functools.cached_property
     def at(self) -> EnergyAt:
@@ -106,13 +115,18 @@ class Side:
 
     @functools.cached_property
     def formation_energy(self) -> float:
-        """E - N e, eV, at the geometry.
+        """E_f, eV, at the geometry; NaN, with a warning, where a reservoir is missing.
 
-        e is that of the complete lattice in the same supercell, not of the unit cell: what a
+        The perfect crystal is the complete lattice in the same supercell, not the unit cell: what a
         calculator makes of a cell's size (sampling in k, a cutoff of plane waves) then cancels.
         """
+        if why := undefined(self.defect, self.reservoirs):
+            warnings.warn(why, stacklevel=2)
+            return math.nan
         per_atom = float(total_energy(self.potential, self.lattice)) / len(self.lattice.positions)
-        return formation_energy(float(self.labels.energy), len(self.at.moving), per_atom)
+        reservoir = lambda structure: float(energy_per_atom(self.potential, structure))  # noqa: E731
+        mu = chemical_potentials(reservoir, self.defect, self.reservoirs)
+        return formation_energy(float(self.labels.energy), self.defect, per_atom, mu)
 
     @property
     def forces(self) -> jax.Array:
@@ -127,29 +141,37 @@ class Side:
 
 
 def force_residual(
-    reference: Potential, surrogate: Potential, defect: Defect, displacement: ArrayLike
+    reference: Potential,
+    surrogate: Potential,
+    defect: Defect,
+    displacement: ArrayLike,
+    *,
+    reservoirs: Mapping[str, Structure] | None = None,
 ) -> tuple[jax.Array, float]:
     """The errors of a surrogate's forces and formation energy at the reference's geometry.
 
-        f = F̂(ubar) - F(ubar),   E_f = E - N e_bulk
+        f = F̂(ubar) - F(ubar)
 
     The reference's own forces, small at its minimiser, are taken out, so that what is left of a
-    relaxation does not count. Foreign species are not referred to any reservoir, so E_f of an
-    alloy has a meaning only up to that.
+    relaxation does not count.
 
     Args:
         reference: graph -> site energies (n,), eV.
         surrogate: graph -> site energies (n,), eV.
         defect: where and on which lattice.
         displacement: ubar, (n_sites, 3) Å.
+        reservoirs: by symbol, a structure of that element, whose energy per atom each potential
+            computes; see `defects.formation` for which are needed.
 
     Returns:
-        f, (n_sites, 3) eV/Å, and the error of E_f at that geometry, eV.
+        f, (n_sites, 3) eV/Å, and the error of E_f at that geometry, eV; NaN, with a warning that
+        names it, where a reservoir is missing.
 
     Raises:
-        ValueError, TypeError: as `energy_at`.
+        ValueError, TypeError: as `energy_at`; a reservoir of another element.
     """
-    theirs, ours = (Side(p, defect, displacement) for p in (reference, surrogate))
+    pair = (reference, surrogate)
+    theirs, ours = (Side(p, defect, displacement, reservoirs=reservoirs) for p in pair)
     return residual_of(theirs, ours)
 
 
@@ -174,6 +196,7 @@ def split_residual(
     radius: float,
     *,
     model: CauchyBorn | None = None,
+    reservoirs: Mapping[str, Structure] | None = None,
 ) -> Residual:
     """The force residual by its causes, an exact partition.
 
@@ -189,6 +212,7 @@ def split_residual(
         displacement: ubar, (n_sites, 3) Å.
         radius: L, Å.
         model: `cauchy_born_mismatch`; None: made here.
+        reservoirs: as in `force_residual`.
 
     Returns:
         Residual.
@@ -197,7 +221,7 @@ def split_residual(
         ValueError: as `far_field` for the radius.
     """
     w = far_field(defect, displacement, radius)
-    theirs, ours = (Side(p, defect, displacement, w) for p in (reference, surrogate))
+    theirs, ours = (Side(p, defect, displacement, w, reservoirs) for p in (reference, surrogate))
     model = mismatch_of(theirs, ours) if model is None else model
     return partition(theirs, ours, model, w, radius)
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from lprjax.atoms.structures import Structure
 from lprjax.defects.bounds import (
     PIECES,
     Residual,
@@ -37,6 +38,7 @@ from lprjax.defects.defect import (
 )
 from lprjax.defects.far_field import CauchyBorn, far_field
 from lprjax.defects.first_order import FirstOrder, first_order_at
+from lprjax.defects.formation import undefined
 from lprjax.defects.hessian import EnergyAt
 from lprjax.defects.response import lipschitz_at, stability_at
 from lprjax.potentials.potential import Potential
@@ -90,6 +92,7 @@ class Budget(NamedTuple):
     energy_true: float  # eV, signed, surrogate less reference
     advice: str  # what to do next
     failures: Mapping[str, str]  # among FAILURES -> what happened
+    undefined: str | None = None  # why E_f has no value, and energies are NaN
 
     @property
     def effectivity(self) -> dict[str, float]:
@@ -116,6 +119,7 @@ def error_budget(
     radius: float,
     *,
     displacement: ArrayLike | None = None,
+    reservoirs: Mapping[str, Structure] | None = None,
     force_tolerance: float = 1e-6,
     max_evaluations: int = 1000,
 ) -> Budget:
@@ -131,6 +135,9 @@ def error_budget(
         defect: where and on which lattice.
         radius: L, Å, how far the training data reach round the core.
         displacement: (n_sites, 3) Å, the reference's relaxed geometry; None: relax it.
+        reservoirs: by symbol, a structure of that element, whose energy per atom each potential
+            computes; see `defects.formation` for which are needed. Where one is missing the
+            energies are NaN, and `undefined` names it.
         force_tolerance: eV/Å, of both relaxations; the surrogate's starts from the reference's.
         max_evaluations: gradients that each relaxation may take.
 
@@ -148,7 +155,7 @@ def error_budget(
 
     # The residual at the reference's geometry, by its causes.
     w = far_field(defect, displacement, radius)
-    theirs, ours = (Side(p, defect, displacement, w) for p in (reference, surrogate))
+    theirs, ours = (Side(p, defect, displacement, w, reservoirs) for p in (reference, surrogate))
     model = mismatch_of(theirs, ours)
     split = partition(theirs, ours, model, w, radius)
 
@@ -180,6 +187,7 @@ def error_budget(
         energy_true=split.energy + relaxed.energy - float(ours.labels.energy),
         advice=_advice(defect, displacement, split, terms),
         failures=failures,
+        undefined=undefined(defect, reservoirs),
     )
 
 
@@ -292,7 +300,9 @@ def _table(budget: Budget) -> str:
             f"M {budget.lipschitz:.3e} eV/Å^3",
             f"geometry: true {budget.geometry_true:.3e} Å; predicted / true: first order "
             f"{effect['geometry_first_order']}, bound {effect['geometry_bound']}",
-            f"energy: true {budget.energy_true:.3e} eV; predicted / true: first order "
+            f"energy: undefined; {budget.undefined}"
+            if budget.undefined
+            else f"energy: true {budget.energy_true:.3e} eV; predicted / true: first order "
             f"{effect['energy_first_order']}, bound {effect['energy_bound']}",
             budget.advice,
             *(f"FAILED, {kind}: {text}" for kind, text in budget.failures.items()),

@@ -9,7 +9,7 @@ the order of `supercell`, then the extra ones.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,6 @@ from lprjax.simulation.relaxation import Relaxed, relax
 
 SAME_DISTANCE = 1e-6
 """Å; sites closer in distance than this tie, and the first of them is taken: a choice."""
-
-Energy = TypeVar("Energy", float, jax.Array)
 
 
 @jax.tree_util.register_dataclass
@@ -375,25 +373,6 @@ def relax_defect(
     )
     moves = relaxed.positions - defect.homes[defect.site_of_atom]
     return RelaxedDefect(defect.on_sites(moves), relaxed.energy, relaxed)
-
-
-def formation_energy(energy: Energy, n_atoms: int, bulk_energy_per_atom: Energy) -> Energy:
-    """The formation energy of a defect, referred to the perfect crystal.
-
-        E_f = E_defect - N e_bulk
-
-    An error of e_bulk counts N times.
-
-    Args:
-        energy: eV, of the defective cell.
-        n_atoms: N, of the defective cell, the vacancies not counted.
-        bulk_energy_per_atom: eV, in the perfect crystal of the same potential and lattice
-            constant.
-
-    Returns:
-        E_f, eV.
-    """
-    return energy - n_atoms * bulk_energy_per_atom
 
 
 def geometry_error(defect: Defect, u: ArrayLike, v: ArrayLike) -> jax.Array:

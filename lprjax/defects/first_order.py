@@ -10,12 +10,14 @@ Source: derived: it is Newton's first step, in the setting of Ortner and Wang, M
 Simul. 21 (2023) 1053.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from lprjax.atoms.structures import Structure
 from lprjax.defects.bounds import Side, residual_of
 from lprjax.defects.defect import Defect
 from lprjax.defects.hessian import EnergyAt
@@ -30,8 +32,8 @@ class FirstOrder(NamedTuple):
     eta: float  # ||f||_{-1}, eV/Å
     response: Response  # H^+ f; its displacement is NaN where there is none
     geometry: float  # ||D H^+ f||, Å
-    energy_at_reference: float  # eV, error of E_f at the reference's geometry, signed
-    energy: float  # eV, of the relaxed E_f, signed
+    energy_at_reference: float  # eV, error of E_f at the reference's geometry, signed, or NaN
+    energy: float  # eV, of the relaxed E_f, signed, or NaN
 
 
 def first_order_error(
@@ -40,6 +42,7 @@ def first_order_error(
     defect: Defect,
     displacement: ArrayLike,
     *,
+    reservoirs: Mapping[str, Structure] | None = None,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
 ) -> FirstOrder:
@@ -50,17 +53,21 @@ def first_order_error(
         surrogate: graph -> site energies (n,), eV, with r_cut.
         defect: where and on which lattice.
         displacement: ubar, (n_sites, 3) Å, relaxed with the reference.
+        reservoirs: by symbol, a structure of that element, whose energy per atom each potential
+            computes; see `defects.formation` for which are needed.
         tolerance: of the solve, in the negative norm, relative to that of f.
         max_iterations: products with the Hessian allowed.
 
     Returns:
         FirstOrder. A geometry at which the surrogate's Hessian is not positive has no response:
-        geometry and energy are NaN there, and where the solve did not converge.
+        geometry and energy are NaN there, and where the solve did not converge. Where a reservoir
+        is missing both energies are NaN, with a warning that names it.
 
     Raises:
-        ValueError, TypeError: as `response.hessian_solve`.
+        ValueError, TypeError: as `response.hessian_solve`; a reservoir of another element.
     """
-    theirs, ours = (Side(p, defect, displacement) for p in (reference, surrogate))
+    pair = (reference, surrogate)
+    theirs, ours = (Side(p, defect, displacement, reservoirs=reservoirs) for p in pair)
     return first_order_at(ours.at, *residual_of(theirs, ours), tolerance, max_iterations)
 
 

@@ -1,5 +1,6 @@
 """Relaxed quantities as functions of the potential: derivatives through their equilibrium."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import cast
 
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import moved
-from lprjax.defects.defect import Defect, formation_energy
+from lprjax.atoms.structures import Structure
+from lprjax.defects.defect import Defect
+from lprjax.defects.formation import chemical_potentials, energy_per_atom, formation_energy
 from lprjax.defects.hessian import EnergyAt, energy_at
 from lprjax.numerics.checks import check_positive
 from lprjax.numerics.krylov import conjugate_gradients
@@ -96,6 +99,7 @@ def relaxed_formation_energy(
     defect: Defect,
     displacement: ArrayLike,
     *,
+    reservoirs: Mapping[str, Structure] | None = None,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
 ) -> jax.Array:
@@ -103,9 +107,10 @@ def relaxed_formation_energy(
 
         E_f(theta) = E(u(theta); theta) - N e(theta)
 
-    e is the energy per atom of the perfect crystal on the defect's reference lattice, which is
-    kept. To first order the geometry does not matter (Hellmann and Feynman); it does to the second,
-    -1/2 f . H^+ f with f the change of the forces.
+    for a crystal of one element, and as `defects.formation` says for others. e is the energy per
+    atom of the perfect crystal on the defect's reference lattice, which is kept. To first order the
+    geometry does not matter (Hellmann and Feynman); it does to the second, -1/2 f . H^+ f with f
+    the change of the forces.
 
     Its rows are those of any prediction; an example is in `regression.prediction_rows`.
 
@@ -113,15 +118,19 @@ def relaxed_formation_energy(
         potential: a pytree, traced or not; its arrays are theta.
         defect: where and on which lattice.
         displacement: u, (n_sites, 3) Å, relaxed with this potential; not traced.
+        reservoirs: by symbol, a structure of that element, whose energy per atom by this potential
+            is the chemical potential; see `defects.formation` for which are needed.
         tolerance: of the residual in the negative norm, relative to that of the forces.
         max_iterations: products with the Hessian allowed.
 
     Returns:
-        E_f, (), eV. For one species: there is no other reservoir here than the perfect crystal.
+        E_f, (), eV.
 
     Raises:
-        ValueError, TypeError: as `response.hessian_solve`.
+        ValueError, TypeError: as `response.hessian_solve`; a reservoir that is missing.
     """
+    per_atom = partial(energy_per_atom, potential)
+    mu = chemical_potentials(per_atom, defect, reservoirs)
     relaxed = minimiser(
         potential,
         defect,
@@ -131,10 +140,8 @@ def relaxed_formation_energy(
     )
     moves = relaxed - jnp.asarray(displacement)
     with jax.ensure_compile_time_eval():  # inside a user's `jit`, where the potential is traced
-        cell = defect.unit_cell
-        structures = defect.displaced(displacement), cell
-    graph, bulk = (graph_for(potential, s) for s in structures)
-    n = defect.structure.n_atoms
-    positions = graph.positions.at[:n].add(defect.on_atoms(moves))
-    per_atom = total_energy(potential, bulk) / cell.n_atoms
-    return formation_energy(total_energy(potential, moved(graph, positions)), n, per_atom)
+        cell, structure = defect.unit_cell, defect.displaced(displacement)
+    graph = graph_for(potential, structure)
+    positions = graph.positions.at[: structure.n_atoms].add(defect.on_atoms(moves))
+    energy = total_energy(potential, moved(graph, positions))
+    return formation_energy(energy, defect, per_atom(cell), mu)

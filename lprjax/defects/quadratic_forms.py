@@ -18,11 +18,12 @@ differentiated.
 True
 
 What it takes from the reference is its geometry, its Hessian and its formation energy in that cell,
-and nothing else. For one species, whose reservoir is the perfect crystal.
+and nothing else.
 
 Source: derived.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,8 +33,10 @@ from jax.typing import ArrayLike
 
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import build_graph
+from lprjax.atoms.structures import Structure
 from lprjax.defects.bounds import Side
 from lprjax.defects.defect import Defect
+from lprjax.defects.formation import chemical_potentials, formation_energy, undefined
 from lprjax.defects.hessian import EnergyAt
 from lprjax.defects.response import forces_at
 from lprjax.numerics.blocks import in_blocks
@@ -53,8 +56,8 @@ class ErrorForms(NamedTuple):
     geometry: Factor  # ||D H^+ f||^2, Å^2
     negative: Factor  # eta^2, (eV/Å)^2
     work: Factor  # f . H^+ f, eV
-    energy_row: jax.Array  # (K,), of the formation energy at ubar
-    energy: float  # eV, the reference's formation energy
+    energy_row: jax.Array  # (K,), of the formation energy at ubar; NaN without a reservoir
+    energy: float  # eV, the reference's formation energy; likewise
     converged: bool  # every solve with H; H is positive on the forces
 
 
@@ -101,6 +104,7 @@ def error_forms(
     defect: Defect,
     displacement: ArrayLike,
     *,
+    reservoirs: Mapping[str, Structure] | None = None,
     tolerance: float = 1e-10,
     max_iterations: int = 500,
 ) -> ErrorForms:
@@ -112,24 +116,27 @@ def error_forms(
         defect: where and on which lattice.
         displacement: ubar, (n_sites, 3) Å, relaxed with the reference; forces that are left there
             are taken into account.
+        reservoirs: by symbol, a structure of that element, whose energy per atom each potential
+            computes; see `defects.formation` for which are needed.
         tolerance: of the K solves with H, in the negative norm.
         max_iterations: products with H allowed in each.
 
     Returns:
-        ErrorForms; look at `converged`.
+        ErrorForms; look at `converged`. Where a reservoir is missing the energies are NaN, with a
+        warning that names it.
 
     Raises:
-        ValueError: as `build_graph` and `design_rows`; numbers that are not positive.
+        ValueError: as `build_graph` and `design_rows`; numbers that are not positive; a reservoir
+            of another element.
         TypeError: a displacement that is not float64; a potential without cutoff, or neither a
             pytree nor hashable.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     displacement = as_float64("displacements", displacement)
-    side = Side(reference, defect, displacement)
-    n, cell = defect.structure.n_atoms, defect.unit_cell
+    side = Side(reference, defect, displacement, reservoirs=reservoirs)
+    n = defect.structure.n_atoms
     graph = build_graph(defect.displaced(displacement), spec.r_cut)
     rows: Any = design_rows(spec, graph, ("energy", "forces"))
-    bulk: Any = design_rows(spec, build_graph(cell, spec.r_cut), ("energy",)).energy
     left = forces_at(side.at)
     basis, triangle = _orthonormal(rows.forces[:n].reshape(3 * n, -1), left.reshape(-1))
     columns = basis.T.reshape(-1, n, 3)
@@ -139,10 +146,28 @@ def error_forms(
         geometry=geometry,
         negative=negative,
         work=work,
-        energy_row=jnp.asarray(np.asarray(rows.energy) - n / cell.n_atoms * np.asarray(bulk)),
+        energy_row=jnp.asarray(_formation_row(spec, rows.energy, defect, reservoirs)),
         energy=side.formation_energy,
         converged=bool(jnp.all(solved)),
     )
+
+
+def _formation_row(
+    spec: ACESpec,
+    energy_row: jax.Array,
+    defect: Defect,
+    reservoirs: Mapping[str, Structure] | None,
+) -> np.ndarray:
+    """The row (K,) of E_f, from that of the defect's energy; NaN where a reservoir is missing."""
+    if undefined(defect, reservoirs):
+        return np.full(spec.n_columns, np.nan)
+
+    def per_atom(structure: Structure) -> np.ndarray:
+        rows: Any = design_rows(spec, build_graph(structure, spec.r_cut), ("energy",))
+        return np.asarray(rows.energy) / structure.n_atoms
+
+    mu = chemical_potentials(per_atom, defect, reservoirs)
+    return formation_energy(np.asarray(energy_row), defect, per_atom(defect.unit_cell), mu)
 
 
 def _orthonormal(rows: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:

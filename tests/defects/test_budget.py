@@ -14,9 +14,10 @@ from lprjax.atoms.structures import bcc, fcc
 from lprjax.crystals.elasticity import equilibrium
 from lprjax.defects.bounds import PIECES, far_field_weights
 from lprjax.defects.budget import CURES, Term, _advice, error_budget
-from lprjax.defects.defect import formation_energy, geometry_error, relax_defect, vacancy
+from lprjax.defects.defect import geometry_error, relax_defect, vacancy
 from lprjax.defects.far_field import far_field
 from lprjax.defects.first_order import first_order_error
+from lprjax.defects.formation import formation_energy
 from lprjax.potentials import ase_potential, zhou_eam
 from lprjax.potentials import potential as potentials
 from lprjax.potentials.observables import total_energy
@@ -69,7 +70,7 @@ def test_true_errors_are_those_of_two_relaxations(solved, budgets):
     for potential in (TUNGSTEN, Softened(TUNGSTEN, 0.2)):
         relaxed = relax_defect(potential, defect, force_tolerance=1e-9)
         bulk = float(total_energy(potential, build_graph(CELL, potential.r_cut))) / 2
-        energies.append(formation_energy(relaxed.energy, 127, bulk))
+        energies.append(formation_energy(relaxed.energy, defect, bulk))
         moves.append(relaxed.displacement)
     assert found.energy_true == pytest.approx(energies[1] - energies[0], abs=1e-8)
     error = float(geometry_error(defect, moves[1], moves[0]))

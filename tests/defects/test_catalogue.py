@@ -24,7 +24,8 @@ from lprjax.defects.catalogue import (
     substitution,
     tetrahedral,
 )
-from lprjax.defects.defect import clamped, formation_energy, geometry_error, relax_defect, vacancy
+from lprjax.defects.defect import clamped, geometry_error, relax_defect, vacancy
+from lprjax.defects.formation import formation_energy
 from lprjax.potentials import polynomial_bonds, stillinger_weber, zhou_eam
 from lprjax.potentials.observables import energy_and_forces, total_energy
 
@@ -60,7 +61,7 @@ def formed(potential, unit_cell, defect, **options):
     assert relaxed.relaxed.converged and relaxed.relaxed.max_force < 1e-6
     assert relaxed.energy < energy(potential, defect.structure)
     per_atom = energy(potential, unit_cell) / unit_cell.n_atoms
-    return formation_energy(relaxed.energy, defect.structure.n_atoms, per_atom), relaxed
+    return formation_energy(relaxed.energy, defect, per_atom), relaxed
 
 
 # --- what is where ---------------------------------------------------------------------------

@@ -27,7 +27,6 @@ from lprjax.defects.defect import (
     RelaxedDefect,
     clamped,
     decay_profile,
-    formation_energy,
     geometry_error,
     left_basin,
     make_defect,
@@ -35,6 +34,7 @@ from lprjax.defects.defect import (
     shortest_bond,
     vacancy,
 )
+from lprjax.defects.formation import formation_energy
 from lprjax.potentials import polynomial_bonds, stillinger_weber, zhou_eam
 from lprjax.potentials.observables import total_energy
 
@@ -75,11 +75,11 @@ def test_tungsten_formation_energy(m, published, bulk, small):
     relaxed = relaxed or relax_defect(TUNGSTEN, defect)
     n = 2 * m**3 - 1
     assert relaxed.relaxed.converged and defect.structure.n_atoms == n
-    assert formation_energy(relaxed.energy, n, bulk) == pytest.approx(published, abs=1e-4)
+    assert formation_energy(relaxed.energy, defect, bulk) == pytest.approx(published, abs=1e-4)
 
 
 def test_tungsten_formation_energy_before_relaxation(bulk, small):
-    rigid = formation_energy(energy(TUNGSTEN, small.defect.structure), 127, bulk)
+    rigid = formation_energy(energy(TUNGSTEN, small.defect.structure), small.defect, bulk)
     assert rigid == pytest.approx(3.85087, abs=1e-4)
 
 
@@ -89,7 +89,7 @@ def test_silicon_vacancy_is_a_stationary_point():
     defect = vacancy(cell, 2)
     relaxed = relax_defect(silicon, defect)
     assert relaxed.relaxed.evaluations == 1 and relaxed.relaxed.converged
-    found = formation_energy(relaxed.energy, 63, energy(silicon, cell) / 8)
+    found = formation_energy(relaxed.energy, defect, energy(silicon, cell) / 8)
     assert found == pytest.approx(4.33660, abs=1e-5)
     np.testing.assert_array_equal(relaxed.displacement, 0.0)
 

@@ -11,8 +11,9 @@ import pytest
 
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import bcc
-from lprjax.defects.defect import formation_energy, relax_defect, vacancy
+from lprjax.defects.defect import relax_defect, vacancy
 from lprjax.defects.first_order import FirstOrder, first_order_error
+from lprjax.defects.formation import formation_energy
 from lprjax.potentials import zhou_eam
 from lprjax.potentials.observables import energy_and_forces, total_energy
 from tests.helpers.potentials import Softened
@@ -33,7 +34,7 @@ def relaxed_formation(potential, start=None):
     relaxed = relax_defect(potential, DEFECT, displacement=start, force_tolerance=1e-9)
     assert relaxed.relaxed.converged
     bulk = float(total_energy(potential, build_graph(CELL, potential.r_cut))) / 2
-    return relaxed.displacement, formation_energy(relaxed.energy, 53, bulk)
+    return relaxed.displacement, formation_energy(relaxed.energy, DEFECT, bulk)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_forces_and_energy_are_differences_at_the_references_geometry(reference,
             potential, build_graph(DEFECT.displaced(u), potential.r_cut)
         )
         bulk = float(total_energy(potential, build_graph(CELL, potential.r_cut))) / 2
-        sides.append((forces[:53], formation_energy(float(energy), 53, bulk)))
+        sides.append((forces[:53], formation_energy(float(energy), DEFECT, bulk)))
     expected = DEFECT.on_sites(sides[1][0] - sides[0][0])
     np.testing.assert_allclose(found.forces, expected, atol=1e-12)
     assert found.energy_at_reference == pytest.approx(sides[1][1] - sides[0][1], abs=1e-9)

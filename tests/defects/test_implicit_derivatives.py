@@ -11,7 +11,8 @@ from lprjax.ace.potential import linear_potential
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import bcc, rattled
-from lprjax.defects.defect import formation_energy, relax_defect, vacancy
+from lprjax.defects.defect import relax_defect, vacancy
+from lprjax.defects.formation import formation_energy
 from lprjax.defects.implicit_derivatives import minimiser, relaxed_formation_energy
 from lprjax.potentials import zhou_eam
 from lprjax.potentials.observables import observe, total_energy
@@ -49,8 +50,7 @@ class Fitted:
     def formation(self, potential):
         cell = self.defect.unit_cell
         bulk = total_energy(potential, build_graph(cell, SPEC.r_cut)) / cell.n_atoms
-        n = self.defect.structure.n_atoms
-        return float(formation_energy(self.relaxed(potential).energy, n, bulk))
+        return float(formation_energy(self.relaxed(potential).energy, self.defect, bulk))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from experiments.studies.defect_fits import Config, bulk, reference_simulation
 from experiments.studies.predictions import error_forms
 from lprjax.ace.potential import linear_potential
 from lprjax.atoms.graphs import build_graph
-from lprjax.defects.defect import formation_energy, geometry_error, relax_defect
+from lprjax.defects.defect import geometry_error, relax_defect
+from lprjax.defects.formation import formation_energy
 from lprjax.defects.quadratic_forms import predicted_error
 from lprjax.defects.response import hessian_solve
 from lprjax.regression.rows import design_rows
@@ -97,7 +98,7 @@ def relaxed_errors(c):
     found = relax_defect(potential, defect, displacement=displacement, force_tolerance=1e-8)
     assert found.relaxed.converged
     per_atom = CONFIG.crystal.equilibrium.energy_per_atom + float(bulk(CONFIG).row @ c)
-    there = formation_energy(found.energy, defect.structure.n_atoms, per_atom)
+    there = formation_energy(found.energy, defect, per_atom)
     return float(geometry_error(defect, found.displacement, displacement)), there - energy
 
 
