@@ -12,7 +12,8 @@ it from the factor of the fit and the geometry that the fit itself relaxes to, w
 A rigidity has the unit of its prediction^-2 and knows no targets. With the weighted residual per
 degree of freedom, s^2 = sum_k w_k^2 |X_k c - y_k|^2 / (rows - K), it becomes an error, s / PR^1/2
 in eV. These are compared with the true errors, beside what first-order theory says *with* the
-reference's forces.
+reference's forces, and beside L alone: errors and rigidities both follow it, so that what a
+rigidity says of its own is its rank correlation at fixed L.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
 from experiments.harness.run import conclude, gather, start
-from experiments.harness.statistics import relation
+from experiments.harness.statistics import rank_within, relation
 from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.errors import COLOURS, LABELS, MARKERS, ticks_at
 from experiments.studies.defect_fits import (
@@ -52,15 +53,28 @@ PREDICTORS = {
         "energy_spread": "PR of $E_f$: $s\\,/\\,PR^{1/2}$",
         "energy_compliance": "PR of $E_f$: $PR^{-1/2}$ alone",
         "energy_predicted": "first order, with the reference's forces",
+        "1/L": "1/L alone",
     },
     "geometry_error": {
         "force_spread": "spread of the forces, times $s$",
         "force_compliance": "spread of the forces alone",
         "eta": r"$\eta$, with the reference's forces",
         "rmse": "force RMSE at the defect",
+        "1/L": "1/L alone",
     },
 }
 """Of each true error: what may predict it, and what it is called."""
+WORDS = {
+    "energy_spread": "s / PR^1/2",
+    "energy_compliance": "PR^-1/2 alone",
+    "energy_predicted": "first order, which knows the reference's forces,",
+    "force_spread": "the spread of the forces times s",
+    "force_compliance": "that spread alone",
+    "eta": "eta",
+    "rmse": "the plain RMSE of eta's forces",
+    "1/L": "1/L alone",
+}
+"""The same in the caption."""
 
 
 def compute(point: Config) -> dict[str, Any]:
@@ -138,6 +152,7 @@ def table_of(config: Config, records: Sequence[Record]) -> dict[str, np.ndarray]
                 {"degree": record.point.degree, "fitted": fitted, "L": float(a["radius"])} | one
             )
     table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    table["1/L"] = 1.0 / table["L"]
     table["energy_predicted"] = np.abs(table["energy_predicted"])
     table["energy_compliance"] = 1.0 / np.sqrt(table["formation_rigidity"])
     table["energy_spread"] = table["s"] * table["energy_compliance"]
@@ -165,13 +180,23 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
         "sound_fits": int(sound.sum()),
         "flags": {flag: int(table[flag].sum()) for flag in FLAGS},
         "lpr_range_over_atoms": held,
-        "relations": {
-            error: {name: relation(table[name][sound], table[error][sound]) for name in predictors}
-            for error, predictors in PREDICTORS.items()
-        },
+        "relations": relations(table, sound),
         "energy_error_over_spread": _quantiles(
             table["energy_error"] / table["energy_spread"], sound
         ),
+    }
+
+
+def relations(table: dict[str, np.ndarray], sound: np.ndarray) -> dict[str, dict[str, dict]]:
+    """How well each predictor predicts its error, over all fits and among those of one L."""
+    at_fixed = table["L"][sound]
+    return {
+        error: {
+            name: relation(x := table[name][sound], y := table[error][sound])
+            | {"spearman_at_fixed_L": None if name == "1/L" else rank_within(x, y, at_fixed)}
+            for name in predictors
+        }
+        for error, predictors in PREDICTORS.items()
     }
 
 
@@ -204,15 +229,22 @@ def draw_relation(ax: Axes, summary: dict, table: dict, name: str, error: str, u
 
 
 def draw_correlations(ax: Axes, summary: dict) -> None:
+    """Over all fits (bars), and at fixed L (ticks)."""
     bars = [
-        (f"{error.split('_')[0]}: {label}", summary["relations"][error][name]["spearman"], colour)
+        (f"{error.split('_')[0]}: {label}", summary["relations"][error][name], colour)
         for colour, (error, names) in zip(PALETTE, PREDICTORS.items(), strict=False)
         for name, label in names.items()
     ]
-    names, values, colours = zip(*bars, strict=True)
-    heights = [np.nan if v is None else v for v in values]
-    ax.barh(range(len(bars)), heights, color=colours, alpha=0.5)
-    ax.set_xlim(0.0, 1.0)
+    names, found, colours = zip(*bars, strict=True)
+    overall, fixed = (
+        [np.nan if f[key] is None else f[key] for f in found]
+        for key in ("spearman", "spearman_at_fixed_L")
+    )
+    ax.barh(range(len(bars)), overall, color=colours, alpha=0.5)
+    ax.plot(fixed, range(len(bars)), "k|", ms=12, label="at fixed L")
+    ax.axvline(0.0, color="0.5", lw=0.8)
+    ax.set_xlim(-0.4, 1.0)
+    ax.legend(fontsize=6.5, loc="lower left")
     for place, name in enumerate(names):
         ax.text(0.02, place, name, va="center", fontsize=7)
     ax.set_yticks([])
@@ -260,20 +292,23 @@ def plot(summary: dict, records: list[Record], config: Config) -> Figure:
 def caption(summary: dict) -> str:
     relations, ratio = summary["relations"], summary["energy_error_over_spread"]
 
-    def rank(error: str, name: str) -> str:
-        value = relations[error][name]["spearman"]
-        return "undetermined" if value is None else f"{value:.2f}"
+    def ranks(error: str) -> str:
+        parts = []
+        for name, found in relations[error].items():
+            overall, fixed = found["spearman"], found["spearman_at_fixed_L"]
+            text = "undetermined" if overall is None else f"{overall:.2f}"
+            fixed = "" if fixed is None else f" ({fixed:.2f} at fixed L)"
+            parts.append(f"{WORDS[name]} {text}{fixed}")
+        return f"{error.split('_')[0]}, with " + ", with ".join(parts)
 
     lost = "" if summary["reference_converged"] else " THE REFERENCE'S RELAXATION DID NOT CONVERGE."
     return (
         f"{summary['defect']} in {summary['material']}, {summary['target_atoms']} atoms, relaxed "
         f"with {summary['sound_fits']} fits of vacancy_convergence. Upper row: what the training "
         "data pin down (dotted: L). Lower row: does it predict the true error? Rank correlations: "
-        f"energy, with s / PR^1/2 {rank('energy_error', 'energy_spread')}, with first order, which "
-        f"knows the reference's forces, {rank('energy_error', 'energy_predicted')}; geometry, with "
-        f"the spread of the forces {rank('geometry_error', 'force_spread')}, with eta "
-        f"{rank('geometry_error', 'eta')}.\nTrue energy error over s / PR^1/2: median "
-        f"{ratio['median']:.2g}, 10 and 90 % quantiles {ratio['10%']:.2g} and {ratio['90%']:.2g}; "
+        + "; ".join(map(ranks, PREDICTORS))
+        + f".\nTrue energy error over s / PR^1/2: median {ratio['median']:.2g}, 10 and 90 % "
+        f"quantiles {ratio['10%']:.2g} and {ratio['90%']:.2g}; "
         "the median would be 0.67 if residuals were noise as independent as the loss takes them."
         + lost
     )

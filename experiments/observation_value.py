@@ -170,7 +170,7 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
         "flags": {f: int(sum(r.arrays[f].sum() for r in records)) for f in FLAGS},
         "geometry_error_against": {
             name: relation(x[name], x["geometry_error"])
-            for name in ("eta", "rmse", "elastic", "force_constants", "geometry_predicted")
+            for name in (*MISMATCHES.values(), "geometry_predicted")
         },
         "predicted_over_true": {
             quantity: extremes(x[f"{quantity}_predicted"] / x[f"{quantity}_error"])
@@ -242,7 +242,7 @@ def caption(summary: dict) -> str:
         return opening + flag_caption(summary["flags"]) + lost
     ratio = summary["predicted_over_true"]["geometry"]
     ranks = {n: against[f]["spearman"] for n, f in MISMATCHES.items()}
-    others = max(abs(rank) for n, rank in ranks.items() if n != "eta")
+    others = max(abs(against[name]["spearman"]) for name in ("elastic", "force_constants"))
     repaired = "explain it too" if others > 0.8 else "are not what limits the geometry here"
     slopes = ", ".join(
         f"{n} {c['geometry_slope']:.2f} ± {c['geometry_slope_error']:.2f}"
@@ -259,13 +259,19 @@ def caption(summary: dict) -> str:
         f"{', '.join(f'{n} {rank:.2f}' for n, rank in ranks.items())}; the errors of elasticity "
         f"and force constants {repaired}. Against eta the slope is {against['eta']['slope']:.2f} ± "
         f"{against['eta']['slope_error']:.2f}, the scatter {against['eta']['scatter']:.2f} "
-        f"decades. First order / true lies between {ratio[0]:.4g} and {ratio[1]:.4g}."
+        f"decades, against that RMSE {against['rmse']['scatter']:.2f}. "
+        f"First order / true lies between {ratio[0]:.4g} and {ratio[1]:.4g}."
         + flag_caption(summary["flags"])
         + lost
     )
 
 
-MISMATCHES = {"eta": "eta", "acoustic tensor": "elastic", "force constants": "force_constants"}
+MISMATCHES = {
+    "eta": "eta",
+    "the plain force RMSE at the same geometry": "rmse",
+    "acoustic tensor": "elastic",
+    "force constants": "force_constants",
+}
 
 PRESETS = {
     "smoke": Config(

@@ -21,7 +21,7 @@ from scipy.stats import linregress
 
 from experiments.harness.records import Record
 from experiments.harness.run import conclude, gather, start
-from experiments.harness.statistics import relation
+from experiments.harness.statistics import relation, share_interval
 from experiments.panels.disagreement import COMMITTEES, caption, plot
 from experiments.studies.silicon_models import (
     BATCHES,
@@ -188,11 +188,36 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
         | {f"deviation from {kind}": relation(deviation[kind], error) for kind in KINDS},
         "sites_covered": {kind: coverage(error, deviation[kind]) for kind in KINDS},
         "calibration": {kind: calibration_of(arrays, kind) for kind in KINDS},
+        "cells": (cells := cells_of(config)),
+        "energies_covered_between": intervals_of(arrays, cells),
         "families": {
             family: {name: float(np.median(x[mine])) for name, x in columns.items()}
             for family, mine in zip(families, own, strict=True)
         },
         "near": config.near,
+    }
+
+
+def cells_of(config: Config) -> dict[str, int]:
+    """How many cells, each of one energy, a group has."""
+    near, far = len(config.near), len(config.far)
+    return {
+        "validation": config.validation * near,
+        "near": config.test * near,
+        "far": config.test * far,
+    }
+
+
+def intervals_of(
+    arrays: dict[str, np.ndarray], cells: dict[str, int]
+) -> dict[str, list[tuple[float, float]]]:
+    """Where the coverage behind the observed one of the energies lies, with 95 % confidence.
+
+    Cells are independent of each other. Force components of one cell are not: no such intervals.
+    """
+    return {
+        group: [share_interval(share, n) for share in arrays[f"energy_covered_{group}"]]
+        for group, n in cells.items()
     }
 
 

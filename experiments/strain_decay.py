@@ -3,6 +3,7 @@
 An equilibrium defect in d = 3 has |Du(l)| <~ (1 + |l|)^-3 (Ehrlacher, Ortner and Shapeev, Arch.
 Ration. Mech. Anal. 222 (2016) 1217). It is on this decay that every rate of the theory rests.
 Shown: the largest |Du(l)| of each shell of sites, in a periodic cell of the reference potential.
+What falls faster obeys the bound; what falls slower, over the window of the fit, does not.
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from lprjax.potentials.observables import observe
 
 DIMENSION = 3
 SITES_IN_CUBE = {"bcc": 2, "fcc": 4, "diamond": 8}
+SHALLOW = 1.0  # standard errors from which a slope above the bound is named
 DRAWN = 1e-7  # Å; below, the tolerance of the relaxation shows
 
 
@@ -112,11 +114,20 @@ def slope_of(config: Config, arrays: dict) -> dict[str, Any]:
         "window": [low, high],
         "slope": float(found.slope),
         "slope_error": float(found.stderr),
+        "excess": excess(found.slope, found.stderr),
         "converged": bool(arrays["converged"]),
         "evaluations": int(arrays["evaluations"]),
         "sites": int(arrays["sites"]),
         "dipole": float(arrays["dipole"]),
     }
+
+
+def excess(slope: float, error: float) -> float:
+    """By how many of its standard errors a slope is shallower than the theory's bound permits.
+
+    The errors are those of the regression: points of an envelope are no independent ones.
+    """
+    return float((slope + DIMENSION) / error)
 
 
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
@@ -169,6 +180,11 @@ def caption(summary: dict) -> str:
     slopes = {name: curve["slope"] for name, curve in curves.items()}
     steepest, flattest = min(slopes, key=slopes.get), max(slopes, key=slopes.get)
     weakest = min(curves, key=lambda name: abs(curves[name]["dipole"]))
+    shallow = {name: curve["excess"] for name, curve in curves.items() if curve["excess"] > SHALLOW}
+    against = ""
+    if shallow:
+        named = ", ".join(f"{name} by {value:.1f}" for name, value in shallow.items())
+        against = f" Shallower than the bound permits, in standard errors: {named}."
     lost = "" if summary["all_converged"] else " Crosses: the relaxation did not converge."
     return (
         "Strain of relaxed point defects by shells of sites; dashed: the slope "
@@ -177,7 +193,7 @@ def caption(summary: dict) -> str:
         "Grey line: radius inside the periodic cell, where images take over. Slopes from "
         f"{slopes[flattest]:.2f} ({flattest}) to {slopes[steepest]:.2f} ({steepest}). The leading "
         f"term is proportional to P, least for {weakest}: a small one leaves the field to the "
-        "steeper terms beyond it over such a window." + lost
+        "steeper terms beyond it over such a window." + against + lost
     )
 
 

@@ -6,6 +6,10 @@ perfect lattice (force constants FC). The defect is then relaxed with the fit in
 cell, the same for all, and compared with the reference's there, and with what first-order theory
 and the bound say from the forces at the reference's geometry. L = m a / 2, the radius of the
 sphere inside the training cell. What the weights multiply, and failures: see `defect_fits`.
+
+Drawn beside them are rates of the theory for mismatches that do not change with L. In diamond, a
+multilattice, virials do not see the internal strain: without force constants the slope is that of
+energies and forces alone.
 """
 
 import textwrap
@@ -205,8 +209,10 @@ def caption(summary: dict) -> str:
         return f"{low:.4g} and {high:.4g}"
 
     def slopes(quantity: str) -> str:
-        found = {LABELS[name]: c[f"{quantity}_slope"] for name, c in curves.items()}
-        return ", ".join(f"{name} {slope:.1f}" for name, slope in found.items())
+        return ", ".join(
+            f"{LABELS[name]} {c[f'{quantity}_slope']:.1f} ± {c[f'{quantity}_slope_error']:.1f}"
+            for name, c in curves.items()
+        )
 
     bases = summary["smaller_bases_EF"]
     floors = ", ".join(f"{c['geometry_error'][-1]:.1e} Å at degree {d}" for d, c in bases.items())
@@ -225,7 +231,7 @@ def caption(summary: dict) -> str:
         f"bound / true between {span('bound_effectivity')}.\n"
         "Dashed grey: rates of the theory (after Ortner–Wang, derived) for mismatches that do NOT "
         "change with L. Here every fit changes all of them (lowest row), so the slopes neither "
-        "confirm nor refute them; over all sizes, floors included: geometry "
+        f"confirm nor refute them; over {summary['n_sizes']} sizes, floors included: geometry "
         f"{slopes('geometry')}; energy {slopes('energy')}." + flag_caption(summary["flags"]) + lost
     )
 

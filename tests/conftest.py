@@ -6,6 +6,7 @@ What is compiled is kept, in the folder that the experiments use: workers share 
 """
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -34,25 +35,30 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_figures():
-    """Without layout and with few dots, in half the time; smoke figures have both."""
-    whole = Figure.savefig
+def drawn():
+    """The figures that were saved, by name, since the module began.
 
-    def savefig(self, *args, **options):
+    They are saved without layout and with few dots, in half the time; smoke figures have both.
+    """
+    whole, figures = Figure.savefig, {}
+
+    def savefig(self, path, **options):
         self.set_layout_engine("none")
-        whole(self, *args, **options | {"dpi": 40})
+        whole(self, path, **options | {"dpi": 40})
+        figures[Path(path).stem] = self
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", savefig)
-        yield
+        yield figures
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_compiled_functions_and_no_open_figures():
+def few_compiled_functions_and_no_open_figures(drawn):
     """So that all tests fit into one process, in any order."""
     yield
     spare_maps()
     plt.close("all")
+    drawn.clear()
 
 
 # Of the tests of an experiment, which have it as `figure` and its smallest flags as `TINY`.

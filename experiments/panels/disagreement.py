@@ -120,10 +120,16 @@ def draw_true_error(ax: Axes, summary: Mapping, central: Record) -> None:
 
 
 def draw_coverage(ax: Axes, summary: Mapping) -> None:
-    """How often errors lie inside their intervals, against how often they should."""
+    """How often errors lie inside their intervals, against how often they should.
+
+    Bars: where the coverage of as few energies lies, with 95 % confidence.
+    """
     for kind, marker in (("energy", "o"), ("forces", "s")):
         found = summary["calibration"][kind]
         for group, colour in zip(("validation", "near", "far"), PALETTE, strict=False):
+            if kind == "energy":
+                low, high = np.array(summary["energies_covered_between"][group]).T
+                ax.vlines(found["expected"], low, high, color=colour, lw=0.7, alpha=0.6)
             ax.plot(
                 found["expected"], found[f"covered_{group}"], marker + "-", color=colour, lw=0.9,
                 mfc=colour if kind == "energy" else "white", label=f"{kind}, {group}",
@@ -187,9 +193,13 @@ def about_calibration(summary: Mapping[str, Any]) -> str:
         )
         for name, found in (("energy", energy), ("forces", forces))
     }
+    ends = [summary["energies_covered_between"][group][-1] for group in ("near", "far")]
+    between = " and ".join(f"{100 * low:.0f} to {100 * high:.0f}" for low, high in ends)
+    cells = summary["cells"]
     return (
         f"Calibration: alpha {energy['alpha']:.3g} (energies per atom), {forces['alpha']:.3g} "
         f"(forces); s {energy['s']:.2g}, {forces['s']:.2g}. In 95 % intervals lie "
-        f"{inside['energy']} % of the energies of near and of far cells, {inside['forces']} % of "
-        "their force components."
+        f"{inside['energy']} % of the energies of the {cells['near']} near and {cells['far']} far "
+        f"cells (so few leave the coverage itself anywhere from {between} %, the bars), "
+        f"{inside['forces']} % of their force components, which are not independent in a cell."
     )

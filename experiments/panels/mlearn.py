@@ -22,9 +22,9 @@ RULES = {
     "random": "random",
 }
 CURVES = {
-    "lpr": ("mean LPR of the targets", "eV⁻²"),
-    "energy": ("energy error, vacancy cells", "meV/atom"),
-    "forces": ("force error, vacancy cells", "eV/Å"),
+    "lpr_log_mean": ("log-mean LPR of the targets", "eV⁻²"),
+    "energy": ("energy error, {} vacancy cells", "meV/atom"),
+    "forces": ("force error, {} vacancy cells", "eV/Å"),
 }
 
 
@@ -71,14 +71,17 @@ def draw_choices(ax: Axes, found: dict, quantity: str) -> None:
         ax.plot(x, y, style, label=label, **({} if rule == "random" else {"color": colour}))
         if rule == "random":
             ax.fill_between(x, y - sd, y + sd, color="0.5", alpha=0.3, lw=0)
-    if quantity != "lpr":
+    if quantity in ("energy", "forces"):
         whole = found["test"]["whole"]["Vacancy"][quantity]
         ax.axhline(whole, color="0.5", ls=":", label="whole training set")
-    label_axes(ax, ("vacancy cells added", None), CURVES[quantity])
+    label, unit = CURVES[quantity]
+    label_axes(
+        ax, ("vacancy cells added", None), (label.format(found["test_cells"]["Vacancy"]), unit)
+    )
 
 
 def draw_errors(ax: Axes, found: dict) -> None:
-    """Test errors of the whole fit among published ones."""
+    """Test errors of the whole fit among published ones that were at hand."""
     for code, errors in found["published"].items():
         ax.plot(errors["energy"], errors["forces"], "o", color="0.5")
         ax.annotate(
@@ -89,7 +92,9 @@ def draw_errors(ax: Axes, found: dict) -> None:
     ax.plot(ours["energy"], ours["forces"], "*", ms=10, color=PALETTE[1], label="this fit")
     goal = found["best_linear_ace"]
     if goal:
-        ax.axvline(goal["energy"], color=PALETTE[0], lw=0.8, ls="--", label="best linear ACE")
+        ax.axvline(
+            goal["energy"], color=PALETTE[0], lw=0.8, ls="--", label="best linear ACE at hand"
+        )
         ax.axhline(goal["forces"], color=PALETTE[0], lw=0.8, ls="--")
     ax.margins(0.15)
     label_axes(ax, ("energy error, test set", "meV/atom"), ("force error, test set", "eV/Å"))
@@ -126,15 +131,18 @@ def sentence(name: str, found: dict) -> str:
         if rule != "random"
     )
     greedy = found["choices"]["rigidity"]
+    surfaces, share = (found[n]["Surface"] for n in ("test_cells", "share_of_energy_error"))
     verdict = ""
     if found["no_worse"] is not None:
         words = ["no worse" if fine else "worse" for fine in found["no_worse"]]
-        verdict = f"; than the best linear ACE: energies {words[0]}, forces {words[1]}"
+        verdict = f"; than the best linear ACE at hand: energies {words[0]}, forces {words[1]}"
     return (
         f"{name}: whole fit {test['energy']:.2f} meV/atom, {test['forces']:.4f} eV/Å{verdict} "
-        f"(weights E {loss['energy']:g}, V {loss['virial']:g}, by validation). Trained on its "
-        f"kinds only, median LPR of AIMD over vacancy atoms: {gap:.2g}. LPR, energy and force "
-        f"error over those of random draws, mean over up to {count} cells: {ratios}. "
+        f"(weights E {loss['energy']:g}, V {loss['virial']:g}, by validation); {surfaces} surface "
+        f"cells of {sum(found['test_cells'].values())} make {share:.0%} of that energy error. "
+        f"Trained on its kinds only, median LPR of AIMD over vacancy atoms: {gap:.2g}. Log-mean "
+        f"LPR, energy and force error over those of random draws, mean over up to {count} cells: "
+        f"{ratios}. "
         "The first half of the cells chosen by mean LPR have "
         f"{greedy['first_half_forces']:.2f} times the pool's forces. "
         "Errors at the end, and those that variance alone would leave: "

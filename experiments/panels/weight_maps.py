@@ -108,7 +108,8 @@ def draw_map(
     ax.set(xscale="log", yscale="log", xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]])
     ax.set_title(title, fontsize=9)
     ax.grid(False)
-    ax.figure.colorbar(mesh, ax=ax, label=unit, pad=0.02)
+    quantity = title.partition(",")[0]
+    ax.figure.colorbar(mesh, ax=ax, label=f"{quantity} ({unit})", pad=0.02)
 
 
 def _edges(axis: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from lprjax.regression.factors import projected
 from lprjax.regression.fitting import fit
 from lprjax.regression.rigidity import prediction_rigidity
 from lprjax.regression.rows import design_rows
+from tests.helpers.figures import check_figure, drawn_line, power_of
 
 KINDS = figure.KINDS["E+F+V"]
 NEAR = np.mean([ZHOU_2004[element].re for element in ("Mo", "W")])
@@ -169,7 +170,7 @@ def stand_in(folder):
     return folder
 
 
-def test_tiny_run_and_its_last_line(tmp_path, capsys, monkeypatch):
+def test_tiny_run_and_its_last_line(tmp_path, capsys, drawn, monkeypatch):
     """Without data the second part is left out, with a warning; with files both are drawn."""
     monkeypatch.delenv("LPRJAX_DATA", raising=False)
     flags = "--preset smoke --degree 3 --block 5 --tests 1 --results".split() + [str(tmp_path)]
@@ -186,7 +187,8 @@ def test_tiny_run_and_its_last_line(tmp_path, capsys, monkeypatch):
         assert mixed["exchange_error"] < 0.5 * fixed["exchange_error"]
     (tmp_path / "data").mkdir()
     both = figure.main([*flags, "--data", str(stand_in(tmp_path / "data"))])
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == both
+    out = capsys.readouterr().out
+    assert json.loads(out.splitlines()[-1]) == both
     assert both["simulated"] == alone["simulated"]
     curves = both["measured"]["curves"]
     assert both["measured"]["others"] == ["4:12", "12:4"]
@@ -194,7 +196,14 @@ def test_tiny_run_and_its_last_line(tmp_path, capsys, monkeypatch):
     for curve in curves.values():
         start, *rest = (row[0] for row in curve["energy_mae"])
         assert start > 1e-2 > 1e3 * max(rest)
-    assert (tmp_path / "alloy_composition" / "alloy_composition.png").stat().st_size > 50_000
+    png = tmp_path / "alloy_composition" / "alloy_composition.png"
+    pure = "training compositions", "other compositions"
+    panels = check_figure(drawn["alloy_composition"], png, out, 6, pure)
+    for curve in curves.values():
+        for errors in 1e3 * np.array(curve["energy_mae"]).T:
+            drawn_line(panels[4], range(len(errors)), errors)
+    lpr, slope = panels[2].lines[:-1], power_of(panels[2].lines[-1])
+    assert slope == pytest.approx(-0.5) and len(lpr) == len(alone["simulated"]["designs"])
 
 
 def test_missing_files_are_named(tmp_path):

@@ -35,6 +35,7 @@ from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import diamond, rattled, supercell
 from lprjax.potentials.observables import observe
 from lprjax.potentials.stillinger_weber import stillinger_weber
+from tests.helpers.figures import check_figure, drawn_line
 
 DIAMOND = supercell(diamond("Si", 5.431), (2, 2, 2))
 RATTLED = rattled(DIAMOND, jax.random.key(0), 0.25)
@@ -208,17 +209,22 @@ def test_far_away_atoms_are_drawn_inside_the_cell():
         draw_atoms(plt.gca(), RATTLED, np.ones(3), bond=2.85)
 
 
-def test_tiny_run_and_its_last_line(tmp_path, capsys):
+def test_tiny_run_and_its_last_line(tmp_path, capsys, drawn):
     tiny = ["--preset", "smoke", "--results", str(tmp_path)]
     summary = figure.main(tiny)
     again = figure.main([*tiny, "--plot-only"])
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == again
+    out = capsys.readouterr().out
+    assert json.loads(out.splitlines()[-1]) == again
     assert summary["lpr"] == again["lpr"]
     counts = [summary[k] for k in ("pristine", "defective", "unsound", "crystalline", "healed")]
     assert sum(counts) == summary["quenched"] == TINY.cells
     assert sum(summary["coordination"]["free"].values()) == pytest.approx(1.0)
     folder = tmp_path / "amorphous_silicon"
-    assert (folder / "amorphous_silicon.png").stat().st_size > 10_000
+    png, among = folder / "amorphous_silicon.png", f"defective cells among {again['training']}"
+    pure = "atoms of cells held out", among
+    swaps = check_figure(drawn["amorphous_silicon"], png, out, 2, pure)[1]  # atoms have no axes
+    for name in CLASSES:
+        drawn_line(swaps, again["swapped"], [middle for _, middle, _ in again["lpr"][name]])
     frames = ase.io.read(folder / "held_out_swapped_0.xyz", index=":")
     assert len(frames) == 2 * TINY.held_out and all((f.arrays["lpr"] > 0).all() for f in frames)
     (structure, labels, _), *_ = read_extxyz(folder / "held_out_swapped_0.xyz")

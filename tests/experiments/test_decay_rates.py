@@ -21,18 +21,38 @@ from experiments.systems.bond_lattice import (
 )
 from experiments.systems.decay_kinds import KINDS
 from experiments.systems.symmetric_fields import distances, strain_norm
+from tests.helpers.figures import check_figure, drawn_line, power_of
 
 TINY = "--preset smoke --half-widths-plane 32 64 --half-widths-space 8 --radii-space 2 3 4".split()
 SMOOTH = [name for name, kind in KINDS.items() if not kind.sharp]
 
 
-def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(summary, results, capsys):
+def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(
+    summary, results, capsys, drawn
+):
     again = figure.main([*TINY, "--results", str(results), "--plot-only"])
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    out = capsys.readouterr().out
+    last = json.loads(out.splitlines()[-1])
     stored = json.loads((results / "decay_rates" / "summary.json").read_text())
     assert last == stored == again
     assert last["dimensions"] == summary["dimensions"] and last["unconverged"] == 0
-    assert (results / "decay_rates" / "decay_rates.png").stat().st_size > 10_000
+    png = results / "decay_rates" / "decay_rates.png"
+    local = tuple(f"local slope, {quantity} error" for quantity in ("geometry", "energy"))
+    panels = check_figure(drawn["decay_rates"], png, out, 10, local)
+    for box, row in zip(again["dimensions"].values(), (panels[:5], panels[5:]), strict=True):
+        for quantity, ax in zip(("geometry", "energy"), row, strict=False):
+            wanted = {name: curve[f"{quantity}_slope"] for name, curve in box["curves"].items()}
+            for name, curve in box["curves"].items():
+                line = drawn_line(ax, curve["L"], np.abs(curve[quantity]))
+                text = "no single power" if wanted[name]["theory"] is None else None
+                assert line.get_label().endswith(f"({text or format(wanted[name]['theory'], 'g')})")
+            dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+            powers = [power_of(line) for line in dashed if np.isfinite(line.get_ydata()).all()]
+            theory = [s["theory"] for s in wanted.values() if s["theory"] is not None]
+            assert powers == pytest.approx(theory), quantity
+        strain = drawn_line(row[4], box["distance"], box["strain"])
+        assert power_of(row[4].lines[1]) == pytest.approx(box["strain_slope"]["theory"])
+        assert strain.get_label().endswith(f"({box['strain_slope']['theory']:g})")
 
 
 def test_theory_of_the_two_dimensions():

@@ -18,6 +18,7 @@ from experiments.systems.observations import OBSERVATION_SETS
 from lprjax.atoms.graphs import build_graph
 from lprjax.defects.implicit_derivatives import relaxed_formation_energy
 from lprjax.regression.rows import design_rows, prediction_rows
+from tests.helpers.figures import check_figure, drawn_line
 
 TINY = "--preset smoke --copies 10 --fitted EF EFV".split()
 
@@ -33,11 +34,20 @@ def result(config, summary):
     return weighted_fit(config, training_factors(config, 2), OBSERVATION_SETS["EF"])
 
 
-def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(summary, results, capsys):
+def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(
+    summary, results, capsys, drawn
+):
     again = figure.main([*TINY, "--results", str(results), "--plot-only"])
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == again
+    out = capsys.readouterr().out
+    assert json.loads(out.splitlines()[-1]) == again
     assert again["fits"] == summary["fits"] and again["sound_fits"] == 2
-    assert (results / "defect_rigidity" / "defect_rigidity.png").stat().st_size > 10_000
+    png = results / "defect_rigidity" / "defect_rigidity.png"
+    pure = ("rank correlation with the true error",)
+    panels = check_figure(drawn["defect_rigidity"], png, out, 6, pure)
+    pairs = ("energy_spread", "energy_error"), ("force_spread", "geometry_error")
+    for (name, error), panel in zip(pairs, panels[3:], strict=False):
+        for x, y in zip(again["fits"][name], again["fits"][error], strict=True):
+            drawn_line(panel, [x], [y])
 
 
 def test_rigidity_of_the_formation_energy_by_implicit_differentiation(config, result, summary):

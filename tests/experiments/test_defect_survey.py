@@ -9,6 +9,7 @@ import pytest
 from experiments import defect_survey as figure
 from experiments.panels.errors import FLAG_MARKERS
 from experiments.systems.materials import material
+from tests.helpers.figures import check_figure, drawn_line, power_of
 
 TINY = ("--preset smoke --pairs W/vacancy --sizes 2 --copies 10").split()
 
@@ -18,12 +19,26 @@ def records(summary, run):
     return list(run.records(figure.points(run.config), None))
 
 
-def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(summary, results, capsys):
+def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(
+    summary, results, capsys, drawn
+):
     again = figure.main([*TINY, "--results", str(results), "--plot-only"])
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    out = capsys.readouterr().out
+    last = json.loads(out.splitlines()[-1])
     assert last == again == json.loads((results / "defect_survey" / "summary.json").read_text())
     assert last["pairs"] == summary["pairs"] and last["n_fits"] == 2
-    assert (results / "defect_survey" / "defect_survey.png").stat().st_size > 10_000
+    png = results / "defect_survey" / "defect_survey.png"
+    panels = check_figure(drawn["defect_survey"], png, out, 4, ("|predicted / true - 1|",))
+    for fitted in figure.FITTED:
+        curve = again["pairs"]["W/vacancy"][fitted]
+        for quantity, panel in zip(("geometry", "energy"), panels, strict=False):
+            true, predicted = (np.abs(curve[f"{quantity}_{of}"]) for of in ("error", "predicted"))
+            drawn_line(panel, true, predicted)
+        ratio = np.array(curve["geometry_predicted"]) / curve["geometry_error"]
+        drawn_line(panels[2], curve["geometry_error"], np.abs(ratio - 1))
+        drawn_line(panels[3], curve["L"], curve["geometry_error"])
+    dashed = [line for ax in panels[:3] for line in ax.lines if line.get_linestyle() == "--"]
+    assert [power_of(line) for line in dashed] == [pytest.approx(1.0)] * 3  # equal, and slope 1
 
 
 def test_what_first_order_leaves_out_is_of_second_order(records):

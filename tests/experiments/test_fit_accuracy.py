@@ -17,6 +17,7 @@ from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import bcc, rattled, supercell
 from lprjax.regression.factors import compress, projected
+from tests.helpers.figures import check_figure, drawn_line, power_of
 
 TINY = "--preset smoke --orders 1 2 --degrees 4 6 --ridges 1e-10".split()
 
@@ -30,13 +31,22 @@ def sound(summary, name):
     return np.array(summary["fits"][name], float)[summary["fits"]["sound"]]
 
 
-def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(summary, results, capsys):
+def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(
+    summary, results, capsys, drawn
+):
     again = figure.main([*TINY, "--results", str(results), "--plot-only"])
-    out = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
     stored = json.loads((results / "fit_accuracy" / "summary.json").read_text())
-    assert json.loads(out[-1]) == stored == again
+    assert json.loads(out.splitlines()[-1]) == stored == again
     assert again["fits"] == summary["fits"] and again["seconds"] == summary["seconds"]
-    assert (results / "fit_accuracy" / "fit_accuracy.png").stat().st_size > 10_000
+    png = results / "fit_accuracy" / "fit_accuracy.png"
+    panels = check_figure(drawn["fit_accuracy"], png, out, 5, ("basis functions",))
+    fits = {name: np.array(values) for name, values in again["fits"].items()}
+    for name, panel in zip(figure.ABSCISSAE, panels[2:], strict=True):
+        for order in again["orders"]:
+            mine = fits["order"] == order
+            drawn_line(panel, fits[name][mine], fits["geometry_error"][mine])
+        assert power_of(panel.lines[-1]) == pytest.approx(1.0)  # the theory's
 
 
 def test_a_smaller_basis_is_a_set_of_columns_of_the_largest():

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from experiments import loss_weights as figure
+from experiments.panels.weight_maps import ERRORS, MISMATCHES
 from experiments.studies.defect_fits import mismatches, simulate, training_factors, weighted_fit
 from experiments.studies.predictions import constants, recommended
 from lprjax.atoms.structures import supercell
 from lprjax.crystals.strain_norm import reference_lattice
+from tests.helpers.figures import check_figure
 
 TINY = ["--preset", "smoke", "--grid", "2"]
 CONFIG = dataclasses.replace(figure.PRESETS["smoke"], grid=2)
@@ -25,16 +27,23 @@ def planes(summary, results):
 
 
 def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(
-    summary, results, capsys, monkeypatch
+    summary, planes, results, capsys, drawn, monkeypatch
 ):
     monkeypatch.delattr(figure, "training_factors")
     again = figure.main([*TINY, "--results", str(results), "--plot-only"])
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    out = capsys.readouterr().out
+    last = json.loads(out.splitlines()[-1])
     assert last == again
     assert {k: v for k, v in last.items() if k != "wall_seconds"} == {
         k: v for k, v in summary.items() if k != "wall_seconds"
     }
-    assert (results / "loss_weights" / "loss_weights.png").stat().st_size > 10_000
+    png = results / "loss_weights" / "loss_weights.png"
+    panels = check_figure(drawn["loss_weights"], png, out, 24)
+    names = [name for row in (ERRORS, MISMATCHES) for name, *_ in row]
+    for k, arrays in enumerate(planes):
+        for name, panel in zip(names, panels[8 * k : 8 * k + 8], strict=True):
+            shown = panel.collections[0].get_array()
+            np.testing.assert_array_equal(shown.ravel(), np.abs(arrays[name]).ravel(), name)
 
 
 def test_a_point_of_the_map_is_a_full_fit_and_a_relaxation(planes):

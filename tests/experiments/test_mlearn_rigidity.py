@@ -12,6 +12,7 @@ from experiments.studies import mlearn_loss
 from experiments.studies.mlearn_loss import Loss, least_energy_error, split, weighted, weighted_rows
 from experiments.systems import mlearn
 from experiments.systems.mlearn import GROUPS, KINDS, SYNTHETIC, cell_rows, factors_of, of_groups
+from tests.helpers.figures import check_figure, drawn_line
 
 TINY = "--preset smoke --degree 6".split()
 LOSS = Loss(energy=30.0, virial=0.5, ridge=1e-8, power=4.0)
@@ -160,10 +161,11 @@ def test_groups_that_were_not_trained_on_are_less_rigid(tiny):
 # --- from end to end ----------------------------------------------------------------------------
 
 
-def test_tiny_run_and_its_last_line(tiny, capsys, no_data):
+def test_tiny_run_and_its_last_line(tiny, capsys, drawn, no_data):
     summary, folder = tiny
     again = figure.main([*TINY, "--results", str(folder), "--plot-only"])
-    lines = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
+    lines = out.splitlines()
     assert "SYNTHETIC" in lines[0] and "SYNTHETIC" in lines[1]
     assert json.loads(lines[-1]) == again and again["materials"] == summary["materials"]
     assert summary["data"] == "synthetic"
@@ -171,7 +173,13 @@ def test_tiny_run_and_its_last_line(tiny, capsys, no_data):
     assert found["no_worse"] is None and not found["published"]
     assert found["rank"] == {"base": found["functions"], "whole": found["functions"]}
     assert found["test"]["whole"]["Vacancy"]["forces"] < found["test"]["base"]["Vacancy"]["forces"]
-    assert (folder / "mlearn_rigidity" / "mlearn_rigidity.png").stat().st_size > 10_000
+    png = folder / "mlearn_rigidity" / "mlearn_rigidity.png"
+    panels = check_figure(drawn["mlearn_rigidity"], png, out, 5, ("vacancy cells added",))
+    for quantity, panel in zip(("lpr_log_mean", "energy", "forces"), panels[1:], strict=False):
+        for curve in found["choices"].values():
+            drawn_line(panel, curve["added"], curve[quantity])
+    whole = found["test"]["whole"]["all"]
+    drawn_line(panels[4], [whole["energy"]], [whole["forces"]])
 
 
 def test_missing_data_are_named(no_data, tmp_path):

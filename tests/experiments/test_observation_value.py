@@ -10,6 +10,7 @@ from experiments import observation_value as figure
 from experiments.studies import labelling_costs
 from experiments.studies.labelling_costs import Config, Cost, Strategy, allocation, cost, strategies
 from experiments.systems.observations import FLAGS
+from tests.helpers.figures import check_figure, drawn_line
 
 TINY = "--preset smoke --budgets 2 30".split()
 
@@ -54,14 +55,20 @@ def test_light_weights_are_of_the_other_kinds_only(counted):
     assert "force_constants" not in heavy
 
 
-def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(summary, results, capsys):
+def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(
+    summary, results, capsys, drawn
+):
     again = figure.main([*TINY, "--results", str(results), "--plot-only"])
     folder = results / "observation_value"
     out = capsys.readouterr().out
     stored = json.loads((folder / "summary.json").read_text())
     assert json.loads(out.splitlines()[-1]) == stored == again
     assert again["curves"] == summary["curves"] and again["seconds"] == summary["seconds"]
-    assert (folder / "observation_value.png").stat().st_size > 10_000
+    png, pure = folder / "observation_value.png", ("atom-calls of the reference",)
+    panels = check_figure(drawn["observation_value"], png, out, 5, pure)
+    for quantity, panel in zip(figure.PANELS, panels, strict=True):
+        for curve in again["curves"].values():
+            drawn_line(panel, curve["atom_calls"], curve[quantity])
     assert (folder / "observation_value.md").read_text().splitlines()[0] in out
 
 

@@ -12,6 +12,7 @@ from experiments import optimal_weights as figure
 from experiments.studies.defect_fits import Simulated, simulate, training_factors, weighted_fit
 from experiments.studies.predictions import error_forms
 from lprjax.defects import predicted_error
+from tests.helpers.figures import check_figure, drawn_line
 
 TINY = ["--preset", "smoke", "--looks", "2", "--unseen", "vacancy"]
 CONFIG = dataclasses.replace(figure.PRESETS["smoke"], looks=2, unseen=("vacancy",))
@@ -96,10 +97,18 @@ def test_a_rank_deficient_fit_is_said(names, monkeypatch):
 
 
 def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(
-    summary, results, capsys, monkeypatch
+    summary, run, results, capsys, drawn, monkeypatch
 ):
     monkeypatch.delattr(figure, "training_factors")
     again = figure.main([*TINY, "--results", str(results), "--plot-only"])
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == again
+    out = capsys.readouterr().out
+    assert json.loads(out.splitlines()[-1]) == again
     assert again["descents"] == summary["descents"]
-    assert (results / "optimal_weights" / "optimal_weights.png").stat().st_size > 10_000
+    png = results / "optimal_weights" / "optimal_weights.png"
+    panels = check_figure(drawn["optimal_weights"], png, out, 5, ("step",))
+    records = run.records(figure.points(run.config), None)
+    for record, descent in zip(records, again["descents"], strict=True):
+        for quantity, panel in zip(("geometry", "energy"), panels, strict=False):
+            path, ends = (a[f"{quantity}_predicted"] for a in (record.arrays, descent))
+            drawn_line(panel, range(len(path)), np.abs(path))
+            assert [path[0], path[int(record.arrays["last"])]] == ends

@@ -20,6 +20,7 @@ from experiments.studies.silicon_models import (
 from experiments.systems.silicon_cells import FAMILIES, draw
 from lprjax.regression.factors import compress
 from lprjax.regression.fitting import solution
+from tests.helpers.figures import check_figure, drawn_line
 
 CONFIG = replace(
     figure.PRESETS["smoke"], near=("crystal", "vacancy"), counts=(5, 3), validation=3, test=1
@@ -154,14 +155,21 @@ def test_models_disagree_where_local_energies_are_not_rigid(summary):
         assert found["alpha"] > 0 and len(found["covered_far"]) == 4
 
 
-def test_the_last_line_and_a_second_run(summary, results, capsys):
+def test_the_last_line_and_a_second_run(summary, results, capsys, drawn):
     again = figure.main([*FLAGS.split(), "--results", str(results), "--plot-only"])
     out = capsys.readouterr().out
     assert json.loads(out.splitlines()[-1]) == again
     assert again["committees"] == summary["committees"]
     assert "posterior samples; expected slope 1" in out
-    folder = results / "rigidity_and_disagreement"
-    assert (folder / "rigidity_and_disagreement.png").stat().st_size > 10_000
+    png = results / "rigidity_and_disagreement" / "rigidity_and_disagreement.png"
+    pure = "nominal coverage", "observed coverage"
+    *_, covered = check_figure(drawn["rigidity_and_disagreement"], png, out, 6, pure)
+    for kind, found in again["calibration"].items():
+        for group in again["cells"]:
+            drawn_line(covered, found["expected"], found[f"covered_{group}"]), (kind, group)
+    bars = np.concatenate([bars.get_segments() for bars in covered.collections])[:, :, 1]
+    between = np.concatenate(list(again["energies_covered_between"].values()))
+    np.testing.assert_array_equal(bars, between)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import toy_rigidity as figure
 from experiments.panels.toy import range_of
+from tests.helpers.figures import check_figure, drawn_line, power_of
 
 FACTOR_ROWS = np.random.default_rng(3).normal(size=(9, 6))
 
@@ -102,13 +103,20 @@ def test_spread_inside_groups_lifts_the_degeneracy_as_its_square(summary):
     assert summary["in_group_spread"]["slope"] == pytest.approx(2.0, abs=0.05)
 
 
-def test_the_last_line_and_a_second_run(summary, results, capsys):
+def test_the_last_line_and_a_second_run(summary, results, capsys, drawn):
     flags = "--preset smoke --groups 2 3 5 --shown 3 --seeds 0 1 --dimension 8 --plot-only"
     again = figure.main([*flags.split(), "--results", str(results)])
     out = capsys.readouterr().out
     assert json.loads(out.splitlines()[-1]) == again and again["table"] == summary["table"]
     assert f"in all {summary['rows']} rows" in out
-    assert (results / "toy_rigidity" / "toy_rigidity.png").stat().st_size > 10_000
+    png = results / "toy_rigidity" / "toy_rigidity.png"
+    pure = [f"{what} added" for what in ("compositions", "pure structures")]
+    pure += ["LPR at weight 1", "spread of features in a group", "smallest LPR, none added"]
+    panels = check_figure(drawn["toy_rigidity"], png, out, 4, tuple(pure))
+    found = again["in_group_spread"]
+    spread = next(ax for ax in panels if "spread" in ax.get_title())
+    drawn_line(spread, found["spread"], found["smallest_lpr"])
+    assert power_of(spread.lines[-1]) == pytest.approx(2.0)  # the theory's
 
 
 def test_a_table_that_contradicts_the_count_says_so(summary):

@@ -1,10 +1,12 @@
 """The statistics of two columns, on columns whose answers are known."""
 
+from math import comb
+
 import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from experiments.harness.statistics import extremes, relation
+from experiments.harness.statistics import extremes, rank_within, relation, share_interval
 
 RNG = np.random.default_rng(0)
 
@@ -65,3 +67,34 @@ def test_extremes_are_of_what_is_finite():
 @pytest.mark.parametrize("values", [[], [np.nan], [np.inf, -np.inf]])
 def test_nothing_finite_has_no_extremes(values):
     assert np.isnan(extremes(values)).all()
+
+
+def test_ranks_at_fixed_groups_do_not_see_what_both_follow():
+    """Both follow the group, over all by rank 0.9 and more; inside x and y are reversed. Groups
+    of fewer than three are left out; without any there is no number."""
+    group = np.repeat([1.0, 10.0, 100.0], 4)
+    inside = np.tile(np.arange(4.0), 3)
+    x, y = group + 0.1 * inside, group - 0.1 * inside
+    assert relation(x, y)["spearman"] > 0.7
+    assert rank_within(x, y, group) == pytest.approx(-1.0)
+    mixed = np.append(group, [7.0, 7.0])
+    assert rank_within(np.append(x, [1, 2]), np.append(y, [1, 2]), mixed) == pytest.approx(-1.0)
+    assert rank_within(x[:2], y[:2], group[:2]) is None
+
+
+@pytest.mark.parametrize("hits, n", [(14, 24), (15, 16), (3, 40)])
+def test_the_interval_of_a_share_leaves_two_and_a_half_percent_on_either_side(hits, n):
+    """Its ends are the probabilities under which as many hits or more, and as few or fewer, are
+    that rare, by the binomial sum itself."""
+
+    def chance(p, these):
+        return sum(comb(n, k) * p**k * (1 - p) ** (n - k) for k in these)
+
+    low, high = share_interval(hits / n, n)
+    assert chance(low, range(hits, n + 1)) == pytest.approx(0.025, rel=1e-6)
+    assert chance(high, range(hits + 1)) == pytest.approx(0.025, rel=1e-6)
+    assert share_interval(0.0, n)[0] == 0.0 and share_interval(1.0, n)[1] == 1.0
+
+
+def test_one_abscissa_has_no_relation():
+    assert relation(np.ones(5), np.arange(1.0, 6.0))["spearman"] is None
