@@ -73,6 +73,7 @@ from lprjax.potentials import (
     observe,
     stillinger_weber,
     tersoff,
+    validate,
     zhou_eam,
 )
 from lprjax.regression import (
@@ -172,6 +173,7 @@ __all__ = [
     "to_ase",
     "train",
     "vacancy",
+    "validate",
     "weight_constants",
     "write_extxyz",
     "zhou_eam",

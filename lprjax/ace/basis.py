@@ -39,7 +39,7 @@ def species_one_hot(spec: ACESpec, species: jax.Array) -> jax.Array:
     numbers = jnp.expand_dims(jnp.asarray(spec.numbers), tuple(range(species.ndim)))
     is_this = species[..., None] == numbers
     known = (species == 0) | is_this.any(axis=-1)
-    return nan_unless(known[..., None], is_this.astype(float))
+    return jnp.where(known[..., None], is_this.astype(float), jnp.nan)
 
 
 def centres(spec: ACESpec, graph: Graph) -> jax.Array:

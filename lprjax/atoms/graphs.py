@@ -105,7 +105,7 @@ def _edges(
         )
     # One thread keeps the order of the edges, and so the rounding of every sum, reproducible.
     search = vesin.NeighborList(cutoff=reach, full_list=True, sorted=True, n_threads=1)
-    i, j, shifts, distances = search.compute(positions, cell, np.array(pbc), "ijSd")
+    i, j, shifts, distances = search.compute(*_aligned(positions, cell, pbc), np.array(pbc), "ijSd")
     i, j = i.astype(np.int64), j.astype(np.int64)
     if distances.size and distances.min() < MIN_DISTANCE:
         e = int(distances.argmin())
@@ -119,8 +119,26 @@ def _edges(
 
 def _extent(positions: np.ndarray, cell: np.ndarray, pbc: Pbc) -> float:
     """How far the atoms reach across the periodic directions, Å: in the space normal to these."""
-    *_, rows = np.linalg.svd(cell[np.array(pbc)].reshape(-1, 3))
-    return float(np.ptp(positions @ rows[sum(pbc) :].T, axis=0).max(initial=0.0))
+    across = _frame(cell, pbc)[sum(pbc) :]
+    return float(np.ptp(positions @ across.T, axis=0).max(initial=0.0))
+
+
+def _frame(cell: np.ndarray, pbc: Pbc) -> np.ndarray:
+    """An orthonormal basis as rows, first of the space that the periodic vectors span."""
+    return np.linalg.svd(cell[np.array(pbc)].reshape(-1, 3))[2]
+
+
+def _aligned(positions: np.ndarray, cell: np.ndarray, pbc: Pbc) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and cell turned so that a vector without period lies along its own axis.
+
+    The search measures how far atoms reach along the k-th vector by their k-th coordinates.
+    """
+    periodic = np.array(pbc)
+    if not cell[np.ix_(periodic, ~periodic)].any():
+        return positions, cell
+    axes = np.empty((3, 3))
+    axes[np.concatenate([np.flatnonzero(periodic), np.flatnonzero(~periodic)])] = _frame(cell, pbc)
+    return positions @ axes.T, np.where(periodic[:, None], cell @ axes.T, np.eye(3))
 
 
 def _padded_size(name: str, wanted: int | None, needed: int, default: int) -> int:

@@ -347,6 +347,19 @@ def without_atoms(structure: Structure, atoms: Sequence[int] | np.ndarray) -> St
     )
 
 
+def inscribed_diameter(structure: Structure) -> float:
+    """The least distance between opposite faces of the cell, along periodic directions.
+
+    Args:
+        structure: of any periodicity.
+
+    Returns:
+        The distance, Å; infinite for a cluster.
+    """
+    widths = 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(structure.cell)), axis=0)
+    return float(widths[np.array(structure.pbc)].min(initial=np.inf))
+
+
 def minimum_image(offsets: ArrayLike, structure: Structure) -> tuple[np.ndarray, np.ndarray]:
     """Vectors reduced to their nearest image in the structure's cell, and their lengths.
 
@@ -358,10 +371,23 @@ def minimum_image(offsets: ArrayLike, structure: Structure) -> tuple[np.ndarray,
         The vectors (n, 3) and their lengths (n,), Å.
     """
     # ASE's short cut for short vectors is right in a reduced cell only, and its search only where
-    # the vectors along which there is no period are upright: so they are completed from zero.
-    periods = complete_cell(np.asarray(structure.cell) * np.array(structure.pbc)[:, None])
-    reduced, _ = minkowski_reduce(periods, structure.pbc)
-    return find_mic(np.asarray(offsets), reduced, structure.pbc)
+    # the vectors along which there is no period are upright.
+    periods = reduced_periods(structure.cell, structure.pbc)
+    return find_mic(np.asarray(offsets), periods, structure.pbc)
+
+
+def reduced_periods(cell: ArrayLike, pbc: Pbc) -> np.ndarray:
+    """The shortest periods of a lattice, in which its nearest images are among the first ones.
+
+    Args:
+        cell: (3, 3) Å, rows are lattice vectors.
+        pbc: along which of them there is a period.
+
+    Returns:
+        Minkowski-reduced vectors, (3, 3) Å, of the same lattice; upright where not periodic.
+    """
+    periods = complete_cell(np.asarray(cell) * np.array(pbc)[:, None])
+    return minkowski_reduce(periods, pbc)[0]
 
 
 def from_ase(atoms: Atoms) -> Structure:

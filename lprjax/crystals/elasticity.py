@@ -16,7 +16,7 @@ from ase import units
 from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, moved
-from lprjax.atoms.structures import Structure
+from lprjax.atoms.structures import Pbc, Structure
 from lprjax.atoms.voigt import strain_tensor
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
@@ -65,9 +65,10 @@ def equilibrium(
     Raises:
         RuntimeError: float64 is off.
         TypeError: a potential without cutoff, or neither a pytree nor hashable.
-        ValueError: as `build_graph`.
+        ValueError: a cluster; as `graph_for`.
     """
     require_x64()
+    _check_periodic(structure.pbc)
     argument = as_argument(potential, "potential")
     log_scale, step, iterations = 0.0, math.inf, 0
     while True:
@@ -170,16 +171,25 @@ def cell_graph(potential: Potential, cell: Structure | Graph) -> Graph:
 
     Raises:
         TypeError: a potential without cutoff, and none given.
-        ValueError: a graph with padding atoms, which have no place in a strain.
+        ValueError: a graph with padding atoms, which have no place in a strain; a cluster, which
+            has no volume; as `graph_for`.
     """
     n_atoms = None if isinstance(cell, Graph) else cell.n_atoms
     graph = graph_for(potential, cell, n_atoms=n_atoms)
+    _check_periodic(graph.pbc)
     if not np.asarray(graph.atom_mask).all():
         raise ValueError(
             f"the graph has {len(graph.positions)} places for fewer atoms: wanted one without "
             "padding; pass the structure, or build_graph(structure, r_cut, n_atoms=n)."
         )
     return graph
+
+
+def _check_periodic(pbc: Pbc) -> None:
+    if not any(pbc):
+        raise ValueError(
+            f"pbc is {pbc}, a cluster: wanted a crystal, periodic in one direction at least."
+        )
 
 
 def _volume(graph: Graph) -> float:

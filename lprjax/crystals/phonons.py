@@ -23,7 +23,7 @@ from ase.data import atomic_masses
 from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import Pbc, Structure, supercell
+from lprjax.atoms.structures import Pbc, Structure, reduced_periods, supercell
 from lprjax.crystals.elasticity import cell_graph
 from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice, on_all_waves
 from lprjax.numerics.checks import require_x64
@@ -91,7 +91,7 @@ class ForceConstants:
         """The k that fit into the supercell, (m1, m2, m3, 3) 1/Å, in the first Brillouin zone."""
         reciprocal = 2 * math.pi * np.linalg.inv(np.asarray(self.unit_cell.cell)).T
         waves = np.moveaxis(np.indices(self.repeats), 0, -1) / np.array(self.repeats)
-        return _nearest(waves, np.ones(3), reciprocal, self.unit_cell.pbc)[0][..., 0, :]
+        return _nearest(waves @ reciprocal, reciprocal, self.unit_cell.pbc)[0][..., 0, :]
 
     def at(self, k: ArrayLike | Sequence[Any]) -> np.ndarray:
         """Phi(k) at any wave vectors.
@@ -114,14 +114,15 @@ class ForceConstants:
             raise ValueError(f"k has shape {wave_vectors.shape}: wanted (n, 3), in 1/Å.")
         blocks, offsets = np.asarray(self.blocks), np.asarray(self.unit_cell.positions)
         b, cell = len(offsets), np.asarray(self.unit_cell.cell)
-        between = (offsets[None] - offsets[:, None]) @ np.linalg.inv(cell)  # (b, b, 3), a to b
-        cells = np.moveaxis(np.indices(self.repeats), 0, -1)[..., None, None, :]
+        between = offsets[None] - offsets[:, None]  # (b, b, 3), a to b
+        cells = np.moveaxis(np.indices(self.repeats), 0, -1) @ cell
+        periods = np.array(self.repeats)[:, None] * cell
         vectors, nearest = _nearest(
-            cells + between, np.array(self.repeats), cell, self.unit_cell.pbc
+            cells[..., None, None, :] + between, periods, self.unit_cell.pbc
         )
         pair, image = np.nonzero(nearest.reshape(-1, nearest.shape[-1]))
         share = 1.0 / nearest.sum(-1).ravel()[pair]
-        lattice_vectors = (vectors - (between @ cell)[:, :, None]).reshape(-1, nearest.shape[-1], 3)
+        lattice_vectors = (vectors - between[:, :, None]).reshape(-1, nearest.shape[-1], 3)
         lattice_vectors = lattice_vectors[pair, image]
         blocks = blocks.reshape(-1, b, 3, b, 3)
         waves = np.empty((len(wave_vectors), b, 3, b, 3), complex)
@@ -152,18 +153,17 @@ class ForceConstants:
         return np.sign(squares) * np.sqrt(np.abs(squares)) * THZ
 
 
-def _nearest(
-    fractions: np.ndarray, periods: np.ndarray, cell: np.ndarray, pbc: Pbc
-) -> tuple[np.ndarray, np.ndarray]:
-    """The images (fractions + t periods) @ cell, t integer where periodic, nearest to the origin.
+def _nearest(vectors: np.ndarray, periods: np.ndarray, pbc: Pbc) -> tuple[np.ndarray, np.ndarray]:
+    """The images vectors + t @ periods, t integer where periodic, nearest to the origin.
 
     Vectors (..., 27, 3) with the first a nearest one, and which of them are nearest,
-    (..., 27) bool.
+    (..., 27) bool. In reduced periods no nearest one is left out, however skewed the given ones.
     """
-    periods = periods * np.array(pbc)
-    fractions = fractions - np.round(fractions / np.maximum(periods, 1)) * periods
-    around = np.moveaxis(np.indices((3, 3, 3)) - 1, 0, -1).reshape(-1, 3)
-    vectors = (fractions[..., None, :] + around * periods) @ cell
+    periods = reduced_periods(periods, pbc)
+    periodic = np.array(pbc)
+    whole = np.round(vectors @ np.linalg.inv(periods)) * periodic
+    around = np.moveaxis(np.indices((3, 3, 3)) - 1, 0, -1).reshape(-1, 3) * periodic
+    vectors = (vectors - whole @ periods)[..., None, :] + around @ periods
     lengths = np.linalg.norm(vectors, axis=-1)
     order = np.argsort(lengths, axis=-1, kind="stable")
     vectors = np.take_along_axis(vectors, order[..., None], axis=-2)

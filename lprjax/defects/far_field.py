@@ -25,12 +25,20 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, moved
-from lprjax.atoms.structures import Structure, minimum_image
+from lprjax.atoms.structures import Structure, inscribed_diameter, minimum_image
 from lprjax.atoms.voigt import engineering_strain
 from lprjax.crystals.elasticity import cell_graph, elastic_constants, third_order_constants
+from lprjax.crystals.strain_norm import two_shells
 from lprjax.defects.defect import Defect
 from lprjax.numerics.guarded import smoothstep
-from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
+from lprjax.potentials.potential import (
+    Potential,
+    as_argument,
+    check,
+    graph_for,
+    site_energies_of,
+    total_energy_of,
+)
 
 
 def far_field(defect: Defect, displacement: ArrayLike, radius: float) -> jax.Array:
@@ -95,6 +103,7 @@ def lattice_orders(potential: Potential, reference: Structure | Graph, w: ArrayL
     w = jnp.asarray(w)
     if isinstance(reference, Structure):
         reference = lattice_graph(potential, reference, w)
+    check(potential, reference)
     return _orders(as_argument(potential, "potential"), reference, w)
 
 
@@ -121,7 +130,7 @@ def lattice_graph(potential: Potential, reference: Structure, w: ArrayLike) -> G
 @jax.jit
 def _orders(potential, graph, w):
     def sites(t):
-        return potential(moved(graph, graph.positions + t * w))
+        return site_energies_of(potential, moved(graph, graph.positions + t * w))
 
     def forces(t):
         energy = lambda x: total_energy_of(potential, moved(graph, x))  # noqa: E731
@@ -154,13 +163,15 @@ class SiteGradient(NamedTuple):
 def site_gradient(defect: Defect) -> SiteGradient:
     """The gradient over the bonds of the defect's seminorm, on the complete lattice.
 
-    The supercell must be wider than twice the stencil: bonds go to the nearest image.
-
     Args:
         defect: where and on which lattice.
 
     Returns:
         The gradient.
+
+    Raises:
+        ValueError: a supercell not wider than twice its longest bond, in which the nearest image of
+            a neighbour need not be the one that the bond leads to.
     """
     n = defect.reference.n_atoms
     table = np.asarray(defect.lattice.complete)
@@ -168,9 +179,24 @@ def site_gradient(defect: Defect) -> SiteGradient:
     offsets = (positions[table] - positions[:, None]).reshape(-1, 3)
     bonds = minimum_image(offsets, defect.reference)[0].reshape(*table.shape, 3)
     bonds[table == np.arange(n)[:, None]] = 0.0  # padded slots
+    _check_width(defect, float(np.linalg.norm(bonds, axis=-1).max()))
     moments = np.einsum("lsi,lsj->lij", bonds, bonds)
     # A pseudo-inverse for lattices in the plane, whose bonds have no part along z.
     return SiteGradient(jnp.asarray(table), jnp.asarray(bonds @ np.linalg.pinv(moments)))
+
+
+def _check_width(defect: Defect, longest: float) -> None:
+    """Refuse a supercell that some bond, Å, is not shorter than half of; say which would do."""
+    if not inscribed_diameter(defect.reference) > 2.0 * longest > 0.0:
+        cell = defect.unit_cell
+        longest = max(longest, two_shells(cell))  # in the least cells bonds lead back to the atom
+        widths = 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(cell.cell)), axis=0)
+        wanted = np.where(cell.pbc, np.floor(2.0 * longest / widths).astype(int) + 1, 1)
+        raise ValueError(
+            f"the supercell of the defect is {inscribed_diameter(defect.reference):.4g} Å wide: "
+            f"wanted more than two of its longest bonds, {2.0 * longest:.4g} Å, so that gradients "
+            f"are those of its own bonds; take at least {tuple(wanted.tolist())} unit cells."
+        )
 
 
 class CauchyBorn(NamedTuple):

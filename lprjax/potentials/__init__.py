@@ -7,6 +7,7 @@ from lprjax.potentials.observables import KINDS, energy_and_forces, observe, tot
 from lprjax.potentials.potential import Potential, check_reach, check_species, cutoff_of, graph_for
 from lprjax.potentials.stillinger_weber import StillingerWeber, stillinger_weber
 from lprjax.potentials.tersoff import Tersoff, tersoff
+from lprjax.potentials.validation import Validation, validate
 
 __all__ = [
     "KINDS",
@@ -16,6 +17,7 @@ __all__ = [
     "Potential",
     "StillingerWeber",
     "Tersoff",
+    "Validation",
     "ZhouEAM",
     "ase_potential",
     "check_reach",
@@ -28,5 +30,6 @@ __all__ = [
     "stillinger_weber",
     "tersoff",
     "total_energy",
+    "validate",
     "zhou_eam",
 ]

@@ -140,7 +140,7 @@ class ZhouEAM:
         else:
             species = index.at[graph.neighbours].get(mode="promise_in_bounds")
             energies = over_sites(self._alloy, graph, index, species)
-        known = reaches(graph, self.r_cut) & (index >= 0)
+        known = reaches(graph, self.r_cut) & jnp.all(index >= 0)
         return nan_unless(known, jnp.where(graph.atom_mask, energies, 0.0))
 
     def _pure(self, site: Environment) -> jax.Array:

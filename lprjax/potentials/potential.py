@@ -169,6 +169,25 @@ def total_energy_of(potential: Potential, graph: Graph) -> jax.Array:
         E, (), eV; NaN, with all derivatives, where the graph ends short of the cutoff.
 
     Raises:
+        ValueError: as `site_energies_of`.
+    """
+    return jnp.sum(site_energies_of(potential, graph))
+
+
+def site_energies_of(potential: Potential, graph: Graph) -> jax.Array:
+    """E_i of the real atoms, zero on padding whatever the potential says there.
+
+    For use inside `jit`, as `total_energy_of`, where differences of energies are to keep the
+    digits that their sum over many atoms loses.
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        graph: n atoms, padding included; may be traced.
+
+    Returns:
+        E_i, (n,), eV; NaN, with all derivatives, where the graph ends short of the cutoff.
+
+    Raises:
         ValueError: site energies of another shape than (n,).
     """
     sites = potential(graph)
@@ -177,10 +196,10 @@ def total_energy_of(potential: Potential, graph: Graph) -> jax.Array:
             f"the potential returned site energies of shape {sites.shape}: wanted one per atom, "
             f"{graph.species.shape}, padding included."
         )
-    energy = jnp.sum(jnp.where(graph.atom_mask, sites, 0.0))
+    sites = jnp.where(graph.atom_mask, sites, 0.0)
     own = potential.func if isinstance(potential, jax.tree_util.Partial) else potential
     r_cut = getattr(own, "r_cut", None)
-    return energy if r_cut is None else nan_unless(reaches(graph, r_cut), energy)
+    return sites if r_cut is None else nan_unless(reaches(graph, r_cut), sites)
 
 
 def check_reach(graph: Graph, r_cut: float, name: str) -> None:

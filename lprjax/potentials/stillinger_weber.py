@@ -69,7 +69,7 @@ class StillingerWeber:
         check(self, graph)
         energies = over_sites(self._site, graph)
         index = species_index(graph.species, (SILICON,))
-        known = reaches(graph, self.r_cut) & (index >= 0)
+        known = reaches(graph, self.r_cut) & jnp.all(index >= 0)
         return nan_unless(known, jnp.where(graph.atom_mask, energies, 0.0))
 
     def _site(self, site: Environment) -> jax.Array:

@@ -80,7 +80,7 @@ class Tersoff:
         attraction = self.B * jnp.exp(-self.lambda2 * r)
         energies = 0.5 * jnp.sum(cutoff * (repulsion - order * attraction), axis=1)
         index = species_index(graph.species, (SILICON,))
-        known = reaches(graph, self.r_cut) & (index >= 0)
+        known = reaches(graph, self.r_cut) & jnp.all(index >= 0)
         return nan_unless(known, jnp.where(graph.atom_mask, energies, 0.0))
 
     def _cutoff(self, r: jax.Array) -> jax.Array:

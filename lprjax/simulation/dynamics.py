@@ -20,6 +20,7 @@ rounding the difference of lattice coordinates leads. All pairs are looked at: f
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -31,11 +32,11 @@ from ase import units
 from ase.data import atomic_masses
 from jax.typing import ArrayLike
 
-from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import Structure, check_geometry
+from lprjax.atoms.graphs import Graph, neighbour_bucket
+from lprjax.atoms.structures import Structure, check_geometry, inscribed_diameter
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.observables import observe
-from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
+from lprjax.potentials.potential import Potential, as_argument, cutoff_of, graph_for
 
 BOLTZMANN = units.kB
 """Boltzmann's constant, eV/K, of ase.units."""
@@ -75,7 +76,7 @@ def molecular_dynamics(
     friction: float = 0.01,
     velocities: ArrayLike | None = None,
     every: int | None = None,
-    n_neighbours: int = 16,
+    n_neighbours: int | None = None,
 ) -> Trajectory:
     """Langevin dynamics of B cells of n atoms each, at constant volume, along a given T(t).
 
@@ -88,8 +89,9 @@ def molecular_dynamics(
         friction: gamma, 1/fs; 0 conserves the energy.
         velocities: (B, n, 3) Å/fs; None: drawn at the first temperature, without total momentum.
         every: steps between frames, a divisor of their number; None: the last state alone.
-        n_neighbours: K kept for each atom. More in reach raise `overflow`, and the forces of those
-            steps lack some.
+        n_neighbours: K kept for each atom. More in reach raise `overflow`, with a warning, and the
+            forces of those steps lack some. None: a quarter more than the cells have at the start,
+            or at their mean density.
 
     Returns:
         Trajectory. Atoms that ran into each other leave NaN or huge energies in it.
@@ -98,7 +100,7 @@ def molecular_dynamics(
         RuntimeError: float64 is off.
         ValueError: a cell whose inscribed sphere is not wider than 2 r_cut; cells of different
             numbers of atoms or periodicity; shapes that do not fit; a temperature, step, friction
-            or interval out of range.
+            or interval out of range; for any of the cells as `build_graph` and `potential.check`.
         TypeError: a potential that is neither a pytree of arrays nor hashable, or has no cutoff.
 
     Source: Leimkuhler, Matthews, Appl. Math. Res. Express 2013 (2013) 34.
@@ -107,6 +109,8 @@ def molecular_dynamics(
     r_cut = cutoff_of(potential)
     argument = as_argument(potential, "potential")
     positions, cells, species = _stacked(structures, r_cut)
+    slots = _slots(potential, structures, r_cut)
+    n_neighbours = slots if n_neighbours is None else n_neighbours
     _check_numbers(time_step, friction, n_neighbours)
     schedule = _checked_schedule(temperatures, every)
     keys = jnp.asarray(keys)
@@ -114,7 +118,6 @@ def molecular_dynamics(
         raise ValueError(
             f"keys has shape {keys.shape}: wanted {len(structures)}, one for each structure."
         )
-    check(potential, minimum_image_graph(structures[0], r_cut, n_neighbours)[0])
     masses = jnp.asarray(atomic_masses[np.asarray(species)])
     start_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     if velocities is None:
@@ -128,7 +131,14 @@ def molecular_dynamics(
     start = (positions, velocities, cells, species, masses)
     numbers = (float(time_step), float(friction), r_cut)
     pbc = structures[0].pbc
-    return _integrate(argument, start, keys, schedule, numbers, pbc, int(n_neighbours))
+    found = _integrate(argument, start, keys, schedule, numbers, pbc, int(n_neighbours))
+    if (lacking := np.flatnonzero(found.overflow)).size:
+        warnings.warn(
+            f"n_neighbours is {n_neighbours}: in structure(s) {lacking.tolist()} an atom had more "
+            "in reach, and forces lack them; take more.",
+            stacklevel=2,
+        )
+    return found
 
 
 def thermal_velocities(
@@ -199,19 +209,6 @@ def minimum_image_graph(
     return graph, jnp.any(found > n_neighbours)
 
 
-def inscribed_diameter(structure: Structure) -> float:
-    """The least distance between opposite faces of the cell, along periodic directions.
-
-    Args:
-        structure: of any periodicity.
-
-    Returns:
-        The distance, Å; infinite for a cluster.
-    """
-    widths = 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(structure.cell)), axis=0)
-    return float(widths[np.array(structure.pbc)].min(initial=np.inf))
-
-
 @partial(jax.jit, static_argnames=("pbc", "n_neighbours"))
 def _integrate(potential, start, keys, schedule, numbers, pbc, n_neighbours):
     one = partial(_trajectory, potential, pbc=pbc, n_neighbours=n_neighbours, numbers=numbers)
@@ -279,6 +276,20 @@ def _stacked(
         jnp.stack([getattr(s, k) for s in structures]) for k in ("positions", "cell", "species")
     )
     return positions, cells, species
+
+
+def _slots(potential: Potential, structures: Sequence[Structure], r_cut: float) -> int:
+    """Neighbours to keep room for, once every cell is one that the potential describes."""
+    most = 0.0
+    for number, structure in enumerate(structures):
+        try:
+            graph = graph_for(potential, structure)
+        except ValueError as error:
+            raise ValueError(f"structure {number}: {error}") from error
+        density = structure.n_atoms / float(structure.volume) if all(structure.pbc) else 0.0
+        in_reach = 4.0 / 3.0 * math.pi * r_cut**3 * density
+        most = max(most, in_reach, float(graph.neighbour_counts().max()))
+    return neighbour_bucket(math.ceil(1.25 * most))
 
 
 def _checked_schedule(temperatures: ArrayLike | Sequence[float], every: int | None) -> jax.Array:

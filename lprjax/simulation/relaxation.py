@@ -22,7 +22,13 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.atoms.structures import Structure
 from lprjax.numerics.checks import check_positive, require_x64
-from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
+from lprjax.potentials.potential import (
+    Potential,
+    as_argument,
+    check,
+    cutoff_of,
+    site_energies_of,
+)
 
 MEMORY = 10
 """Pairs of differences kept: a choice."""
@@ -235,7 +241,7 @@ def _minimise(potential, preconditioner, graph, state, *, free, limits, n_atoms)
     """Turns until the status is no longer RUNNING; `graph.positions` are where it was built."""
 
     def energies(positions):
-        sites = jnp.where(graph.atom_mask, potential(moved(graph, positions)), 0.0)
+        sites = site_energies_of(potential, moved(graph, positions))
         return jnp.sum(sites), sites
 
     def precondition(v):

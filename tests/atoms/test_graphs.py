@@ -1,7 +1,7 @@
 """Graphs against a brute-force search over images and against ASE; padding; the errors."""
 
 import dataclasses
-from itertools import product
+from itertools import permutations, product
 
 import jax
 import jax.numpy as jnp
@@ -371,3 +371,37 @@ def test_atoms_spread_beyond_reason_are_refused():
     with pytest.raises(ValueError, match=r"extent of the atoms is 1e\+04 Å.*units"):
         build_graph(far, 5.0)
     assert int(build_graph(far, 25.0).edge_mask.sum()) == 0
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_wire_has_its_neighbours_whichever_of_its_vectors_is_named_first(order):
+    """Periodic along z, 3000 Å, with atoms 2.7 Å apart and 12.7 Å apart across the boundary."""
+    vectors = np.array([[0, 0, 3000.0], [10.0, 0, 0], [0, 10.0, 0]])[list(order)]
+    atoms = [[0, 0, 0], [0, 0, 2.7], [0, 0, 2990.0]]
+    wire = make_structure(atoms, vectors, "W", np.array([True, False, False])[list(order)])
+    graph = build_graph(wire, 5.0)
+    assert graph.neighbour_counts()[:3].tolist() == [1, 1, 0]
+    wide = build_graph(wire, 10.5)
+    assert wide.neighbour_counts()[:3].tolist() == [2, 1, 1]
+    lengths = np.linalg.norm(wide.vectors(), axis=-1)[np.asarray(wide.edge_mask)]
+    np.testing.assert_allclose(np.sort(lengths), [2.7, 2.7, 10.0, 10.0], atol=1e-12)
+
+
+def test_mixed_periodicity_is_right_however_the_crystal_is_turned():
+    """Against ASE: a skewed slab and a skewed wire, rotated at random."""
+    for seed in range(6):
+        draw = np.random.default_rng(seed)
+        cell = 5.0 * (np.eye(3) + 0.3 * draw.normal(size=(3, 3)))
+        cell = cell @ np.linalg.qr(draw.normal(size=(3, 3)))[0]
+        pbc = np.roll([True, seed % 2 == 0, False], seed)
+        structure = make_structure(draw.uniform(size=(6, 3)) @ cell, cell, "W", pbc)
+        try:
+            graph = build_graph(structure, 6.0)
+        except ValueError:  # atoms that chance put on top of each other
+            continue
+        i, d = primitive_neighbor_list(
+            "id", pbc, cell, np.asarray(structure.positions), 6.0, self_interaction=False
+        )
+        ours = np.linalg.norm(graph.vectors(), axis=-1)[np.asarray(graph.edge_mask)]
+        np.testing.assert_array_equal(np.bincount(i, minlength=6), graph.neighbour_counts()[:6])
+        np.testing.assert_allclose(np.sort(ours), np.sort(d), atol=1e-10)

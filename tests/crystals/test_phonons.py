@@ -321,3 +321,16 @@ def test_errors_at_the_door(skewed):
         force_constants(SILICON, DIAMOND, (2, 2))
     with pytest.raises(TypeError, match="r_cut"):
         force_constants(lambda graph: SILICON(graph), DIAMOND, (2, 2, 2))
+
+
+@pytest.mark.parametrize("basis", [np.eye(3), [[1, 0, 0], [3, 1, 0], [0, 2, 1]]])
+def test_frequencies_are_those_of_the_lattice_in_any_basis(basis):
+    """phonopy 2.43, with the force constants of the same supercell in the reduced basis, in THz."""
+    vectors = np.array(basis) @ np.asarray(bcc("W", 3.165, primitive=True).cell)
+    cell = make_structure([[0, 0, 0]], vectors, "W")
+    constants = force_constants(zhou_eam("W", r_cut=4.6), cell, (5, 5, 5))
+    found = constants.frequencies([[0.1, 0.2, 0.3]])[0]
+    np.testing.assert_allclose(found, [1.665, 1.692, 2.983], atol=6e-4)
+    lengths = np.linalg.norm(constants.wave_vectors(), axis=-1)
+    zone = np.pi / 3.165 * np.sqrt(5.0)  # of no point of a bcc zone more than this, at P and N less
+    assert lengths.max() < zone

@@ -164,3 +164,17 @@ def test_cauchy_born_forces_are_the_slopes_of_its_energies():
     expected = [-float(jnp.vdot(f, v)) for f in model.forces(w)]
     np.testing.assert_allclose(slopes, expected, rtol=1e-7)
     np.testing.assert_allclose(jnp.sum(model.forces(w)[1], axis=0), 0.0, atol=1e-12)
+
+
+def test_gradients_in_a_cell_too_small_for_their_bonds_are_refused():
+    """In two cubes of bcc the bonds of length a lead both ways to one atom; three will do."""
+    with pytest.raises(ValueError, match=r"6\.33 Å wide.*at least \(3, 3, 3\) unit cells"):
+        site_gradient(vacancy(CELL, 2))
+    slope = np.array([[0.1, 0.2, -0.3], [0.0, 0.4, 0.1], [0.2, 0.0, 0.3]])
+    block = vacancy(CELL, 3)
+    inside = np.all(np.abs(np.asarray(block.reference.positions) - 4.7) < 1.0, axis=1)
+    found = site_gradient(block)(jnp.asarray(block.reference.positions) @ slope.T)
+    assert inside.any()
+    np.testing.assert_allclose(
+        found[inside], np.broadcast_to(slope, found[inside].shape), atol=1e-12
+    )

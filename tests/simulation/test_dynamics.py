@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 
 from lprjax.atoms.graphs import build_graph
-from lprjax.atoms.structures import diamond, make_structure, rattled, strained, supercell
+from lprjax.atoms.structures import (
+    bcc,
+    diamond,
+    inscribed_diameter,
+    make_structure,
+    rattled,
+    strained,
+    supercell,
+)
+from lprjax.potentials.eam import zhou_eam
 from lprjax.potentials.observables import observe
 from lprjax.potentials.stillinger_weber import stillinger_weber
 from lprjax.simulation.dynamics import (
     ACCELERATION,
     BOLTZMANN,
-    inscribed_diameter,
     minimum_image_graph,
     molecular_dynamics,
     thermal_velocities,
@@ -32,17 +40,21 @@ MASS = 28.085  # u
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Springs:
-    """Every atom on its own spring at the origin, k in eV/Å^2: neighbours play no part."""
+    """Every atom on its own spring, 3 Å from the next, k in eV/Å^2: neighbours play no part."""
 
     k: float
     r_cut: float = dataclasses.field(default=1.0, metadata=dict(static=True))
 
     def __call__(self, graph):
-        return 0.5 * self.k * jnp.sum(graph.positions**2, axis=1)
+        return 0.5 * self.k * jnp.sum((graph.positions - anchors(graph.species.size)) ** 2, axis=1)
+
+
+def anchors(n):
+    return np.outer(np.arange(n), [3.0, 0.0, 0.0])
 
 
 def oscillators(n):
-    return make_structure(np.zeros((n, 3)), 10.0 * np.eye(3), "Si")
+    return make_structure(anchors(n), np.diag([max(10.0, 3.0 * n), 10.0, 10.0]), "Si")
 
 
 def fly(temperatures=600.0, **options):
@@ -89,10 +101,10 @@ def test_one_cell_alone_goes_the_same_way():
         np.testing.assert_allclose(getattr(alone, name), wanted, rtol=1e-9, atol=1e-10)
 
 
-def swing(k, keys, positions=None, temperature=0.0, **options):
+def swing(k, keys, displacements=0.0, temperature=0.0, **options):
     """50 steps of two cells of four oscillators."""
-    positions = np.zeros((4, 3)) if positions is None else positions
-    cells = [make_structure(positions, 10.0 * np.eye(3), "Si")] * 2
+    rest = oscillators(4)
+    cells = [make_structure(rest.positions + displacements, rest.cell, "Si")] * 2
     return molecular_dynamics(Springs(k), cells, keys, np.full(50, temperature), **options)
 
 
@@ -111,7 +123,8 @@ def test_a_flight_is_that_of_the_equations_of_motion():
     x = np.random.default_rng(0).normal(size=(4, 3))
     run = swing(k, KEYS, x, time_step=dt, friction=0.0, velocities=np.zeros((2, 4, 3)))
     angle = 2.0 * np.arcsin(0.5 * dt * np.sqrt(k * ACCELERATION / MASS))
-    np.testing.assert_allclose(run.positions[0, -1], x * np.cos(50 * angle), rtol=1e-10)
+    moved = run.positions[0, -1] - anchors(4)
+    np.testing.assert_allclose(moved, x * np.cos(50 * angle), rtol=1e-10, atol=1e-13)
 
 
 def test_positions_of_the_oscillator_are_sampled_exactly_at_any_step():
@@ -125,7 +138,7 @@ def test_positions_of_the_oscillator_are_sampled_exactly_at_any_step():
     cells, keys = [oscillators(5)] * 60, jax.random.split(jax.random.key(1), 60)
     schedule = np.full(20 * frames, temperature)
     run = molecular_dynamics(Springs(k), cells, keys, schedule, **options)
-    x = np.asarray(run.positions[:, 5:])  # frames are 24 / omega apart: independent
+    x = np.asarray(run.positions[:, 5:]) - anchors(5)  # frames are 24 / omega apart: independent
     error = np.sqrt(2.0 / x.size)  # relative, of a variance from x.size independent samples
     assert np.mean(x**2) == pytest.approx(BOLTZMANN * temperature / k, rel=4.0 * error)
     assert 4.0 * error < 0.025
@@ -229,3 +242,29 @@ def test_what_cannot_be_run_is_refused(changes, message):
     arguments = {"structures": [SILICON], "keys": KEYS[:1], "temperatures": np.full(10, 300.0)}
     with pytest.raises(ValueError, match=message):
         molecular_dynamics(SW, **{**arguments, **changes})
+
+
+def test_every_structure_of_the_batch_is_looked_at():
+    """Two atoms on one site in the second, which would be NaN and vanish in the dynamics."""
+    positions = np.array(SILICON.positions)
+    positions[1] = positions[0]
+    merged = dataclasses.replace(SILICON, positions=jnp.asarray(positions))
+    with pytest.raises(ValueError, match="structure 1: distance of atoms 0 and 1"):
+        molecular_dynamics(SW, [SILICON, merged], KEYS, [300.0])
+
+
+def test_by_default_there_is_room_for_the_neighbours_that_there_are():
+    """Tungsten has 64 in the reach of its potential: the energy is that of the whole graph."""
+    tungsten = supercell(bcc("W", 3.165), (4, 4, 4))
+    eam = zhou_eam("W")
+    found = molecular_dynamics(eam, [tungsten], KEYS[:1], [300.0], time_step=1e-9)
+    expected = observe(eam, build_graph(tungsten, eam.r_cut), "energy").energy
+    assert not found.overflow[0]
+    np.testing.assert_allclose(found.potential_energy[0, 0], expected, rtol=1e-12)
+
+
+def test_too_few_slots_are_said_aloud():
+    with pytest.warns(UserWarning, match=r"n_neighbours is 2: in structure\(s\) \[1\]"):
+        sparse = supercell(diamond("Si", 33.0), (2, 2, 2))
+        found = molecular_dynamics(SW, [sparse, SILICON], KEYS, [0.0], n_neighbours=2)
+    assert found.overflow.tolist() == [False, True]
