@@ -45,7 +45,9 @@ BY_DESIGN = (
 class Config:
     """Settings of the figure; each field is a flag."""
 
-    elements: tuple[str, ...] = field(default=("Mo", "W"), metadata={"help": "(a): two of Zhou's"})
+    elements: tuple[str, str] = field(
+        default=("Mo", "W"), metadata={"help": "(a): two of Zhou's", "choices": tuple(ZHOU_2004)}
+    )
     order: int = field(default=2, metadata={"help": "correlation order of the ACE basis"})
     degree: int = field(default=6, metadata={"help": "total degree of the ACE basis"})
     r_cut: float = field(default=5.0, metadata={"help": "cutoff of the basis, Å"})

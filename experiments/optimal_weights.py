@@ -28,7 +28,7 @@ from experiments.studies import defect_fits
 from experiments.studies.defect_fits import mismatches, simulate, training_factors
 from experiments.studies.predictions import error_forms
 from lprjax.ace.spec import smoothness_prior
-from lprjax.defects import ErrorForms, PredictedError, predicted_error
+from lprjax.defects import DEFECTS, ErrorForms, PredictedError, predicted_error
 from lprjax.regression.factors import Factor
 from lprjax.regression.fitting import fit, solution
 
@@ -47,7 +47,8 @@ class Config(defect_fits.Config):
         default=(3, 4), metadata={"help": "cubic cells per side of the training cells"}
     )
     unseen: tuple[str, ...] = field(
-        default=("divacancy-1", "dumbbell-111"), metadata={"help": "defects to try the fits on"}
+        default=("divacancy-1", "dumbbell-111"),
+        metadata={"help": "defects to try the fits on", "choices": tuple(DEFECTS)},
     )
     steps: int = field(default=200, metadata={"help": "of the descent"})
     rate: float = field(default=0.1, metadata={"help": "of Adam, in ln(weight)"})

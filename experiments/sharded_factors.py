@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.harness.records import require_writable
 from experiments.harness.run import Run, finish, start
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph, build_graphs
@@ -172,6 +173,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     join(config)
     mesh = jax.make_mesh((jax.device_count(),), ("devices",))
     rank, samples = jax.process_index(), data_set(config)
+    if not rank:
+        require_writable(run.folder)
     share = samples[rank :: jax.process_count()]
     sharded, seconds_sharded = timed(config.spec, share, mesh)
     if rank:

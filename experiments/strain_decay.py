@@ -19,7 +19,7 @@ from scipy.stats import linregress
 from experiments.harness.records import Record
 from experiments.harness.run import conclude, gather, start
 from experiments.harness.style import PALETTE, label_axes, reference_slope
-from experiments.systems.materials import material
+from experiments.systems.materials import material, named_pair
 from lprjax.defects.catalogue import named_defect
 from lprjax.defects.defect import decay_profile, relax_defect
 from lprjax.potentials.observables import observe
@@ -62,9 +62,9 @@ def points(config: Config) -> list[Point]:
     """Every pair, in a cell of about as many sites as asked for."""
     found = []
     for pair in config.pairs:
-        name, _, defect = pair.partition(":")
-        cells = round((config.sites / SITES_IN_CUBE[material(name).crystal]) ** (1 / 3))
-        found.append(Point(name, defect, cells))
+        crystal, defect = named_pair(pair, ":")
+        cells = round((config.sites / SITES_IN_CUBE[crystal.crystal]) ** (1 / 3))
+        found.append(Point(crystal.name, defect, cells))
     return found
 
 

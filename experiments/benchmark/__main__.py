@@ -50,7 +50,9 @@ class Config:
     data: tuple[int, int] = field(default=(500, 64), metadata={"help": "cells, atoms; refitted"})
     lpr: tuple[int, int] = field(default=(1000, 20_000), metadata={"help": "features, atoms"})
     vacancy: tuple[int, int] = field(default=(8, 37), metadata={"help": "cubic W cells per side"})
-    cold: tuple[str, ...] = field(default=KERNELS, metadata={"help": "kernels compiled"})
+    cold: tuple[str, ...] = field(
+        default=KERNELS, metadata={"help": "kernels compiled", "choices": KERNELS}
+    )
     sweep: tuple[int, ...] = field(
         default=(64, 96, 144, 216, 288, 384, 512, 640), metadata={"help": "cell sizes, atoms"}
     )

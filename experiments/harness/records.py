@@ -3,16 +3,15 @@
 A record is a NumPy archive (`numpy.load` opens it) followed by the SHA-256 of all its bytes. Its
 name is a hash of the experiment's name, the point and the version, and it holds the arrays and the
 JSON metadata. It is written under a temporary name and renamed: a reader sees all of it or none.
-A file that is damaged, or holds another point than its name says, is computed anew.
+A file that is damaged, or holds another point than its name says, is computed anew; so is one of
+another version of the library or of other code (`sources.code_hash`).
 """
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
 import io
 import json
-import os
 import platform
 import tempfile
 import time
@@ -27,12 +26,11 @@ import numpy as np
 from tqdm import tqdm
 
 import lprjax
+from lprjax.numerics.disk import replace_file
+from lprjax.numerics.memory import spare_maps
 
 FORMAT = 1
 """Version of the file format; a new one leaves every stored record unread."""
-
-MANY_MAPS = 30_000
-"""Half of what Linux allows a process (vm.max_map_count)."""
 
 _META = "meta.json"
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -105,6 +103,7 @@ def save(
     experiment: str | None = None,
     version: int = 1,
     seconds: float = float("nan"),
+    code: str | None = None,
 ) -> Record:
     """Write the record of a point, replacing an older one.
 
@@ -115,6 +114,7 @@ def save(
         experiment: name of the experiment; the folder's name if not given.
         version: version of the experiment.
         seconds: how long the computation took (s).
+        code: hash of what computed it.
 
     Returns:
         the record as it was written.
@@ -139,6 +139,7 @@ def save(
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
+        "code": code,
         "device": f"{device.platform}: {device.device_kind}",
         "seconds": round(seconds, 3) if np.isfinite(seconds) else None,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -149,7 +150,8 @@ def save(
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, value, allow_pickle=False)
     payload = buffer.getvalue()
-    _replace(record_path(folder, who), payload + hashlib.sha256(payload).digest())
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(record_path(folder, who), payload + hashlib.sha256(payload).digest())
     return Record(point, arrays, meta)
 
 
@@ -175,7 +177,7 @@ def load(
     path = record_path(folder, who)
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     payload, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if hashlib.sha256(payload).digest() != digest:
@@ -196,11 +198,14 @@ def run_points(
     *,
     experiment: str | None = None,
     version: int = 1,
+    code: str | None = None,
 ) -> Iterator[Record]:
     """Yield the records of the points in their order, computing those that are missing.
 
     A bar on the standard error stream shows the time left. Several processes may share the folder;
-    each record is then whole, whoever wrote it, but only different points share the work.
+    each record is then whole, whoever wrote it, but only different points share the work. Records
+    of another version of the library or of other code are computed anew, with a warning; where
+    nothing is to be computed they are taken, with a warning.
 
     Args:
         points: see :func:`identity`.
@@ -209,12 +214,14 @@ def run_points(
         fresh: compute every point, stored or not.
         experiment: name of the experiment; the folder's name if not given.
         version: version of the experiment.
+        code: hash of what computes; None: records of any code are taken.
 
     Raises:
         FileNotFoundError: `compute` is None and a point has no valid record.
+        OSError: the folder cannot be written; before anything is computed.
     """
-    points = list(points)
-    names = dict(experiment=experiment or Path(folder).name, version=version)
+    points, folder = list(points), Path(folder)
+    names: dict[str, Any] = dict(experiment=experiment or folder.name, version=version)
     stored = [
         not (fresh and compute) and record_path(folder, identity(point, **names)).exists()
         for point in points
@@ -223,47 +230,73 @@ def run_points(
     with tqdm(total=len(points), initial=sum(stored), desc=names["experiment"]) as bar:
         for point, known in zip(points, stored, strict=True):
             record = None if fresh and compute else load(folder, point, **names)
+            if record is not None and code is not None and _is_of_other_code(record, code):
+                _warn_of_other_code(folder, record, code, anew=compute is not None)
+                record = record if compute is None else None
+            bar.update((record is not None) - known)
             if record is None:
-                if compute is None:
-                    raise FileNotFoundError(
-                        f"{folder} has no valid record of {point}: wanted one to read; "
-                        "run once without --plot-only."
-                    )
-                start = time.perf_counter()
-                arrays = {name: np.asarray(value) for name, value in compute(point).items()}
-                seconds = time.perf_counter() - start
-                record = save(folder, point, arrays, seconds=seconds, **names)
-                spare_maps()
-            bar.update(not known)
+                record = _computed(point, compute, folder, code, names)
+                bar.update()
             yield record
 
 
-def spare_maps() -> None:
-    """Drop JAX's compiled functions where they are about to fill the process's memory maps.
+def _computed(
+    point: Any,
+    compute: Callable[[Any], Mapping[str, Any]] | None,
+    folder: Path,
+    code: str | None,
+    names: dict[str, Any],
+) -> Record:
+    if compute is None:
+        raise FileNotFoundError(
+            f"{folder} has no valid record of {point}: wanted one to read; "
+            "run once without --plot-only."
+        )
+    require_writable(folder)
+    start = time.perf_counter()
+    arrays = {name: np.asarray(value) for name, value in compute(point).items()}
+    seconds = time.perf_counter() - start
+    spare_maps()
+    return save(folder, point, arrays, seconds=seconds, code=code, **names)
 
-    Each takes a few of them; out of maps, LLVM ends the process with "Cannot allocate memory".
+
+def require_writable(folder: str | Path) -> None:
+    """Refuse a folder of results that cannot be written, before hours are spent on what goes there.
+
+    Args:
+        folder: made if it is not there.
+
+    Raises:
+        OSError: it cannot be made, or no file in it.
     """
-    maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > MANY_MAPS:
-        jax.clear_caches()
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(
+            f"results folder {folder} cannot be written ({error}): wanted one that can; choose it "
+            "with --results."
+        ) from error
+
+
+def _is_of_other_code(record: Record, code: str) -> bool:
+    stored = (record.meta["versions"]["lprjax"], record.meta.get("code"))
+    return stored != (lprjax.__version__, code)
+
+
+def _warn_of_other_code(folder: Path, record: Record, code: str, anew: bool) -> None:
+    """Once for each code, by Python's own rule for a repeated text."""
+    then, was = record.meta["versions"]["lprjax"], record.meta.get("code")
+    fate = "computed anew" if anew else "DRAWN AS THEY ARE; leave out --plot-only to renew them"
+    warnings.warn(
+        f"{folder} has records of lprjax {then}, code {str(was)[:8]}, and this is lprjax "
+        f"{lprjax.__version__}, code {code[:8]}: they are {fate}.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _distrust(path: Path, reason: str) -> None:
     """Warn that a file is not used, and why."""
     warnings.warn(f"{path} is not used: {reason}", RuntimeWarning, stacklevel=3)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file in one step: readers and other writers see the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

@@ -32,6 +32,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record, run_points
+from experiments.harness.sources import code_hash
 from experiments.harness.style import figure_style, save_figure
 
 MIN_COMPILE_SECONDS = 0.2
@@ -66,7 +67,7 @@ class Run:
     def records(
         self,
         points: Iterable[Any],
-        compute: Callable[[Any], Mapping[str, Any]],
+        compute: Callable[[Any], Mapping[str, Any]] | None,
         *,
         version: int = 1,
     ) -> Iterator[Record]:
@@ -74,7 +75,8 @@ class Run:
 
         Args:
             points: dataclass instances or mappings of plain values, see `records.identity`.
-            compute: the arrays of a point, by name, from nothing but the point.
+            compute: the arrays of a point, by name, from nothing but the point; None: read only,
+                whatever code the records are of.
             version: version of the experiment, to be raised when `compute` computes something else.
 
         Returns:
@@ -83,9 +85,14 @@ class Run:
         Raises:
             FileNotFoundError: the run is plot-only and a point has no valid record.
         """
-        compute = None if self.plot_only else compute
         return run_points(
-            points, compute, self.folder, self.fresh, experiment=self.figure, version=version
+            points,
+            None if self.plot_only else compute,
+            self.folder,
+            self.fresh,
+            experiment=self.figure,
+            version=version,
+            code=None if compute is None else code_hash(compute),
         )
 
 
@@ -138,7 +145,8 @@ def parse(
     """Turn command-line flags into a run.
 
     Every field of the configuration is a flag (`--order 3 --sizes 2 3 4`, `--no-relax` for a bool)
-    that overrides the preset's value; its help is the field's `metadata["help"]`.
+    that overrides the preset's value; its help is the field's `metadata["help"]`, and where it is a
+    name, `metadata["choices"]` lists what there is.
 
     Args:
         figure: name of the experiment.
@@ -173,7 +181,8 @@ def parse(
         group.add_argument(
             "--" + field.name.replace("_", "-"),
             default=argparse.SUPPRESS,
-            help=field.metadata.get("help", "").replace("%", "%%"),
+            help=_help(field).replace("%", "%%"),
+            choices=field.metadata.get("choices"),
             **_flag(f"{kind.__name__}.{field.name}", hints[field.name]),
         )
     flags = vars(parser.parse_args(argv))
@@ -269,6 +278,11 @@ def finish(summary: Mapping[str, Any], results: str | Path = "results") -> dict[
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     print(json.dumps(summary, allow_nan=False), flush=True)
     return summary
+
+
+def _help(field: dataclasses.Field) -> str:
+    text, choices = field.metadata.get("help", ""), field.metadata.get("choices", ())
+    return f"{text}: {', '.join(choices)}" if choices else text
 
 
 def _flag(name: str, hint: Any) -> dict[str, Any]:

@@ -33,14 +33,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments.systems.materials import Material, material
+from experiments.systems.materials import MATERIALS, Material, material
 from lprjax.ace.potential import LinearPotential, linear_potential
 from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import Structure, rattled, strained, supercell
 from lprjax.crystals.elasticity import GPA_PER_EV_A3, acoustic_tensors, elastic_constants
 from lprjax.defects.budget import FAILURES, error_budget
-from lprjax.defects.catalogue import named_defect
+from lprjax.defects.catalogue import DEFECTS, named_defect
 from lprjax.defects.defect import (
     Defect,
     geometry_error,
@@ -61,8 +61,13 @@ MAX_EVALUATIONS = 300  # of a fit's relaxation
 
 @dataclass(frozen=True)
 class Config:
-    material: str = field(default="W", metadata={"help": "see experiments.materials"})
-    defect: str = field(default="vacancy", metadata={"help": "see lprjax.defects.DEFECTS"})
+    material: str = field(
+        default="W", metadata={"help": "reference potential", "choices": tuple(MATERIALS)}
+    )
+    defect: str = field(
+        default="vacancy",
+        metadata={"help": "see lprjax.defects.DEFECTS", "choices": tuple(DEFECTS)},
+    )
     target: int = field(default=12, metadata={"help": "cubic cells per side of the simulation"})
     order: int = field(default=3, metadata={"help": "order of the ACE basis"})
     degree: int = field(default=12, metadata={"help": "total degree of the ACE basis"})

@@ -60,7 +60,9 @@ class Config:
     data: str = field(
         default="", metadata={"help": "folder of mlearn_*_*.xyz (default: $LPRJAX_DATA)"}
     )
-    materials: tuple[str, ...] = field(default=("Mo", "Si"), metadata={"help": "Mo, Si"})
+    materials: tuple[str, ...] = field(
+        default=("Mo", "Si"), metadata={"help": "of mlearn", "choices": tuple(PUBLISHED)}
+    )
     order: int = field(default=3, metadata={"help": "correlation order of the ACE basis"})
     degree: int = field(default=16, metadata={"help": "total degree"})
     validation: int = field(default=5, metadata={"help": "every how many-th cell validates"})

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from experiments.systems.silicon_cells import BOND, Cell, draw
+from experiments.systems.silicon_cells import BOND, FAMILIES, Cell, draw
 from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.graphs import Graph, build_graphs
@@ -44,14 +44,17 @@ class Config:
     halves: int = field(default=4, metadata={"help": "random halves of the training set"})
     near: tuple[str, ...] = field(
         default=("crystal", "strained", "vacancy", "liquid-like"),
-        metadata={"help": "families of training, validation and test cells"},
+        metadata={
+            "help": "families of training, validation and test cells",
+            "choices": tuple(FAMILIES),
+        },
     )
     counts: tuple[int, ...] = field(
         default=(40, 20, 20, 10), metadata={"help": "training cells of each of these families"}
     )
     far: tuple[str, ...] = field(
         default=("expanded", "dense", "slab", "simple cubic", "bcc", "fcc"),
-        metadata={"help": "families of test cells only"},
+        metadata={"help": "families of test cells only", "choices": tuple(FAMILIES)},
     )
     validation: int = field(default=10, metadata={"help": "validation cells of each near family"})
     test: int = field(default=4, metadata={"help": "test cells of each family"})

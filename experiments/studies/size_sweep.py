@@ -15,7 +15,8 @@ class Config(defect_fits.Config):
         default=(2, 3, 4, 5), metadata={"help": "cubic cells per side of the training cells"}
     )
     fitted: tuple[str, ...] = field(
-        default=tuple(OBSERVATION_SETS), metadata={"help": "observation sets"}
+        default=tuple(OBSERVATION_SETS),
+        metadata={"help": "observation sets", "choices": tuple(OBSERVATION_SETS)},
     )
     floor_degrees: tuple[int, ...] = field(
         default=(8,), metadata={"help": "smaller bases, fitted to E+F: the accuracy floor"}

@@ -13,6 +13,7 @@ import numpy as np
 
 from lprjax.atoms.structures import Structure, bcc, diamond, fcc
 from lprjax.crystals.elasticity import Equilibrium, equilibrium
+from lprjax.defects.catalogue import DEFECTS
 from lprjax.potentials import ZHOU_2004, stillinger_weber, tersoff, zhou_eam
 from lprjax.potentials.potential import Potential
 
@@ -108,6 +109,28 @@ MATERIALS = {
     "Si-SW": Material("Si-SW", "Si", "diamond", 5.43, stillinger_weber),
     "Si-Tersoff": Material("Si-Tersoff", "Si", "diamond", 5.43, tersoff),
 }
+
+
+def named_pair(pair: str, mark: str) -> tuple[Material, str]:
+    """The material and the name of the defect that a flag names.
+
+    Args:
+        pair: such as "W/vacancy".
+        mark: what stands between the two.
+
+    Returns:
+        the material, and one of `lprjax.defects.DEFECTS`.
+
+    Raises:
+        ValueError: there is none of that name; the message lists those there are.
+    """
+    name, _, defect = pair.partition(mark)
+    if defect not in DEFECTS:
+        raise ValueError(
+            f"{pair!r} is no pair: wanted material{mark}defect, such as W{mark}vacancy, the defect "
+            f"one of {', '.join(DEFECTS)}."
+        )
+    return material(name), defect
 
 
 def material(name: str) -> Material:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.harness import records
+import lprjax
 from experiments.harness.records import identity, load, record_path, run_points, save
 
 ROOT = Path(__file__).parents[3]
@@ -161,6 +161,43 @@ def test_what_cannot_be_stored_is_refused_by_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_records_of_other_code_are_computed_anew_and_named(tmp_path, monkeypatch):
+    """Of another hash, of another version of the library, and of the time before there were
+    hashes; where nothing is to be computed, they are taken and named."""
+    asked = []
+
+    def noting(point):
+        asked.append(point.size)
+        return compute(point)
+
+    def run(code, compute=noting):
+        asked.clear()
+        list(run_points([Point(2), Point(3)], compute, tmp_path, code=code))
+        return list(asked)
+
+    assert run(None) == [2, 3] and run(None) == []
+    with pytest.warns(RuntimeWarning, match="code None, and this is .*code aaaa.* computed anew"):
+        assert run("a" * 64) == [2, 3]
+    assert run("a" * 64) == []
+    with pytest.warns(RuntimeWarning, match="code aaaaaaaa, and this .*bbbbbbbb: .*computed anew"):
+        assert run("b" * 64) == [2, 3]
+    monkeypatch.setattr(lprjax, "__version__", "99.1")
+    with pytest.warns(RuntimeWarning, match=r"DRAWN AS THEY ARE; leave out --plot-only"):
+        assert run("b" * 64, None) == []
+    with pytest.warns(RuntimeWarning, match=r"this is lprjax 99\.1") as caught:
+        assert run("b" * 64) == [2, 3]
+    assert len({str(warning.message) for warning in caught}) == 1
+    assert run("b" * 64) == run(None) == []
+
+
+@pytest.mark.parametrize("below", ["file", "proc"])
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_first_point(tmp_path, below):
+    (tmp_path / "file").touch()
+    folder = {"file": tmp_path / "file" / "results", "proc": Path("/proc/results")}[below]
+    with pytest.raises(OSError, match="results folder .*cannot be written.*choose it with --res"):
+        list(run_points([Point(2)], lambda point: pytest.fail("computed"), folder))
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_reader_never_sees_half_a_record(tmp_path):
     """One process rewrites a record without pause; every read of it here is whole."""
@@ -184,13 +221,3 @@ while True:
     finally:
         writer.kill()
         writer.wait()
-
-
-def test_compiled_functions_are_forgotten_where_maps_run_short(monkeypatch):
-    """And only there: compiling anew costs seconds."""
-    forgotten = []
-    monkeypatch.setattr(records.jax, "clear_caches", lambda: forgotten.append(True))
-    records.spare_maps()
-    monkeypatch.setattr(records, "MANY_MAPS", 0)
-    records.spare_maps()
-    assert len(forgotten) == Path("/proc/self/maps").exists()

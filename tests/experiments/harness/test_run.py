@@ -1,7 +1,10 @@
 """Flags override presets, a run reads its records, the last line is strict JSON."""
 
+import importlib
 import json
 import os
+import pkgutil
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +19,7 @@ import pytest
 
 from experiments import reproduce
 from experiments.harness.run import Run, conclude, finish, gather, parse, start
+from experiments.harness.sources import code_hash
 
 ROOT = Path(__file__).parents[3]
 
@@ -86,6 +90,45 @@ def test_help_names_presets_fields_and_units(capsys):
         assert part in text
 
 
+@pytest.mark.parametrize(
+    "figure, flag, named",
+    [
+        ("mlearn_rigidity", "--materials Ge", "'Mo', 'Si'"),
+        ("vacancy_convergence", "--material Pb", "'W', 'Mo'"),
+        ("vacancy_convergence", "--defect hole", "'vacancy', 'divacancy-1'"),
+        ("vacancy_convergence", "--fitted EF X", "'EFVFC'"),
+        ("optimal_weights", "--unseen hole", "'dumbbell-111'"),
+        ("rigidity_and_disagreement", "--far gas", "'slab'"),
+        ("alloy_composition", "--elements W Pb", "'Mo'"),
+        ("defect_survey", "--pairs W/hole", "W/vacancy.*divacancy-1"),
+        ("defect_survey", "--pairs Pb/vacancy", "one of W, Mo"),
+        ("strain_decay", "--pairs W/vacancy", "W:vacancy.*divacancy-1"),
+    ],
+)
+def test_a_name_that_there_is_not_ends_in_those_that_there_are(
+    figure, flag, named, tmp_path, capsys
+):
+    module = importlib.import_module(f"experiments.{figure}")
+    with pytest.raises((SystemExit, ValueError)) as stop:
+        module.main([*flag.split(), "--results", str(tmp_path)])
+    assert re.search(named, capsys.readouterr().err + str(stop.value))
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.parametrize("figure", reproduce.FIGURES)
+def test_what_help_refers_to_is_there(figure, capsys):
+    """Every dotted name of a package of ours can be imported."""
+    module = importlib.import_module(f"experiments.{figure}")
+    main = (
+        getattr(module, "main", None) or importlib.import_module(module.__name__ + ".__main__").main
+    )
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for name in re.findall(r"\b(?:lprjax|experiments)(?:\.\w+)+", text):
+        assert pkgutil.resolve_name(name) is not None, name
+
+
 def test_start_switches_to_float64():
     jax.config.update("jax_enable_x64", False)
     try:
@@ -140,6 +183,22 @@ def test_a_run_reads_its_own_records(tmp_path):
         run = parse("figure", PRESETS, ["--results", str(tmp_path), "--plot-only"])
         list(run.records([{"x": 3}], compute))
     assert all(path.parent == run.folder for path in tmp_path.rglob("*.npz"))
+
+
+def test_a_run_renews_the_records_of_other_code(tmp_path, monkeypatch):
+    """The hash of `compute` goes with each record."""
+    run = parse("figure", PRESETS, ["--results", str(tmp_path)])
+    first = list(run.records([{"x": 1}], compute_one))
+    assert first[0].meta["code"] == code_hash(compute_one)
+    monkeypatch.setattr("experiments.harness.run.code_hash", lambda compute: "0" * 64)
+    with pytest.warns(RuntimeWarning, match="computed anew"):
+        (record,) = run.records([{"x": 1}], compute_one)
+    assert record.meta["code"] == "0" * 64
+    assert len(list(run.records([{"x": 1}], None))) == 1
+
+
+def compute_one(point):
+    return {"x": point["x"]}
 
 
 def test_the_last_line_is_strict_json(tmp_path, capsys):
