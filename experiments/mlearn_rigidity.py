@@ -19,7 +19,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from typing import Any
 
 import jax
@@ -49,8 +48,8 @@ from experiments.systems.mlearn import (
     SYNTHETIC,
     CellRows,
     cell_rows,
+    digest,
     factors_of,
-    file_of,
     mean_errors,
     of_groups,
 )
@@ -70,9 +69,12 @@ TASKS = {  # rule of `choose`, and whose rigidity it is about
 }
 
 
-def points(config: Config, synthetic: bool) -> list[Point]:
-    """The fit, each rule and each draw, of each material; the stand-in is one by itself."""
-    label = replace(config, data="synthetic" if synthetic else "mlearn")
+def points(config: Config, data: str) -> list[Point]:
+    """The fit, each rule and each draw, of each material; the stand-in is one by itself.
+
+    `data` says which data, not where they are: "synthetic", or a digest of the files.
+    """
+    label, synthetic = replace(config, data=data), data == "synthetic"
     return [
         Point(label, name, task, seed)
         for name in ((SYNTHETIC,) if synthetic else config.materials)
@@ -313,11 +315,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     synthetic = run.preset == "smoke" and not folder
     if synthetic:
         print("No data given: SYNTHETIC cells of Stillinger-Weber silicon stand in for mlearn.")
-    elif not run.plot_only:
-        for name, part in product(run.config.materials, ("train", "test")):
-            file_of(name, part, folder)
     records, summary = gather(
-        run, points(run.config, synthetic), partial(compute, folder), summarise, version=VERSION
+        run,
+        points(run.config, "synthetic" if synthetic else digest(run.config.materials, folder)),
+        partial(compute, folder),
+        summarise,
+        version=VERSION,
     )
     return conclude(run, summary, plot(summary, records), caption(summary))
 

@@ -5,6 +5,7 @@ of a cell (Zuo et al., J. Phys. Chem. A 124 (2020) 731). Rows of energy and viri
 so that one weight suits cells of every size; forces are as they are.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -76,6 +77,24 @@ def file_of(name: str, split: str, folder: str) -> Path:
             "extended XYZ with energy, forces, stress and config_type."
         )
     return path
+
+
+def digest(names: Sequence[str], folder: str) -> str:
+    """Which data the records belong to, wherever they lie.
+
+    Args:
+        names: "Mo" and "Si", or one of them.
+        folder: where the files are.
+
+    Returns:
+        "mlearn", and the first digits of the SHA-256 of all their files.
+
+    Raises:
+        FileNotFoundError: a file is absent.
+    """
+    files = [file_of(name, split, folder) for name in names for split in ("train", "test")]
+    whole = hashlib.sha256(b"".join(path.read_bytes() for path in files))
+    return f"mlearn {whole.hexdigest()[:16]}"
 
 
 def cells(name: str, split: str, folder: str) -> list[Cell]:

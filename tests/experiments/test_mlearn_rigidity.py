@@ -17,7 +17,7 @@ from tests.helpers.figures import check_figure, drawn_line
 TINY = "--preset smoke --degree 6".split()
 LOSS = Loss(energy=30.0, virial=0.5, ridge=1e-8, power=4.0)
 CONFIG = figure.points(
-    figure.replace(figure.SMOKE, degree=6), synthetic=True
+    figure.replace(figure.SMOKE, degree=6), "synthetic"
 )[0].config  # fmt: skip
 SPEC = mlearn_loss.spec_of(CONFIG, SYNTHETIC)
 
@@ -208,3 +208,17 @@ def test_the_real_files(name, counts):
         low, high = {"Mo": (-10.9, -9.3), "Si": (-5.5, -4.5)}[name]
         assert low < min(energies) and max(energies) < high
         assert all(np.isfinite(cell.labels.virial).all() for cell in part)
+
+
+def test_points_know_the_data_but_not_where_they_are(tmp_path):
+    """Data that were corrected give new records."""
+    files = [tmp_path / f"mlearn_Si_{part}.xyz" for part in ("train", "test")]
+    for path in files:
+        path.write_text(path.name)
+    before = mlearn.digest(("Si",), str(tmp_path))
+    assert before == mlearn.digest(["Si"], str(tmp_path)) != "synthetic"
+    files[0].write_text("corrected")
+    assert mlearn.digest(("Si",), str(tmp_path)) != before
+    assert figure.points(figure.SMOKE, before)[0].material == "Si"
+    with pytest.raises(FileNotFoundError, match="no mlearn_Mo_train.xyz"):
+        mlearn.digest(("Si", "Mo"), str(tmp_path))
