@@ -87,9 +87,19 @@ def moved(graph: Graph, positions: jax.Array | None = None, cell: jax.Array | No
 
     Returns:
         The graph with these changes.
+
+    Raises:
+        ValueError: positions or a cell of another shape.
     """
-    changes = {"positions": positions, "cell": cell}
-    return dataclasses.replace(graph, **{k: v for k, v in changes.items() if v is not None})
+    given = {"positions": positions, "cell": cell}
+    changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in changes.items():
+        if jnp.shape(value) != getattr(graph, name).shape:
+            raise ValueError(
+                f"{name} have shape {jnp.shape(value)}: wanted {getattr(graph, name).shape}, "
+                "padding included; a graph keeps its atoms, so build another one for others."
+            )
+    return dataclasses.replace(graph, **changes)
 
 
 def _edges(

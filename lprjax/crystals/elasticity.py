@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Pbc, Structure
 from lprjax.atoms.voigt import strain_tensor
-from lprjax.numerics.checks import require_x64
+from lprjax.numerics.checks import finite_array, require_x64
 from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
 
 GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/Å^3 times this is in GPa
@@ -328,7 +328,8 @@ def acoustic_tensors(
     Raises:
         RuntimeError: float64 is off.
         TypeError: a potential without cutoff, or neither a pytree nor hashable.
-        ValueError: more than one atom in the cell.
+        ValueError: more than one atom in the cell; directions that are not finite, or of length
+            zero.
 
     Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954), section 27.
     """
@@ -338,7 +339,9 @@ def acoustic_tensors(
             f"the cell has {structure.n_atoms} atoms: wanted one; pass a primitive cell of a "
             "Bravais lattice (primitive=True)."
         )
-    k = np.asarray(directions, float)
+    k = finite_array("directions", directions, (None, 3), "no unit")
+    if not np.linalg.norm(k, axis=1).all():
+        raise ValueError(f"directions are {k.tolist()}: wanted vectors of a length above zero.")
     k = k / np.linalg.norm(k, axis=1, keepdims=True)
     graph = cell_graph(potential, structure)
     hessians = _shear_hessians(as_argument(potential, "potential"), graph, jnp.asarray(k))

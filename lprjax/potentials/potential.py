@@ -141,15 +141,19 @@ def check(potential: Any, graph: Graph) -> None:
         ValueError: neighbours that were searched less far than the potential's cutoff; whatever
             the potential's own `check` refuses.
     """
+    _require_graph(graph)
+    if getattr(potential, "r_cut", None) is not None:
+        check_reach(graph, cutoff_of(potential), _name(potential))
+    if hasattr(potential, "check"):
+        potential.check(graph)
+
+
+def _require_graph(graph: Any) -> None:
     if not isinstance(graph, Graph):
         raise TypeError(
             f"graph is a {type(graph).__name__}: wanted a Graph; make it with "
             "build_graph(structure, potential.r_cut)."
         )
-    if getattr(potential, "r_cut", None) is not None:
-        check_reach(graph, cutoff_of(potential), _name(potential))
-    if hasattr(potential, "check"):
-        potential.check(graph)
 
 
 def _name(potential: Any) -> str:
@@ -211,8 +215,10 @@ def check_reach(graph: Graph, r_cut: float, name: str) -> None:
         name: of the potential, for the message.
 
     Raises:
+        TypeError: anything but a graph.
         ValueError: the search ended short of the cutoff.
     """
+    _require_graph(graph)
     if not isinstance(graph.reach, Tracer) and float(graph.reach) < r_cut * SHORTEST:
         raise ValueError(
             f"the graph holds neighbours up to {float(graph.reach):g} Å, but {name} reaches "

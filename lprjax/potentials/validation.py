@@ -102,11 +102,16 @@ def validate(
 
     Raises:
         RuntimeError: float64 is off.
-        TypeError, ValueError: a potential that `observe` cannot take at all, on that structure.
+        TypeError: no structure; a potential that `observe` cannot take at all.
+        ValueError: a structure that the potential does not describe.
     """
     require_x64()
     kinds = checked_kinds(("energy", *((kinds,) if isinstance(kinds, str) else kinds)))
     as_argument(potential, "potential")
+    if not isinstance(structure, Structure):
+        raise TypeError(
+            f"structure is a {type(structure).__name__}: wanted a Structure; graphs are made of it."
+        )
     case = _case(potential, rattled(structure, jax.random.key(0), _in_its_plane(structure)), kinds)
     found: list[Requirement] = []
     for test in (_shape, _finite, _padding, _cutoff, _extensive, _invariant, _derivatives, _smooth):

@@ -34,7 +34,7 @@ from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, neighbour_bucket
 from lprjax.atoms.structures import Structure, check_geometry, inscribed_diameter
-from lprjax.numerics.checks import require_x64
+from lprjax.numerics.checks import finite_array, require_x64
 from lprjax.potentials.observables import observe
 from lprjax.potentials.potential import Potential, as_argument, cutoff_of, graph_for
 
@@ -124,10 +124,7 @@ def molecular_dynamics(
         draw = jax.vmap(thermal_velocities, in_axes=(0, 0, None))
         velocities = draw(start_keys, masses, schedule[0, 0])
     velocities = jnp.asarray(velocities, float)
-    if velocities.shape != positions.shape:
-        raise ValueError(
-            f"velocities has shape {velocities.shape}: wanted {positions.shape}, in Å/fs."
-        )
+    finite_array("velocities", velocities, positions.shape, "Å/fs")
     start = (positions, velocities, cells, species, masses)
     numbers = (float(time_step), float(friction), r_cut)
     pbc = structures[0].pbc

@@ -175,12 +175,21 @@ def relax(
         try:
             graph = rebuild(state.positions)
         except ValueError as error:  # no graph holds the pairs that came into reach
-            message = f"the atoms ran into each other: {error}"
-            state = state._replace(site_energies=jnp.full_like(state.site_energies, jnp.nan))
-        else:
-            state = search(graph, state._replace(status=jnp.asarray(RUNNING)))
-            message = _MESSAGES.get(int(state.status))
+            return _collided(graph, free, state, error)
+        state = search(graph, state._replace(status=jnp.asarray(RUNNING)))
+        message = _MESSAGES.get(int(state.status))
+    if rebuild is not None and message != _MESSAGES[CONVERGED]:
+        try:  # without leaving the skin, as an attraction like -1/r has them do
+            rebuild(state.positions)
+        except ValueError as error:
+            return _collided(graph, free, state, error)
     return _result(graph, free, state, message)
+
+
+def _collided(graph: Graph, free: jax.Array, state: _State, error: ValueError) -> Relaxed:
+    """Atoms so close that they are no structure any more have no energy."""
+    state = state._replace(site_energies=jnp.full_like(state.site_energies, jnp.nan))
+    return _result(graph, free, state, f"the atoms ran into each other: {error}")
 
 
 def _identity(gradient: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ class Softened:
 
     @property
     def r_cut(self):
-        return self.base.r_cut
+        return max(5.0, self.base.r_cut)
 
     def __call__(self, graph):
         r = jnp.linalg.norm(graph.vectors(), axis=-1)

@@ -101,7 +101,10 @@ def test_padded_labels_are_labels():
         compress_structures(case.spec, [(case.graph, labels)], KINDS, atoms=PAIR)
         for labels in (padded, cut)
     ]
-    jax.tree.map(np.testing.assert_array_equal, *both)
+    for ours, theirs in zip(*map(jax.tree.leaves, both), strict=True):
+        # To rounding: an accelerator adds rows of other shapes in another order.
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * scale)
 
 
 def energies(case, **options):

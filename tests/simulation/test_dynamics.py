@@ -207,9 +207,10 @@ def test_neighbours_beyond_the_slots_raise_the_flag():
         assert bool(overflow) == flagged and graph.neighbours.shape == (N, slots)
     still = np.zeros((2, N, 3))
     potential, cells = Springs(1.0, r_cut=SW.r_cut), [SILICON, crowded]
-    run = molecular_dynamics(
-        potential, cells, KEYS, [0.0], velocities=still, n_neighbours=4, time_step=1e-3
-    )
+    with pytest.warns(UserWarning, match="n_neighbours is 4"):
+        run = molecular_dynamics(
+            potential, cells, KEYS, [0.0], velocities=still, n_neighbours=4, time_step=1e-3
+        )
     assert run.overflow.tolist() == [False, True]
 
 

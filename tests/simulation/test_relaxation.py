@@ -44,6 +44,22 @@ def plain():
     return relax(SILICON, shaken())
 
 
+def pull(graph):
+    """-1/r of every bond."""
+    r = jnp.linalg.norm(graph.vectors(), axis=-1)
+    return -0.5 * jnp.sum(jnp.where(graph.edge_mask & (r < 2.0), 1.0 / r - 0.5, 0.0), axis=1)
+
+
+pull.r_cut = 2.0
+
+
+def test_a_singular_attraction_has_no_energy_to_report():
+    """Within the skin the atoms fall on each other, with forces beyond any line search."""
+    dimer = make_structure([[0, 0, 0], [0, 0, 0.5]], 9.0 * np.eye(3), "Ar", pbc=False)
+    lost = relax(pull, dimer, skin=2.0)
+    assert not lost.converged and np.isnan(lost.energy) and "ran into each other" in lost.message
+
+
 def test_ends_in_the_crystal(plain):
     assert plain.converged and plain.message == "converged"
     assert plain.energy == pytest.approx(BULK * CRYSTAL.n_atoms, abs=1e-5)
