@@ -1,11 +1,11 @@
 """Random structures, labels and numbers per atom, for `hypothesis`.
 
-A cell is upright but for shears of less than a third of its shortest edge, so no two of its vectors
-are anywhere near parallel.
+The cell of `structures` is upright but for shears of less than a third of its shortest edge, so no
+two of its vectors are anywhere near parallel; that of `skewed_structures` may be of any shape.
 """
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -26,6 +26,23 @@ def structures(draw, most=5):
     positions = draw(arrays(float, (n, 3), elements=reals()))
     species = draw(st.lists(st.sampled_from(["H", "Si", "W", 92]), min_size=n, max_size=n))
     return make_structure(positions, cell, species, draw(st.tuples(*[st.booleans()] * 3)))
+
+
+@st.composite
+def skewed_structures(draw):
+    """One to five atoms in a cell of any shape with edges of 2 to 8 Å, and any periodicity."""
+    edges = [draw(st.floats(2.0, 8.0)) for _ in range(3)]
+    tilt = np.array([[draw(st.floats(-0.7, 0.7)) for _ in range(3)] for _ in range(3)])
+    cell = np.diag(edges) @ (np.eye(3) + tilt - np.diag(np.diag(tilt)))
+    heights = np.abs(np.linalg.det(cell)) / np.linalg.norm(
+        np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1
+    )
+    assume(heights.min() > 1.0)
+    n = draw(st.integers(1, 5))
+    fractions = np.array([[draw(st.floats(0.0, 1.0)) for _ in range(3)] for _ in range(n)])
+    pbc = tuple(draw(st.booleans()) for _ in range(3))
+    species = [draw(st.sampled_from([29, 74])) for _ in range(n)]
+    return make_structure(fractions @ cell, cell, species, pbc)
 
 
 @st.composite
