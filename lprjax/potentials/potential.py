@@ -17,7 +17,6 @@ energy by `total_energy_of`; under `jit`, where a graph's numbers are not known,
 have refused comes out as NaN.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -42,7 +41,7 @@ class Potential(Protocol):
         ...
 
 
-def as_argument(function: Any, name: str) -> Callable[..., Any]:
+def as_argument(function: Any, name: str) -> Any:
     """The callable as a pytree that `jit` takes as an argument: new leaves do not recompile.
 
     A registered pytree of arrays and numbers passes unchanged; anything else must be hashable and
