@@ -23,6 +23,7 @@ import numpy as np
 from lprjax.ace.potential import LinearPotential, linear_potential
 from lprjax.ace.spec import ACESpec
 from lprjax.numerics.checks import require_x64
+from lprjax.numerics.disk import replace_file
 from lprjax.regression.fitting import Fit
 from lprjax.version import __version__
 
@@ -31,13 +32,19 @@ FORMAT = 1
 HEADER = "lprjax"
 """Name of the header in the archive."""
 POTENTIALS = {
+    "ZhouEAM": "lprjax.potentials.eam",
+    "StillingerWeber": "lprjax.potentials.stillinger_weber",
+    "Tersoff": "lprjax.potentials.tersoff",
+    "PolynomialBonds": "lprjax.potentials.bonds",
     "LinearPotential": "lprjax.ace.potential",
     "KernelPotential": "lprjax.models.kernels",
     "NetworkPotential": "lprjax.models.networks",
     "LastLayer": "lprjax.models.networks",
 }
-"""What can be saved besides a fit, and the module it is in: networks load flax when one is read."""
+"""What can be saved besides a fit, and the module it is in: networks load flax when one is read. A
+calculator of ASE is code, and cannot."""
 
+_PLAIN = str | bool | int | float | tuple | None
 DIGEST = hashlib.sha256().digest_size
 """Bytes at the end of a file, after the archive: the SHA-256 of all before them."""
 
@@ -67,8 +74,9 @@ def save(
 
     Args:
         path: of the file, by convention .npz; replaced in one step where it exists.
-        what: a linear, kernel or network potential, with its reference energies; or a `Fit`, with
-            its coefficients, factor, weights, ridge, prior, and residuals and rows of each kind.
+        what: any potential of the library but a calculator of ASE, with its reference energies;
+            or a `Fit`, with its coefficients, factor, weights, ridge, prior, and residuals and rows
+            of each kind.
         spec: the basis of a fit, which a potential brings itself.
         reference_energies: of a fit, by symbol, eV, where energies were fitted less those.
         data: of a fit, what it was fitted to, in words.
@@ -94,7 +102,7 @@ def save(
     members: dict[str, Any] = {HEADER: np.array(text), **arrays}
     np.savez(buffer, **members)
     payload = buffer.getvalue()
-    _replace(Path(path), payload + hashlib.sha256(payload).digest())
+    replace_file(path, payload + hashlib.sha256(payload).digest())
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -138,15 +146,15 @@ def _packed(what: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, 
     name = type(what).__name__
     if name not in POTENTIALS or type(what).__module__ != POTENTIALS[name]:
         raise TypeError(
-            f"what is a {name}: wanted a Fit or one of {', '.join(POTENTIALS)}; potentials with "
-            "published parameters are made anew from their names."
+            f"what is a {name}: wanted a Fit or one of {', '.join(POTENTIALS)}; keep what makes "
+            "any other potential as a script."
         )
     plain: dict[str, Any] = {"": name}
     for field in fields(what):
         value = getattr(what, field.name)
         if isinstance(value, ACESpec):
             plain[field.name] = {"spec": asdict(value)}
-        elif field.metadata.get("static"):
+        elif field.metadata.get("static") or isinstance(value, _PLAIN):
             plain[field.name] = {"plain": value}
         elif is_dataclass(value):
             plain[field.name] = {"nested": _packed(value, f"{prefix}{field.name}.", arrays)}
@@ -285,14 +293,3 @@ def _why_not(content: bytes) -> str:
     if names and f"{HEADER}.npy" not in names:
         return f"is an archive of another program (it holds {', '.join(names[:5])})"
     return "is cut short or damaged (its check sum does not match)"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write in one step: whoever reads meanwhile finds the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,0 +1,63 @@
+"""`kill -9` at any moment and several processes at once: nothing is lost but the running point."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.harness.records import load
+from tests.helpers.killed import FOUR, KILLS, SIZE
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+
+
+def run(task, folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.killed", task, str(folder)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def assert_whole(folder, n):
+    """The record of point n, without a warning and with its numbers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        record = load(folder, {"n": n}, experiment="sweep")
+    assert record is not None and np.array_equal(record.arrays["x"], np.full(SIZE, float(n)))
+
+
+def test_a_sweep_that_is_killed_loses_the_running_point_only(tmp_path):
+    """50 times, at random moments: what was handed out stays whole, no file is half a record, and
+    every run goes through all points that those before it completed."""
+    done = run("sweeps", tmp_path)
+    records = len(list(tmp_path.glob("*.npz")))
+    for n in range(records):  # in their order, so that none is left out
+        assert_whole(tmp_path, n)
+    assert len(done) == KILLS and all(points == list(range(len(points))) for points in done)
+    assert records - max(map(len, done)) in (0, 1)  # written, and killed before it was handed out
+    assert records > KILLS / 2
+    assert 0 < len(list(tmp_path.glob(".*.tmp"))) <= KILLS  # what was being written
+
+
+def test_a_save_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path):
+    """50 times, at random moments: the file is one of the two potentials, to the last bit."""
+    seen = run("saves", tmp_path)
+    assert len(seen) == KILLS and set(seen) == {0, 1}
+    assert 0 < len(list(tmp_path.glob(".*.tmp"))) <= KILLS
+
+
+def test_four_processes_share_a_folder(tmp_path):
+    """In four orders: every one gets all its records, and they are those of one process."""
+    assert run("four", tmp_path) == [0, 0, 0, 0]
+    for n in range(FOUR):
+        assert_whole(tmp_path, n)
+    assert len(list(tmp_path.iterdir())) == FOUR

@@ -1,0 +1,121 @@
+"""A process that is killed, or that shares its folder, again and again.
+
+    python -m tests.helpers.killed sweeps|saves|four FOLDER
+
+It imports JAX and never runs it, so it has one thread and can make copies of itself, which takes
+milliseconds where starting anew takes seconds. What the copies completed is printed, in JSON.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+
+from experiments.harness import records
+from lprjax.ace.potential import LinearPotential
+from lprjax.ace.spec import ACESpec
+from lprjax.models import files
+
+KILLS = 50
+SIZE = 20_000  # numbers of a point: a file of 160 kB, so that many kills fall into its writing
+FOUR = 40  # points of the four that share a folder
+
+
+def compute(point):
+    time.sleep(0.001)
+    return {"x": np.full(SIZE, float(point["n"]))}
+
+
+def copy_of_this(work, *arguments):
+    """The process number of a copy that does the work and ends."""
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        work(*arguments)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def kill_soon(process):
+    time.sleep(random.uniform(0.0, 0.03))
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+def sweeps(folder):
+    """Points whose record was handed out, of each killed sweep."""
+
+    def sweep(log):
+        points = [{"n": n} for n in range(1000)]
+        for record in records.run_points(points, compute, folder, experiment="sweep"):
+            os.write(log, f"{record.point['n']} ".encode())
+
+    done = []
+    for _ in range(KILLS):
+        reading, log = os.pipe()
+        process = copy_of_this(sweep, log)
+        os.close(log)
+        first = os.read(reading, 1)  # it is on its way
+        kill_soon(process)
+        with open(reading, "rb") as rest:
+            done.append([int(n) for n in (first + rest.read()).split()])
+        for path in folder.glob("*.npz"):
+            content = path.read_bytes()
+            assert hashlib.sha256(content[:-32]).digest() == content[-32:], "half a record"
+    return done
+
+
+def saves(folder):
+    """Which of two potentials was there after each kill."""
+    spec, path, whole = ACESpec("W", 1, 2, 3.6, 2.7), folder / "p.npz", []
+    both = [
+        LinearPotential(coefficients=np.full(SIZE, x), reference_energies=np.zeros(1), spec=spec)
+        for x in (1.0, 2.0)
+    ]
+    for potential in both:
+        files.save(path, potential)
+        whole.append(path.read_bytes())
+
+    def save():
+        while True:
+            for potential in both:
+                files.save(path, potential)
+
+    seen = []
+    for _ in range(KILLS):
+        kill_soon(copy_of_this(save))
+        seen.append(whole.index(path.read_bytes()))
+    return seen
+
+
+def four(folder):
+    """How the four ended, each of which asked for all points in an order of its own."""
+
+    def sweep(seed):
+        order = random.Random(seed).sample([{"n": n} for n in range(FOUR)], FOUR)
+        found = records.run_points(order, compute, folder, experiment="sweep")
+        assert [record.point for record in found] == order
+
+    processes = [copy_of_this(sweep, seed) for seed in range(4)]
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+
+
+if __name__ == "__main__":
+    random.seed(0)
+    # Neither JAX's threads nor those of the bar: a copy would lose them.
+    jax.devices = lambda: [SimpleNamespace(platform="cpu", device_kind="none")]
+    records.tqdm = lambda **_: contextlib.nullcontext(SimpleNamespace(update=lambda n=1: None))
+    task = {"sweeps": sweeps, "saves": saves, "four": four}[sys.argv[1]]
+    print(json.dumps(task(Path(sys.argv[2]))))
