@@ -85,6 +85,7 @@ def test_an_array_that_fits_is_returned_on_the_host(value, shape):
     [
         (np.ones(3), (None, 3), r"\(3,\).*\(n, 3\)"),
         (np.ones((3, 2)), (None, 3), r"\(3, 2\).*\(n, 3\)"),
+        (np.ones((3, 4)), (None, 3), r"\(3, 4\).*\(n, 3\)"),
         (np.ones((3, 3, 1)), (3, 3), r"\(3, 3, 1\).*\(3, 3\)"),
         (np.ones(1), (), r"\(1,\).*\(\)"),
     ],

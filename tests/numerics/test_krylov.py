@@ -113,6 +113,18 @@ def test_the_search_ends_at_the_same_step_in_any_unit_of_a(unit):
     assert scaled.value == pytest.approx(unit * plain.value, rel=1e-9)
 
 
+def test_values_that_are_all_negative():
+    _, found = smallest(-np.linspace(0.5, 4.0, 60))
+    assert found.converged and found.value == pytest.approx(-4.0, abs=1e-12)
+
+
+def test_a_part_of_one_in_ten_million_of_the_start_is_enough():
+    """A space that is closed but for 1e-7 of a step is not closed: what lies beyond is found."""
+    dense, start = Dense(jnp.diag(jnp.array([2.0, 3.0, -1.0])), jnp.eye(3)), np.array([1, 0, 1e-7])
+    found = extreme_eigenpair(dense, start, np.argmin, 1e-8, 20)
+    assert found.converged and found.value == pytest.approx(-1.0, abs=1e-12)
+
+
 def test_basis_stays_orthogonal_long_after_convergence():
     """Without reorthogonalisation copies of the converged value would appear, and drift away."""
     _, found = smallest(np.append(np.linspace(0.5, 4.0, 150), 0.1), tolerance=1e-30)
