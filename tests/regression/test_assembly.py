@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from lprjax.ace.potential import linear_potential
 from lprjax.atoms.structures import Labels
 from lprjax.potentials.observables import KINDS
 from lprjax.regression.assembly import PerAtom, compress_structures, stacked
@@ -89,6 +90,19 @@ def test_compressed_structures_are_the_stacked_rows():
             y += explicit(kind, getattr(labels, kind), case.n)
         assert_same_problem(factors[kind], x, y)
     assert len(x) > 4 * SPECS[name].n_columns  # more than one block
+
+
+def test_a_potential_is_expanded_about_its_coefficients():
+    """Of a linear one, with labels of the real atoms in a padded graph: the rows are the basis's,
+    and what it predicts already, X c0, is taken from the labels."""
+    case = case_of("four factors", vacancy_cell)
+    labels, c0 = random_labels(case, 0), np.random.default_rng(1).normal(size=case.spec.n_columns)
+    model = linear_potential(case.spec, c0)
+    factors = compress_structures(model, [(case.graph, labels)], KINDS, atoms=PAIR)
+    for kind in KINDS:
+        x = np.array(explicit(kind, getattr(case.rows, kind), case.n))
+        y = np.array(explicit(kind, getattr(labels, kind), case.n))
+        assert_same_problem(factors[kind], x, y - x @ c0)
 
 
 def test_padded_labels_are_labels():

@@ -91,6 +91,10 @@ def test_singular_factors():
     close(add_rows(np.zeros((K, K)), ROWS[:20]), factor_of(ROWS[:20]))
     dependent = ROWS[:, :5] @ RNG.normal(size=(5, K))
     dependent[:, 0] = 0.0
+    triangular = np.linalg.qr(dependent)[1]  # LAPACK's: its first row goes on past a zero
+    assert triangular[0, 0] == 0.0 < np.abs(triangular[0]).max()
+    added, both = np.asarray(add_rows(triangular, ROWS[:3])), np.concatenate([dependent, ROWS[:3]])
+    close(added.T @ added, both.T @ both, 1e-12)
     for rows, r in ((ROWS[:8], 1), (dependent, 20)):
         left = np.asarray(remove_rows(factor_of(rows), rows[:r]))
         close(left.T @ left, rows[r:].T @ rows[r:], 1e-11)

@@ -37,6 +37,17 @@ def ours(training, sites, ridge):
     return np.asarray(local_prediction_rigidity(factor, np.array(sites)))
 
 
+@pytest.mark.parametrize("alpha", [1e-8, 1e-2, 10.0])
+def test_what_theirs_means_by_a_dense_inverse(alpha):
+    """x = B / s, s^2 the mean of |B|^2 over all atoms, of whatever structure."""
+    scale = np.sqrt(np.mean([row @ row for rows in TRAIN for row in rows]))
+    x = np.array([sum(rows) / len(rows) for rows in TRAIN]) / scale
+    compliance = np.linalg.inv(x.T @ x + alpha * np.eye(K))
+    for sites in SITES:
+        expected = [1.0 / (site @ compliance @ site) for site in sites / scale]
+        np.testing.assert_allclose(skmatter_rigidity(TRAIN, sites, alpha), expected, rtol=1e-11)
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("alpha", [1e-8, 1e-2, 10.0])
 def test_same_numbers_where_theirs_are_right(metrics, alpha):
