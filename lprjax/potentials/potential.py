@@ -83,9 +83,11 @@ def cutoff_of(potential: Potential) -> float:
         The cutoff, Å.
 
     Raises:
-        TypeError: there is none.
+        TypeError: there is none; no potential, for it is not callable.
         ValueError: it is not a positive length.
     """
+    if not callable(potential):
+        raise TypeError(f"potential is a {type(potential).__name__}: wanted a callable.")
     r_cut = getattr(potential, "r_cut", None)
     if r_cut is None:
         raise TypeError(

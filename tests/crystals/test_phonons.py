@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase import units
+from ase.data import atomic_masses
 from scipy.linalg import eigh
 
 from lprjax.atoms.graphs import build_graph
@@ -222,6 +223,26 @@ def dense_spectrum(matrix, lattice, axes=(0, 1, 2)):
     basis = np.kron(zero_mean, np.eye(3)[:, list(axes)])
     metric = np.kron(zero_mean.T @ k @ zero_mean, np.eye(len(axes)))
     return eigh(basis.T @ matrix @ basis, metric, eigvals_only=True)
+
+
+def test_sublattices_swing_with_their_reduced_mass():
+    """CsCl at k = 0: omega^2 = f (1/m_1 + 1/m_2), f = 8/3 of a bond's V''; shifts cost nothing."""
+    a, second = 3.0, 2.0
+    bonds = polynomial_bonds([a * 3**0.5 / 2], [[0.0, 0.0, second / 2]])
+    cell = make_structure([[0.0] * 3, [a / 2] * 3], a * np.eye(3), ["W", "Al"])
+    found = force_constants(bonds, cell, (2, 2, 2)).frequencies(np.zeros((1, 3)))[0]
+    inverse_mass = np.sum(1 / atomic_masses[[74, 13]])
+    swing = np.sqrt(8 * second / 3 * inverse_mass) * units.second * 1e-12 / (2 * np.pi)
+    np.testing.assert_allclose(found, [0.0] * 3 + [swing] * 3, atol=1e-5 * swing)
+
+
+def test_a_supercell_just_wider_than_twice_the_range_is_exact():
+    """Bonds of nearest neighbours in diamond: of a pair in two cells it is the distance of the
+    atoms, not that of the cells, that decides which image is meant."""
+    bonds = polynomial_bonds([A_SI * 3**0.5 / 4], [[0.0, 0.0, 1.0]])
+    k = np.random.default_rng(0).normal(size=(5, 3))
+    small, large = (force_constants(bonds, DIAMOND, m).at(k) for m in ((2, 2, 2), (4, 4, 4)))
+    np.testing.assert_allclose(small, large, atol=1e-12)
 
 
 def test_stability_is_the_least_generalised_eigenvalue(skewed, dense):

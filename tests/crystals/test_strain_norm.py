@@ -202,6 +202,16 @@ def test_the_spectrum_is_of_the_complete_lattice_whatever_is_missing_or_added():
         np.testing.assert_array_equal(found, expected)
 
 
+def test_the_complete_table_has_the_bonds_of_the_perfect_lattice():
+    """Whatever is missing or added; what is left over goes from a site to itself."""
+    unit_cell, repeats, radius = COPPER
+    perfect = reference_lattice(unit_cell, repeats, radius=radius)
+    changed = with_extra_sites(without_sites(perfect, [5]), [(4, 6, 20), (7,)])
+    w = np.random.default_rng(0).normal(size=(perfect.n_sites, 3))
+    found = np.sum((w[np.asarray(changed.complete)] - w[:, None]) ** 2)
+    assert found == pytest.approx(float(perfect.strain_norm(jnp.asarray(w))) ** 2, rel=1e-12)
+
+
 @pytest.mark.parametrize("repeats", [(3, 4, 5), (4, 3, 6), (2, 2, 1), (1, 5, 2), (3, 1, 1)])
 def test_half_of_the_waves_make_all_of_them(repeats):
     """Of the power spectrum of a real function, which is that of k and of -k alike."""

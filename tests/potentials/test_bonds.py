@@ -35,6 +35,15 @@ def test_bond_derivatives_are_the_coefficients(lattice, degeneracies):
         assert energy == pytest.approx(float(expected), rel=1e-12)
 
 
+def test_a_bond_is_of_the_nearest_shell_and_of_none_from_the_cutoff_on():
+    """Constants tell which: 1, 2 and 4 eV for a bond of the shells at 2, 3 and 5 Å; r_cut 5.5 Å."""
+    bonds = polynomial_bonds([2.0, 3.0, 5.0], [[1.0], [2.0], [4.0]])
+    lengths = (1.0, 2.45, 2.55, 3.95, 4.05, 5.49, 5.5)
+    graphs = [build_graph(dimer(r), bonds.r_cut, skin=0.5) for r in lengths]
+    found = [float(total_energy(bonds, graph)) for graph in graphs]
+    assert found == [1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 0.0]
+
+
 def test_bond_force_constants_in_the_plane():
     """Phi_0j = -(V'' n n + V'/r (1 - n n)) and forces that stay in the plane z = 0."""
     bonds = polynomial_bonds([2.0], [[0.3, -0.2, 1.5, 0.4, 0.1]])

@@ -172,6 +172,8 @@ def test_a_search_that_ends_short_of_the_cutoff_is_refused_unless_traced():
     check_reach(graph, 3.5, "it")
     with pytest.raises(ValueError, match="3.5.*short one.*3.6"):
         check_reach(graph, 3.6, "short one")
+    with pytest.raises(ValueError, match="wide one"):  # by more than rounding
+        check_reach(graph, 3.5 * (1 + 1e-6), "wide one")
     jax.jit(lambda graph: check_reach(graph, 9.0, "it"))(graph)
 
 

@@ -31,6 +31,18 @@ METALS = {
 }
 
 
+@pytest.mark.parametrize("elements", [("W",), ("W", "Mo")])
+def test_a_neighbour_at_just_the_cutoff_counts_for_nothing(elements):
+    """As one beyond it; the metals' functions are cut where they still have a value."""
+    potential = zhou_eam(*elements, r_cut=6.0)
+
+    def energy(r):
+        pair = make_structure([[0.0, 0.0, 0.0], [0.0, 0.0, r]], BOX, elements[-1], False)
+        return float(total_energy(potential, build_graph(pair, 6.0, skin=0.5)))
+
+    assert energy(6.0) == energy(6.2) != energy(5.99)
+
+
 def without_atom(structure, atom):
     keep = np.arange(structure.n_atoms) != atom
     return dataclasses.replace(
