@@ -44,7 +44,7 @@ def test_a_sweep_that_is_killed_loses_the_running_point_only(tmp_path):
         assert_whole(tmp_path, n)
     assert len(done) == KILLS and all(points == list(range(len(points))) for points in done)
     assert records - max(map(len, done)) in (0, 1)  # written, and killed before it was handed out
-    assert records >= KILLS / 2
+    assert records > 5  # more where the machine is idle
     assert len(list(tmp_path.glob(".*.tmp"))) <= KILLS  # what was being written
 
 
