@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lprjax as lp
+from tests.helpers.figures import check_figure
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "tutorials"
 LESSONS = sorted(path.stem for path in FOLDER.glob("[0-9]*.py"))
@@ -17,12 +18,15 @@ def test_there_are_four():
     assert [name[0] for name in LESSONS] == ["1", "2", "3", "4"]
 
 
-def run(name, tmp_path_factory):
+COUNTS = "steps of the descent", "cells labelled", "atom, by rank"  # axes without a unit
+
+
+def run(name, tmp_path_factory, drawn):
     folder = tmp_path_factory.mktemp(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         scope = runpy.run_path(str(FOLDER / f"{name}.py"))
-    assert (folder / "results" / "tutorials" / f"{name}.png").stat().st_size > 0
+    check_figure(drawn[name], folder / "results" / "tutorials" / f"{name}.png", "", 1, COUNTS)
     return scope
 
 
@@ -35,16 +39,16 @@ def test_no_lesson_needs_a_deep_import(name):
             assert not deep or node.module == "lprjax.numerics.guarded", node.module
 
 
-def test_what_was_not_sampled_is_less_rigid(tmp_path_factory):
-    scope = run("1_fit_and_ask", tmp_path_factory)
+def test_what_was_not_sampled_is_less_rigid(tmp_path_factory, drawn):
+    scope = run("1_fit_and_ask", tmp_path_factory, drawn)
     assert scope["ratio"] > 100.0  # eight neighbours of a vacancy, and no vacancy in the data
     assert np.all(np.asarray(scope["here"]) > 0)
     assert isinstance(scope["saved"], lp.models.SavedFit)
 
 
-def test_weights_of_a_lower_predicted_error_have_a_lower_true_error(tmp_path_factory):
+def test_weights_of_a_lower_predicted_error_have_a_lower_true_error(tmp_path_factory, drawn):
     """By more than the second order that the prediction leaves out: a tenth here."""
-    scope = run("2_error_budget", tmp_path_factory)
+    scope = run("2_error_budget", tmp_path_factory, drawn)
     budget = scope["budget"]
     assert not budget.failures
     assert budget.effectivity["geometry_first_order"] == pytest.approx(1.0, abs=0.05)
@@ -53,8 +57,8 @@ def test_weights_of_a_lower_predicted_error_have_a_lower_true_error(tmp_path_fac
     assert scope["true"] < 0.6 * budget.geometry_true
 
 
-def test_a_vacancy_is_chosen_for_the_formation_energy_of_a_vacancy(tmp_path_factory):
-    scope = run("3_what_to_label", tmp_path_factory)
+def test_a_vacancy_is_chosen_for_the_formation_energy_of_a_vacancy(tmp_path_factory, drawn):
+    scope = run("3_what_to_label", tmp_path_factory, drawn)
     rigidity = np.asarray(scope["chosen"].rigidity)[:, 0]
     assert scope["names"][scope["chosen"].order[0]] == "vacancy"
     assert np.all(np.diff(rigidity) > 0) and rigidity[-1] > 100 * rigidity[0]
@@ -62,9 +66,9 @@ def test_a_vacancy_is_chosen_for_the_formation_energy_of_a_vacancy(tmp_path_fact
     assert scope["spread_by_committee"] == pytest.approx(scope["held"], rel=0.15)
 
 
-def test_rigidities_of_all_weights_are_at_most_those_of_the_last_layer(tmp_path_factory):
+def test_rigidities_of_all_weights_are_at_most_those_of_the_last_layer(tmp_path_factory, drawn):
     """The others held fixed, a prediction can only be moved at a higher price."""
-    scope = run("4_kernels_and_networks", tmp_path_factory)
+    scope = run("4_kernels_and_networks", tmp_path_factory, drawn)
     assert np.all(np.asarray(scope["whole"]) <= np.asarray(scope["last"]) * (1 + 1e-9))
     assert np.median(scope["rigid"]["far"]) < np.median(scope["rigid"]["trained"])
     assert scope["trained"].losses[-1] < 0.1 * scope["trained"].losses[0]

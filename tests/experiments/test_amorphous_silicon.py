@@ -12,6 +12,7 @@ import pytest
 
 from experiments import amorphous_silicon as figure
 from experiments.panels.atoms import colour_scale, draw_atoms, wrapped
+from experiments.studies import amorphous
 from experiments.studies.amorphous import (
     CLASSES,
     Data,
@@ -104,6 +105,28 @@ def test_coordination_and_angles_of_the_crystal():
     assert np.bincount(coordination(broken(DIAMOND, 3))).tolist() == [0, 0, 0, 3, 58, 3]
 
 
+def test_shares_and_ratios_by_hand():
+    """Of atoms by coordination over cells; of medians, second over first and bulk over defects."""
+    cells = [np.array([3, 4, 4]), np.array([[5, 4], [4, 4], [4, 4]])[:, 0], np.array([4, 4])]
+    assert figure.shares(cells) == {"3": 1 / 8, "4": 6 / 8, "5": 1 / 8}
+    rigidities = {
+        0: {"3-fold": np.array([1.0, 2.0, 9.0]), "4-fold": np.array([8.0]), "5-fold": np.ones(2)},
+        5: {"3-fold": np.array([6.0])},
+    }
+    assert figure.ratio(rigidities, "3-fold", 0, 5) == 3.0
+    assert figure.ratio({}, "3-fold", 0, 5) is None
+    assert figure.below_4_fold(rigidities[0]) == {"3-fold": 4.0, "5-fold": 8.0}
+
+
+def test_errors_that_rise_with_a_swap_are_named():
+    """They may: rigidity knows no targets."""
+    rms = {"defective": [3.2, 4.6, 2.8], "pristine": [1.0, 2.0, 3.0]}
+    found = figure.risen({"rms_meV_per_atom": rms, "swapped": [0, 2, 5]})
+    assert found.endswith("RISES to 4.6 with 2 swapped.")
+    rms["defective"][1] = 3.1
+    assert figure.risen({"rms_meV_per_atom": rms, "swapped": [0, 2, 5]}) == ""
+
+
 def batch(held, free, sound=None):
     positions = {"restrained": held, "free": free}
     arrays = {name: np.stack([s.positions for s in some]) for name, some in positions.items()}
@@ -181,6 +204,27 @@ def test_forces_only_add(small_study):
             assert (more >= less * (1 - 1e-9)).all()
 
 
+def test_energies_are_per_atom(small_study):
+    """Means over the sites of the published potential."""
+    reach = stillinger_weber().r_cut
+    for data, structures in zip(small_study.data, small_study.structures, strict=True):
+        graphs = [build_graph(cell, reach, n_neighbours=24) for cell in structures]
+        means = [float(sites(Restrained(), graph).mean()) for graph in graphs]
+        np.testing.assert_allclose(data.energies, means, rtol=1e-12)
+
+
+def test_forces_are_of_the_cells_whose_energies_are_fitted(monkeypatch):
+    """Letters for cells: pristine ones, the last of which give way to the first defective ones;
+    what comes after those is held out."""
+    monkeypatch.setattr(amorphous, "build_graph", lambda cell, *args, **options: cell)
+    monkeypatch.setattr(amorphous, "observe", lambda reference, cell: None)
+    joined = lambda spec, samples, kinds: {"forces": "".join(cell for cell, _ in samples)}  # noqa: E731
+    monkeypatch.setattr(amorphous, "compress_structures", joined)
+    found = amorphous.force_factors(TINY.spec, (list("abcdefgh"), list("ABCDEFG")), 5, 2)
+    kept, last = ("forces", "kept"), ("forces", "last")
+    assert found == {0: {kept: "abc", last: "de"}, 2: {kept: "abc", last: "AB"}}
+
+
 def test_too_few_cells_are_refused():
     cells = sort_cells(Protocol(), [batch(like_amorphous(1), [DIAMOND])])
     with pytest.raises(ValueError, match="1 pristine and 0 defective"):
@@ -218,7 +262,6 @@ def test_tiny_run_and_its_last_line(tmp_path, capsys, drawn):
     assert summary["lpr"] == again["lpr"]
     counts = [summary[k] for k in ("pristine", "defective", "unsound", "crystalline", "healed")]
     assert sum(counts) == summary["quenched"] == TINY.cells
-    assert sum(summary["coordination"]["free"].values()) == pytest.approx(1.0)
     folder = tmp_path / "amorphous_silicon"
     png, among = folder / "amorphous_silicon.png", f"defective cells among {again['training']}"
     pure = "atoms of cells held out", among
@@ -226,6 +269,10 @@ def test_tiny_run_and_its_last_line(tmp_path, capsys, drawn):
     for name in CLASSES:
         drawn_line(swaps, again["swapped"], [middle for _, middle, _ in again["lpr"][name]])
     frames = ase.io.read(folder / "held_out_swapped_0.xyz", index=":")
+    # Errors in meV: less than the spread of the energies, but of its order.
+    spread = 1e3 * np.std([frame.get_potential_energy() / len(frame) for frame in frames])
+    for errors in summary["rms_meV_per_atom"].values():
+        assert np.all((np.array(errors) > 0.01 * spread) & (np.array(errors) < 10 * spread))
     assert len(frames) == 2 * TINY.held_out and all((f.arrays["lpr"] > 0).all() for f in frames)
     (structure, labels, _), *_ = read_extxyz(folder / "held_out_swapped_0.xyz")
     graph = build_graph(structure, stillinger_weber().r_cut, n_neighbours=24)

@@ -10,6 +10,7 @@ import pytest
 from experiments import decay_rates as figure
 from experiments.studies import decay
 from experiments.studies.decay import Point, change, compute, outside, reference
+from experiments.systems import symmetric_fields
 from experiments.systems.bond_lattice import (
     CHANGE,
     Model,
@@ -18,6 +19,7 @@ from experiments.systems.bond_lattice import (
     gradient,
     moments,
     response,
+    stiffness,
 )
 from experiments.systems.decay_kinds import KINDS
 from experiments.systems.symmetric_fields import distances, strain_norm
@@ -112,12 +114,41 @@ def test_first_order_predicts_and_the_bound_holds(summary):
 
 
 @pytest.mark.parametrize("d", [2, 3])
+def test_the_bound_is_eta_over_the_smaller_stability(summary, d):
+    """c of the surrogate is at most that of the lattice without the change and with the change
+    everywhere, each the least of a Rayleigh quotient over plane waves; rounding of the forces
+    moves atoms by at most its own negative norm over the root of c."""
+    waves = symmetric_fields.waves(16, d)
+    for name, curve in summary["dimensions"][str(d)]["curves"].items():
+        added = change(KINDS[name], d, 0.3)[:, 1]
+        least = []
+        for second in (np.array(decay.SECOND[d]), decay.SECOND[d] + added):
+            blocks = np.moveaxis(stiffness(second, waves), (0, 1), (-2, -1)).reshape(-1, d, d)
+            k = waves.reshape(d, -1)
+            quotient = [
+                np.linalg.eigvalsh(block)[0] / np.sum(4 - 4 * np.cos(wave))
+                for block, wave in zip(blocks[1:], k.T[1:], strict=True)
+            ]
+            least.append(min(quotient))
+        np.testing.assert_allclose(curve["stability"], min(least), rtol=1e-9)
+        bound = np.array(curve["eta"]) / curve["stability"]
+        np.testing.assert_allclose(curve["geometry_bound"], bound, rtol=1e-12)
+        floor = decay.ROUNDOFF / np.sqrt(min(least))
+        np.testing.assert_allclose(curve["geometry_floor"], floor, rtol=1e-9)
+
+
+@pytest.mark.parametrize("d", [2, 3])
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_change_keeps_what_it_says_and_nothing_else(name, d):
     kind = KINDS[name]
     added = change(kind, d, 0.3)
     orders = np.flatnonzero(np.any(added != 0, axis=0)) + 1
     assert orders.tolist() == [kind.order]
+    if not kind.keeps:  # of alternating sign: no change of scale of the whole lattice
+        signs = np.sign(added[:, kind.order - 1])
+        np.testing.assert_array_equal(signs[1:], -signs[:-1])
+        relative = np.abs(added[:, kind.order - 1] / decay.SECOND[d])
+        np.testing.assert_allclose(relative / relative[0], 1.0, rtol=1e-12)
     size = np.max(np.abs(moments(d, 2 * kind.order) @ added[:, kind.order - 1]))
     assert size < 1e-12 if kind.keeps else size > 0.1
     assert np.max(np.abs(moments(d, 2 * kind.order + 2) @ added[:, kind.order - 1])) > 0.1

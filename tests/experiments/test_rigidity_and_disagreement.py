@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from experiments.studies.silicon_models import (
 from experiments.systems.silicon_cells import FAMILIES, draw
 from lprjax.regression.factors import compress
 from lprjax.regression.fitting import solution
+from lprjax.regression.posterior import committee
 from tests.helpers.figures import check_figure, drawn_line
 
 CONFIG = replace(
@@ -85,6 +87,21 @@ def test_white_residuals_bootstrap_to_the_posterior():
     assert np.mean(np.var(white, axis=0)) == pytest.approx(1.0, abs=0.25)
 
 
+def test_variances_of_committees_are_those_of_their_batches(summary, results, model):
+    """Unbiased, of 200 posterior samples in 10 batches, drawn anew."""
+    cells, graphs, whole, *_ = model
+    run = figure.start(
+        "rigidity_and_disagreement", figure.PRESETS, [*FLAGS.split(), "--results", str(results)]
+    )
+    arrays = figure.central(list(run.records(figure.points(run.config), None))).arrays
+    drawn = committee(whole.coefficients, whole.factor, jax.random.key(CONFIG.seed), CONFIG.samples)
+    sites = np.asarray(drawn) @ site_rows(POINT, graphs.test, cells.test).T
+    for k in range(10):
+        batch = sites[20 * k : 20 * (k + 1)]
+        squares = np.sum((batch - batch.mean(axis=0)) ** 2, axis=0)
+        np.testing.assert_allclose(arrays["variance_posterior"][k], squares / 19, rtol=1e-6)
+
+
 def test_observations_are_what_the_model_and_the_labels_say(model):
     """Rows times coefficients: energies per atom are means of site energies."""
     cells, graphs, whole, _, _, _ = model
@@ -143,6 +160,11 @@ def test_posterior_committee_has_slope_one(summary):
     found = summary["committees"]["posterior"]
     assert abs(found["slope"] - 1) < 4 * found["slope_error"] and found["slope_error"] < 0.05
     assert found["level"] == pytest.approx(1.0, abs=0.3)
+
+
+def test_white_residuals_of_variance_one_have_level_one(summary):
+    """Up to the draw of eight cells' residuals, which all directions share: a factor of two."""
+    assert 0.5 < summary["committees"]["white"]["level"] < 2.0
 
 
 def test_models_disagree_where_local_energies_are_not_rigid(summary):
