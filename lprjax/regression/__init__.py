@@ -10,7 +10,7 @@ from lprjax.regression.rigidity import (
     prediction_rigidity,
     skmatter_rigidity,
 )
-from lprjax.regression.rows import design_rows, prediction_rows
+from lprjax.regression.rows import design_rows, prediction_rows, vanishing
 from lprjax.regression.selection import Selection, add_rows, choose, remove_rows
 
 __all__ = [
@@ -38,5 +38,6 @@ __all__ = [
     "remove_rows",
     "skmatter_rigidity",
     "solution",
+    "vanishing",
     "weighed",
 ]

@@ -4,9 +4,10 @@ In Bayesian linear regression with weighted residuals of variance one the coeffi
 distributed as `c ~ N(c0, H^-1)`, H = R^T R, so a prediction with derivatives g has variance
 `g^T H^-1 g = 1/PR`: see `rigidity`. Real residuals are neither of variance one nor white, hence
 
-    variance = alpha^2 g^T (R^T R + s^2 Gamma^2)^-1 g
+    variance = alpha^2 g^T (R^T R + s^2 Gamma P Gamma)^-1 g
 
-with alpha and s from residuals on structures that the fit has not seen.
+with alpha and s from residuals on structures that the fit has not seen, and P the projector onto
+what their rows reach.
 """
 
 from functools import partial
@@ -29,6 +30,7 @@ from lprjax.regression.factors import (
     rank_of,
 )
 from lprjax.regression.rigidity import prediction_rigidity
+from lprjax.regression.rows import vanishing
 
 NOMINAL = (0.5, 0.683, 0.9, 0.95)
 """Fractions of a Gaussian population at which coverage is reported: a choice."""
@@ -91,7 +93,7 @@ class Calibration(NamedTuple):
 
     Attributes:
         alpha: what standard deviations are multiplied by; unit of the residuals over that of 1/w.
-        s: >= 0, what is added to the factor as s Gamma. As s grows beyond |R Gamma^-1| only
+        s: >= 0, what is added to the factor as s P Gamma. As s grows beyond |R Gamma^-1| only
             alpha / s matters, and s ends at about a hundred times that.
         log_likelihood: per observation, natural logarithm, of densities per unit of the residuals.
         expected: (4,) the fractions NOMINAL.
@@ -100,6 +102,8 @@ class Calibration(NamedTuple):
             residuals are correlated.
         factor: (K, K) R_s / alpha: `prediction_rigidity(factor, g)` is one over the variance, now
             in the unit of the residuals squared.
+        unreached: how many directions of coefficients, of those with Gamma > 0, no row reaches:
+            there the variance is the fit's own, alpha^2 times the prior's or infinite.
     """
 
     alpha: float
@@ -108,6 +112,7 @@ class Calibration(NamedTuple):
     expected: np.ndarray
     covered: np.ndarray
     factor: jax.Array
+    unreached: int
 
 
 def calibrate(
@@ -115,11 +120,17 @@ def calibrate(
 ) -> Calibration:
     """Fit the scale and the floor of predicted variances to residuals of validation structures.
 
-        maximise sum_i log N(r_i; 0, alpha^2 v_i(s)),  v_i(s) = g_i^T (R^T R + s^2 Gamma^2)^-1 g_i
+        maximise sum_i log N(r_i; 0, alpha^2 v_i(s))
+        v_i(s) = g_i^T (R^T R + s^2 Gamma P Gamma)^-1 g_i
+
+    P projects onto the span of the rows, in coordinates Gamma c. Of a direction that no row reaches
+    the residuals say nothing, and a floor there would make certain what the data leave open, such
+    as the energies of other compositions after validation at one. It keeps its variance, infinite
+    where H is singular; `Calibration.unreached` counts them.
 
     alpha has a closed form, `alpha^2 = mean(r_i^2 / v_i)`. s is searched for: 0, and a grid of
     logarithms from RCOND |R Gamma^-1| (less is lost in rounding) to 100 |R Gamma^-1|, made finer
-    twice about the best; each s is one QR of [R; s Gamma]. s = 0 stays where no s > 0 is likelier
+    twice about the best; each s is one QR of [R; s P Gamma]. s = 0 stays where no s > 0 is likelier
     by more than rounding. Residuals count as independent.
 
     Calibrate one kind of observation at a time, in its own unit: alpha repairs the scale that
@@ -129,7 +140,8 @@ def calibrate(
     Args:
         factor: (K, K) upper triangular R of the fit (`Fit.factor`), which may be singular: s = 0
             is then left out, unless the data determine every row.
-        rows: (N, K) g_i, derivatives of the predictions.
+        rows: (N, K) g_i, derivatives of the predictions. Rows that vanish, exactly or by symmetry
+            to rounding, are refused: leave them out, `kept = ~lp.regression.vanishing(rows)`.
         residuals: (N,) predicted minus true.
         prior: (K,) diagonal of Gamma, >= 0, default ones.
 
@@ -138,8 +150,9 @@ def calibrate(
 
     Raises:
         ValueError: wrong shapes; fewer than two residuals; NaN or infinity; residuals that are
-            all zero; a row of zeros (its residual has no explanation in the coefficients); a
-            prior without a positive entry.
+            all zero; a row that vanishes (its residual has no explanation in the coefficients); a
+            prior without a positive entry; a singular factor whose open directions the rows reach
+            and the prior leaves out.
         TypeError: other than float64.
         RuntimeError: float64 is off.
 
@@ -152,7 +165,13 @@ def calibrate(
     gamma = checked_prior(prior, len(factor))
     if not gamma.any():
         raise ValueError("prior is zero: wanted entries >= 0 and at least one > 0; omit it for 1.")
-    best, floored = _search(factor, gamma, rows, residuals)
+    floor, unreached = _floor(rows, gamma)
+    best, floored = _search(factor, gamma, floor, rows, residuals)
+    if not np.isfinite(best.log_likelihood):
+        raise ValueError(
+            "rows reach coefficients that neither the data nor the prior hold: wanted a finite "
+            "variance for every row; give a prior > 0 there, or fit with a ridge."
+        )
     return Calibration(
         float(best.alpha),
         float(best.s),
@@ -160,6 +179,7 @@ def calibrate(
         np.array(NOMINAL),
         np.asarray(best.covered),
         floored / best.alpha,
+        unreached,
     )
 
 
@@ -216,8 +236,25 @@ class _Model(NamedTuple):
         return jax.tree.map(lambda x: x[k], self)
 
 
+def _floor(rows: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, int]:
+    """P Gamma (K, K), and how many directions of positive Gamma P leaves out.
+
+    Their number is decided with the columns scaled to one, so that units do not matter.
+    """
+    positive = np.flatnonzero(gamma > 0.0)
+    reached = rows[:, positive] / gamma[positive]
+    largest = np.max(np.abs(reached), axis=0)
+    scale = 1.0 / np.where(largest > 0.0, largest, 1.0)
+    _, singular, vt = np.linalg.svd(np.linalg.qr(reached * scale, mode="r"))
+    rank = int(np.sum(singular > RCOND * singular[0]))
+    beyond, _ = np.linalg.qr(scale[:, None] * vt[rank:].T)
+    floor = np.diag(gamma)
+    floor[np.ix_(positive, positive)] -= beyond @ beyond.T * gamma[positive]
+    return floor, beyond.shape[1]
+
+
 @jax.jit
-def _search(factor, gamma, rows, residuals):
+def _search(factor, gamma, floor, rows, residuals):
     """The likeliest of all s and its factor R_s."""
     penalised = gamma > 0.0
     relative = factor / jnp.where(penalised, gamma, 1.0)[None, :]
@@ -228,7 +265,7 @@ def _search(factor, gamma, rows, residuals):
         best, low, high = state
         grid = jnp.linspace(low, high, _GRID)
         candidates = jnp.concatenate([jnp.zeros(1), jnp.exp(grid)])
-        found = jax.lax.map(lambda s: _profile(s, factor, gamma, rows, residuals), candidates)
+        found = jax.lax.map(lambda s: _profile(s, factor, floor, rows, residuals), candidates)
         top = found.at(jnp.argmax(found.score))
         best = jax.tree.map(lambda a, b: jnp.where(top.score > best.score, a, b), top, best)
         peak = jnp.argmax(found.score[1:])
@@ -238,12 +275,12 @@ def _search(factor, gamma, rows, residuals):
     nothing = _Model(zero, zero, zero - jnp.inf, jnp.zeros(len(NOMINAL)))
     state = nothing, jnp.log(RCOND * size), jnp.log(_HIGHEST * size)
     best, _, _ = jax.lax.fori_loop(0, _ROUNDS, closer, state)
-    return best, _floored(factor, best.s, gamma)
+    return best, _floored(factor, best.s, floor)
 
 
-def _profile(s, factor, gamma, rows, residuals):
+def _profile(s, factor, floor, rows, residuals):
     """The best alpha for one s."""
-    rigidity = prediction_rigidity(_floored(factor, s, gamma), rows)
+    rigidity = prediction_rigidity(_floored(factor, s, floor), rows)
     alpha = jnp.sqrt(jnp.mean(jnp.square(residuals) * rigidity))
     determined = jnp.all(rigidity > 0.0)  # else a variance is infinite, and its density zero
     logarithms = jnp.log(jnp.where(determined, rigidity, 1.0))
@@ -252,9 +289,9 @@ def _profile(s, factor, gamma, rows, residuals):
     return _Model(s, alpha, jnp.where(determined, likelihood, -jnp.inf), covered)
 
 
-def _floored(factor, s, gamma):
-    """Triangular R_s, R_s^T R_s = R^T R + s^2 Gamma^2."""
-    triangle = jnp.linalg.qr(jnp.concatenate([factor, jnp.diag(s * gamma)]), mode="r")
+def _floored(factor, s, floor):
+    """Triangular R_s, R_s^T R_s = R^T R + s^2 Gamma P Gamma."""
+    triangle = jnp.linalg.qr(jnp.concatenate([factor, s * floor]), mode="r")
     return jnp.triu(positive_diagonal(triangle)[:, None] * triangle)
 
 
@@ -301,10 +338,11 @@ def _checked_data(rows, residuals, n_features: int) -> tuple[np.ndarray, np.ndar
             "all residuals are zero: wanted some that are not, as no variance is the likeliest; "
             "calibrate on structures that were not fitted exactly."
         )
-    zero = ~rows.any(axis=1)
+    zero = np.asarray(vanishing(rows))
     if zero.any():
         raise ValueError(
-            f"rows hold zeros only, first row {int(np.argmax(zero))}: wanted predictions that "
-            "depend on the coefficients; leave that observation out."
+            f"{np.sum(zero)} of {len(rows)} rows are zero to rounding, first row "
+            f"{int(np.argmax(zero))}: wanted predictions that depend on the coefficients; leave "
+            "out forces that vanish by symmetry, kept = ~lp.regression.vanishing(rows)."
         )
     return rows, residuals

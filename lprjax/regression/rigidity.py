@@ -27,8 +27,10 @@ from lprjax.regression.factors import (
     compress,
     equilibrate,
 )
+from lprjax.regression.rows import vanishing
 
 BLOCK = 4096  # predictions solved for at a time: a choice, (BLOCK, K) numbers of memory
+_EPS = float(np.finfo(np.float64).eps)  # rounding of float64
 
 
 def prediction_rigidity(factor: ArrayLike, g: ArrayLike, *, rcond: float = RCOND) -> jax.Array:
@@ -38,12 +40,16 @@ def prediction_rigidity(factor: ArrayLike, g: ArrayLike, *, rcond: float = RCOND
 
     For singular H it is the exact limit of ridge -> 0: 0 if g has a part outside range(H), else
     `1 / (g^T H^+ g)`. A prediction with g = 0 does not depend on the coefficients, cannot be moved,
-    and has PR = inf.
+    and has PR = inf; so has one whose row is rounding beside the others (`rows.vanishing`), such as
+    a force that is zero by symmetry.
 
     Columns of R are scaled to unit norm first (g with them, which leaves PR as it is), so rank
     does not depend on units of features. Singular values s below rcond times the largest, s_1,
-    count as zero. g counts as inside range(H) if a change of R by at most rcond s_1 can put it
-    there: `|g_null| <= rcond s_1 |R^-T g_range|` (sufficient, to first order; derived).
+    count as zero where the range is decided: g counts as inside range(H) if a change of R by at
+    most rcond s_1 can put it there, `|g_null| <= rcond s_1 |R^-T g_range|` (sufficient, to first
+    order; derived). The variance of a prediction inside has the parts of all directions, those of
+    singular values between K eps s_1 (rounding) and rcond s_1 too. Below K eps s_1 a part of g up
+    to rcond |g| counts as rounding, and leaves it out; a larger one is divided by K eps s_1.
     Differentiable where R has full rank.
 
     Args:
@@ -187,7 +193,7 @@ def skmatter_rigidity(
 def _rigidity(triangular, g, rcond):
     scaled, scale = equilibrate(triangular)
     # A decision has no derivative; without stop_gradient the iteration would be differentiated.
-    return jax.lax.cond(
+    found = jax.lax.cond(
         clearly_full_rank(jax.lax.stop_gradient(scaled), rcond),
         _full_rank,
         _any_rank,
@@ -195,6 +201,7 @@ def _rigidity(triangular, g, rcond):
         g * scale[None, :],
         rcond,
     )
+    return jnp.where(vanishing(g), jnp.inf, found)
 
 
 def _full_rank(scaled, g, rcond):
@@ -206,16 +213,23 @@ def _full_rank(scaled, g, rcond):
 
 
 def _any_rank(scaled, g, rcond):
+    """Each direction by itself: kept, small but known, or rounding."""
     _, singular, vt = jnp.linalg.svd(scaled)
-    smallest = rcond * singular[0]
-    kept = singular > smallest
-    inverse = jnp.where(kept, 1.0 / jnp.where(kept, singular, 1.0), 0.0)
+    smallest, rounding = rcond * singular[0], len(singular) * _EPS * singular[0]
+    kept = (singular > smallest)[None, :]
+    known = jnp.maximum(singular, rounding)
+    inverse = (1.0 / jnp.where(known > 0.0, known, 1.0))[None, :]
 
     def solve(rows):
-        along = rows @ vt.T
-        inside = jnp.sum(jnp.square(along * inverse[None, :]), axis=1)
-        outside = jnp.sum(jnp.square(jnp.where(kept[None, :], 0.0, along)), axis=1)
-        return jnp.where(outside > smallest**2 * inside, 0.0, reciprocal(inside))
+        squares = jnp.square(rows @ vt.T)
+        outside = jnp.sum(jnp.where(kept, 0.0, squares), axis=1)
+        # Where a singular value is rounding, so is a part of the row that its own accuracy allows.
+        allowed = rcond**2 * jnp.sum(squares, axis=1, keepdims=True)
+        nothing = (singular <= rounding)[None, :] & (squares <= allowed)
+        parts = jnp.where(nothing, 0.0, squares * inverse**2)
+        inside = jnp.sum(jnp.where(kept, parts, 0.0), axis=1)
+        variance = jnp.sum(parts, axis=1)
+        return jnp.where(outside > smallest**2 * inside, 0.0, reciprocal(variance))
 
     return in_blocks(solve, g, BLOCK)
 

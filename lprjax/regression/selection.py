@@ -29,6 +29,7 @@ from lprjax.regression.factors import (
     positive_diagonal,
     rank_of,
 )
+from lprjax.regression.rows import vanishing
 
 BLOCK = 256  # candidate rows that are scored at a time: a choice, bounds the memory
 _EPS = float(np.finfo(np.float64).eps)  # rounding of float64
@@ -236,8 +237,8 @@ def choose(
         candidates: N stacks of weighted rows (r_i, K), such as a structure's energy and force
             rows, an atom's, or one observation; rows as in `add_rows`, stacks of different r_i
             are padded to one.
-        targets: (T, K) g, derivatives of the predictions with respect to the coefficients, each
-            not zero; for one formation energy T = 1.
+        targets: (T, K) g, derivatives of the predictions with respect to the coefficients, none
+            zero to rounding (`rows.vanishing`); for one formation energy T = 1.
         count: how many to choose, 1 to N.
         rule: one of the four.
         key: of the draw, for "random" only.
@@ -338,11 +339,11 @@ def _checked_choice(factor, candidates, targets, count):
         if not np.isfinite(array).all():
             name = name if isinstance(name, str) else f"candidate {name}"
             raise ValueError(f"{name} holds NaN or infinity: wanted finite numbers; leave it out.")
-    if not (len(targets) and np.asarray(targets).any(axis=1).all()):
+    if not len(targets) or np.asarray(vanishing(targets)).any():
         raise ValueError(
-            "targets are empty, or one is zero: wanted at least one and each not zero, as what "
-            "depends on no coefficient is made more rigid by no data; leave such out (padding "
-            "atoms are)."
+            "targets are empty, or one is zero (to rounding beside the others): wanted at least "
+            "one and each not zero, as what depends on no coefficient is made more rigid by no "
+            "data; leave such out, targets[~lp.regression.vanishing(targets)]."
         )
     if rank_of(factor) < len(factor):
         raise ValueError(
