@@ -79,6 +79,7 @@ from lprjax.potentials import (
 from lprjax.regression import (
     Fit,
     calibrate,
+    check_virials,
     choose,
     committee,
     component_rigidity,
@@ -116,6 +117,7 @@ __all__ = [
     "build_graph",
     "build_graphs",
     "calibrate",
+    "check_virials",
     "choose",
     "committee",
     "component_rigidity",

@@ -150,6 +150,7 @@ FIRST_DAY = """
     rattled from_ase to_ase zhou_eam stillinger_weber tersoff ase_potential validate relax
     relax_defect elastic_constants equilibrium read_extxyz write_extxyz save load choose committee
     calibrate relaxed_formation_energy molecular_dynamics predicted_error error_forms
+    check_virials
 """.split()
 
 

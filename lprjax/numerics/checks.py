@@ -4,10 +4,12 @@ Each function raises at once, in Python, with what the value is, what is wanted,
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, overload
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 def require_x64() -> None:
@@ -97,10 +99,10 @@ def check_positive(**options: float) -> None:
         **options: the numbers by name.
 
     Raises:
-        ValueError: one is zero, negative, NaN or infinite; it is named.
+        ValueError: one is zero, negative, NaN, infinite or no number; it is named.
     """
     for name, value in options.items():
-        if not (value > 0 and math.isfinite(value)):
+        if not (_is_number(value) and value > 0):
             raise ValueError(f"{name} is {value!r}: wanted a positive, finite number.")
 
 
@@ -112,7 +114,36 @@ def check_at_least_zero(name: str, value: Any) -> None:
         value: of any type that NumPy takes.
 
     Raises:
-        ValueError: an array, a negative number, NaN or infinity.
+        ValueError: an array, a negative number, NaN or infinity, or no number (None, text, traced).
     """
-    if not (np.ndim(value) == 0 and math.isfinite(value) and value >= 0.0):
-        raise ValueError(f"{name} is {value}: wanted a finite number >= 0.")
+    if not (_is_number(value) and value >= 0.0):
+        raise ValueError(f"{name} is {value!r}: wanted a finite number >= 0.")
+
+
+def _is_number(value: Any) -> bool:
+    """One real number whose value is known, neither NaN nor infinite."""
+    try:
+        return np.ndim(value) == 0 and math.isfinite(value)
+    except TypeError:
+        return False
+
+
+def refuse_traced(function: str, **arguments: Any) -> None:
+    """Refuse values that are not known yet, inside `jit`, `grad` or `vmap`.
+
+    For functions that decide by values on the host.
+
+    Args:
+        function: what is called, for the message.
+        **arguments: pytrees by name.
+
+    Raises:
+        TypeError: one holds a traced array; it is named.
+    """
+    for name, value in arguments.items():
+        held = list(value.values()) if isinstance(value, Mapping) else value  # keys of any type
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(held)):
+            raise TypeError(
+                f"{name} is traced: wanted known values, as {function} decides by them; call it "
+                "outside jit, grad and vmap."
+            )

@@ -1,6 +1,6 @@
 """From rows to factors, fits, rigidities and posteriors, and the choice of the next data."""
 
-from lprjax.regression.assembly import PerAtom, compress_structures
+from lprjax.regression.assembly import PerAtom, compress_structures, stacked_rows
 from lprjax.regression.factors import Factor, compress, extend, merge, projected, weighed
 from lprjax.regression.fitting import Fit, fit, solution
 from lprjax.regression.posterior import Calibration, calibrate, committee, coverage
@@ -12,6 +12,7 @@ from lprjax.regression.rigidity import (
 )
 from lprjax.regression.rows import design_rows, prediction_rows, vanishing
 from lprjax.regression.selection import Selection, add_rows, choose, remove_rows
+from lprjax.regression.virials import VirialReport, check_virials
 
 __all__ = [
     "Calibration",
@@ -19,8 +20,10 @@ __all__ = [
     "Fit",
     "PerAtom",
     "Selection",
+    "VirialReport",
     "add_rows",
     "calibrate",
+    "check_virials",
     "choose",
     "committee",
     "component_rigidity",
@@ -38,6 +41,7 @@ __all__ = [
     "remove_rows",
     "skmatter_rigidity",
     "solution",
+    "stacked_rows",
     "vanishing",
     "weighed",
 ]

@@ -23,6 +23,7 @@ from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Labels, label_shapes
 from lprjax.atoms.voigt import six_components
+from lprjax.numerics.checks import finite_array
 from lprjax.potentials.observables import checked_atoms, checked_kinds, observe
 from lprjax.potentials.potential import Potential, as_argument, check
 from lprjax.regression.factors import Factor
@@ -54,7 +55,11 @@ def stacked(kind: str, value: ArrayLike, n_atoms: int) -> np.ndarray | jax.Array
     Returns:
         (r,) of an observable, (r, C) of rows, in the unit of the value. A NumPy array, or a traced
         one of a traced value.
+
+    Raises:
+        ValueError: an unknown kind.
     """
+    checked_kinds(kind)
     array: Any = value if isinstance(value, Tracer) else np.asarray(value)
     if kind == "energy":
         return array[None]
@@ -64,6 +69,45 @@ def stacked(kind: str, value: ArrayLike, n_atoms: int) -> np.ndarray | jax.Array
     if kind == "force_constants":
         array, leading = array.swapaxes(0, 2), 4
     return array[:n_atoms].reshape(-1, *array.shape[leading:])
+
+
+def stacked_rows(
+    model: ACESpec | Potential,
+    graph: Graph,
+    labels: Labels,
+    kinds: Sequence[str] = ("energy", "forces"),
+    *,
+    atoms: Sequence[int] = (0,),
+    per_atom: Sequence[str] = (),
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The rows and labels of one structure, a scalar each: for rigidities, calibration, choice.
+
+    Args:
+        model: as in `design_rows`.
+        graph: of the structure.
+        labels: of its real atoms, or padded as the graph.
+        kinds: as in `compress_structures`.
+        atoms: those displaced for the force constants; other kinds ignore it.
+        per_atom: as in `compress_structures`.
+
+    Returns:
+        kind -> rows (r, C) and labels (r,), in the order of `stacked`; of the kinds that the
+        structure has labels of.
+
+    Raises:
+        ValueError: as `design_rows`; labels of the wrong shape or not finite.
+        TypeError, RuntimeError: as `design_rows`.
+    """
+    kinds, shared = checked_kinds(kinds), checked_per_atom(per_atom)
+    kinds = tuple(kind for kind in kinds if getattr(labels, kind) is not None)
+    rows = design_rows(model, graph, kinds, atoms=atoms)._asdict() if kinds else {}
+    n = int(np.sum(np.asarray(graph.atom_mask)))
+    found = {}
+    for kind in kinds:
+        share = 1.0 / n if kind in shared else 1.0
+        y = checked_label(kind, labels, graph, len(atoms), 0)
+        found[kind] = share * stacked(kind, rows[kind], n), share * stacked(kind, y, n)
+    return found
 
 
 class PerAtom(NamedTuple):
@@ -81,12 +125,18 @@ def compress_structures(
     atoms: Sequence[int] = (0,),
     reference_energies: Mapping[str, float] | None = None,
     origin: PerAtom | None = None,
+    per_atom: Sequence[str] = (),
     mesh: Mesh | None = None,
 ) -> dict[str, Factor]:
     """One factor per kind of a group of structures; rows never pile up beyond a block.
 
     Targets are total energies less the isolated atoms' (eV), forces (eV/Å), the six virials (eV)
-    and force constants (eV/Å^2). Graphs that share a shape compile once.
+    and force constants (eV/Å^2). All structures of a kind share its weight, so that the energy of a
+    large cell counts as much as that of a small one, and its error per atom less: with
+    per_atom=("energy", "virial") these are divided by the number of atoms, their weights are in
+    atom/eV, and cells of every size count alike. Graphs that share a shape compile once.
+
+    A structure counts with the kinds that it has labels of; `Factor.n_rows` says how many did.
 
     With several processes each passes samples of its own, the same kinds and the same mesh of all
     devices, and every one gets the factor of all samples.
@@ -103,6 +153,7 @@ def compress_structures(
             only: a potential has its own.
         origin: subtracted N times from every energy and its row (N atoms), so that the energies
             are defect-minus-bulk differences; it replaces reference_energies.
+        per_atom: which of "energy" and "virial" are divided by the number of atoms.
         mesh: of one axis, the D devices that share the work, each taking every D-th structure of
             a shape; the default device alone if None.
 
@@ -110,29 +161,36 @@ def compress_structures(
         kind -> Factor of C columns, C the number of coefficients.
 
     Raises:
-        ValueError: labels that are missing, of the wrong shape or not finite (it names the
-            structure); no samples at all; rows that are not finite; an element without a
-            reference energy; a mesh of several axes; reference energies beside a potential.
-        TypeError: a potential without `coefficients`.
+        ValueError: labels of the wrong shape or not finite, or a structure without any of these
+            kinds (it names the structure); a kind that no structure has; no samples at all; rows
+            that are not finite; an element without a reference energy; an origin of other columns;
+            a mesh of several axes; reference energies beside a potential.
+        TypeError: a potential without `coefficients`; samples that are no pairs.
         RuntimeError: float64 is off.
     """
-    kinds = checked_kinds(kinds)
+    kinds, shared = checked_kinds(kinds), checked_per_atom(per_atom)
     shift_row, shifts = _shift(model, reference_energies, origin)
     mesh = checked_mesh(mesh)
     streams = {kind: stream(len(shift_row), mesh) for kind in kinds}
     waiting: dict[tuple, list[_Item]] = {}
-    for number, (graph, labels) in enumerate(samples):
-        item = _checked_item(model, graph, labels, kinds, atoms, shifts, number)
+    number = -1
+    for number, sample in enumerate(samples):
+        graph, labels = _checked_sample(sample, kinds, number)
+        item = _checked_item(model, graph, labels, kinds, atoms, shifts, shared, number)
         chunk = waiting.setdefault(graph.edge_mask.shape, [])
         chunk.append(item)
         if len(chunk) == share_of(mesh):
-            streams = _pushed(streams, model, chunk, atoms, shift_row, mesh)
+            streams = _pushed(streams, model, chunk, atoms, shift_row, shared, mesh)
             chunk.clear()
+    if number < 0:
+        raise ValueError(
+            "samples is empty: wanted at least one (graph, labels) pair; check what makes them."
+        )
     for chunk in filter(None, waiting.values()):
         # The last once more, of which nothing counts, for each device that has none.
         spare = chunk[-1]._replace(counts=dict.fromkeys(kinds, 0))
         chunk += [spare] * (share_of(mesh) - len(chunk))
-        streams = _pushed(streams, model, chunk, atoms, shift_row, mesh)
+        streams = _pushed(streams, model, chunk, atoms, shift_row, shared, mesh)
     return {kind: _checked_factor(kind, finished(streams[kind])) for kind in kinds}
 
 
@@ -144,7 +202,38 @@ class _Item(NamedTuple):
     counts: dict[str, int]  # how many targets of each kind are of real atoms
 
 
-def _checked_item(model, graph, labels, kinds, atoms, shifts, number: int) -> _Item:
+def checked_per_atom(kinds: str | Sequence[str]) -> tuple[str, ...]:
+    """The kinds that are divided by the number of atoms, after checking them.
+
+    Raises:
+        ValueError: others than energy and virial, which alone grow with a cell.
+    """
+    wanted = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    if not set(wanted) <= {"energy", "virial"}:
+        raise ValueError(
+            f"per_atom is {kinds!r}: wanted 'energy', 'virial' or both, as forces and force "
+            "constants are of atoms already; leave the others out."
+        )
+    return wanted
+
+
+def _checked_sample(sample, kinds, number: int) -> tuple[Graph, Labels]:
+    pair = tuple(sample) if isinstance(sample, tuple | list) else ()
+    if not (len(pair) == 2 and isinstance(pair[0], Graph) and isinstance(pair[1], Labels)):
+        held = [type(part).__name__ for part in pair] or type(sample).__name__
+        raise TypeError(
+            f"structure {number} of samples is {held}: wanted (Graph, Labels); make graphs with "
+            "build_graphs, labels with observe or read_extxyz, and zip them."
+        )
+    if all(getattr(pair[1], kind) is None for kind in kinds):
+        raise ValueError(
+            f"structure {number} has no label among {kinds}: wanted one at least; leave the "
+            "structure out or label it."
+        )
+    return pair
+
+
+def _checked_item(model, graph, labels, kinds, atoms, shifts, shared, number: int) -> _Item:
     if isinstance(model, ACESpec):
         check_graph(model, graph)
     else:
@@ -154,28 +243,35 @@ def _checked_item(model, graph, labels, kinds, atoms, shifts, number: int) -> _I
     n, n_padded = int(np.sum(np.asarray(graph.atom_mask))), len(graph.positions)
     targets, counts = {}, {}
     for kind in kinds:
+        absent = getattr(labels, kind) is None
+        if absent:  # zeros, of which nothing counts
+            zeros = np.zeros(label_shapes(n, len(atoms))[kind][0])
+            labels = labels._replace(**{kind: zeros})
         y = stacked(kind, checked_label(kind, labels, graph, len(atoms), number), n)
         if kind == "energy":
             y = y - np.sum(shifts[np.asarray(graph.species)])
-        counts[kind] = len(y)
+        y = y / n if kind in shared else y
+        counts[kind] = 0 if absent else len(y)
         per_atom = len(y) // n if kind in ("forces", "force_constants") else 0
         targets[kind] = np.pad(y, (0, per_atom * (n_padded - n)))
     return _Item(graph, targets, counts)
 
 
-def _pushed(streams, model, chunk: list[_Item], atoms, shift_row, mesh) -> dict[str, Stream]:
+def _pushed(
+    streams, model, chunk: list[_Item], atoms, shift_row, shared, mesh
+) -> dict[str, Stream]:
     """The streams with the rows of one more structure for each device."""
     is_spec = isinstance(model, ACESpec)
     spec, potential = (model, None) if is_spec else (None, as_argument(model, "model"))
     common = (potential, np.asarray(atoms), shift_row)
     own = spread(mesh, [(item.graph, item.targets) for item in chunk])
-    blocks = _blocks(mesh, spec, tuple(streams), common, own)
+    blocks = _blocks(mesh, spec, tuple(streams), shared, common, own)
     counts = {kind: np.array([item.counts[kind] for item in chunk]) for kind in streams}
     return {kind: push(streams[kind], *blocks[kind], counts[kind]) for kind in streams}
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _blocks(mesh: Mesh, spec: ACESpec | None, kinds, common, own) -> dict[str, tuple]:
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _blocks(mesh: Mesh, spec: ACESpec | None, kinds, shared, common, own) -> dict[str, tuple]:
     """Rows and targets by kind, each device's own: (d, r, C) and (d, r)."""
 
     def of_one(common, graph, targets):
@@ -184,14 +280,15 @@ def _blocks(mesh: Mesh, spec: ACESpec | None, kinds, common, own) -> dict[str, t
         model = cast(ACESpec | Potential, spec if potential is None else potential)
         rows = design_rows(model, graph, kinds, atoms=atoms)
         predicted = None if potential is None else observe(potential, graph, kinds, atoms=atoms)
-        found = {}
+        found, n = {}, jnp.sum(graph.atom_mask)
         for kind in kinds:
             x, y = stacked(kind, getattr(rows, kind), n_padded), targets[kind]
+            share = 1.0 / n if kind in shared else 1.0
             if predicted is not None:
-                y = y - stacked(kind, getattr(predicted, kind), n_padded)
+                y = y - share * stacked(kind, getattr(predicted, kind), n_padded)
             if kind == "energy":
-                x = x - jnp.sum(graph.atom_mask) * shift_row[None, :]
-            found[kind] = (x, y)
+                x = x - n * shift_row[None, :]
+            found[kind] = (share * x, y)
         return found
 
     return on_each(mesh, of_one)(common, *own)
@@ -212,14 +309,16 @@ def _shift(model, reference_energies, origin: PerAtom | None) -> tuple[np.ndarra
             )
     if origin is None:
         return np.zeros(n_columns), energies
-    energies[1:] = origin.energy
-    return origin.row, energies
+    row = finite_array("origin.row", origin.row, (n_columns,), "the basis")
+    energies[1:] = finite_array("origin.energy", origin.energy, (), "eV")
+    return row, energies
 
 
 def _checked_factor(kind: str, factor: Factor) -> Factor:
     if factor.n_rows == 0:
         raise ValueError(
-            "samples is empty: wanted at least one (graph, labels) pair; check what makes them."
+            f"no structure of samples has a label of kind {kind!r}: wanted at least one; leave the "
+            "kind out, or check what makes the labels (a file's keys)."
         )
     if not np.isfinite(np.asarray(factor.triangular)).all():
         raise ValueError(

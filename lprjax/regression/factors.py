@@ -16,7 +16,12 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from lprjax.numerics.checks import as_float64, require_x64
+from lprjax.numerics.checks import (
+    as_float64,
+    check_at_least_zero,
+    refuse_traced,
+    require_x64,
+)
 
 RCOND = 1e-12
 """Relative accuracy to which design rows are taken to be known, rounding included (a choice): a
@@ -127,6 +132,7 @@ def extend(
         RuntimeError: float64 is off.
     """
     require_x64()
+    refuse_traced("extend (fold is for jit)", factor=factor, rows=rows, targets=targets)
     rows, targets = _checked_rows(rows, targets)
     n = factor.triangular.shape[0]
     if rows.shape[1] != n:
@@ -179,6 +185,7 @@ def compress(rows: ArrayLike, targets: ArrayLike, *, block_rows: int | None = No
         RuntimeError: float64 is off.
     """
     require_x64()
+    refuse_traced("compress (fold is for jit)", rows=rows, targets=targets)
     rows, targets = _checked_rows(rows, targets)
     return extend(empty(rows.shape[1]), rows, targets, block_rows=block_rows)
 
@@ -244,7 +251,12 @@ def weighed(factor: Factor, weight: float) -> Factor:
 
     Returns:
         The Factor of the weighted rows.
+
+    Raises:
+        ValueError: a weight that is no finite number >= 0 (where it is known, not under jit).
     """
+    if not isinstance(weight, Tracer):
+        check_at_least_zero("weight", weight)
     triangular, target = weight * factor.triangular, weight * factor.target
     return Factor(triangular, target, weight**2 * factor.residual, factor.n_rows)
 

@@ -17,10 +17,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 
-from lprjax.numerics.checks import as_float64, check_at_least_zero, require_x64
+from lprjax.numerics.checks import (
+    as_float64,
+    check_at_least_zero,
+    refuse_traced,
+    require_x64,
+)
 from lprjax.regression.factors import (
     RCOND,
     Factor,
@@ -81,7 +87,8 @@ def fit(
     If the rank is less than K (which needs ridge zero or tiny), c is, among the minimisers, the
     one of least |Gamma c|: the minimum-norm solution for Gamma = 1, and the limit ridge -> 0 in
     general. Rank is decided after scaling the columns to unit norm, so units of features do not
-    matter. Rank deficiency is no error: look at `Fit.rank`.
+    matter. Rank deficiency is no error: look at `Fit.rank`. A column that takes part in a
+    dependency of others by less than RCOND of its norm takes no part, for rounding says as much.
 
     Args:
         factors: key -> Factor of K columns; a key is a kind, or a tuple (kind, group).
@@ -98,10 +105,12 @@ def fit(
     Raises:
         ValueError: no factors; different K; a weight for a kind the data lack; a key without a
             weight; a negative or non-finite weight, ridge, prior or rcond.
-        TypeError: anything but mappings; factors that are not float64.
+        TypeError: anything but mappings; factors that are not float64; traced values (`solution`
+            takes those).
         RuntimeError: float64 is off.
     """
     require_x64()
+    refuse_traced("fit (solution is for jit)", factors=factors, weights=weights, prior=prior)
     n_features = _check_factors(factors)
     resolved = resolve_weights(factors, weights)
     check_at_least_zero("ridge", ridge)
@@ -136,7 +145,7 @@ def solution(
 
         c = R^-1 Q^T b,   Q R = [w_1 R_1; w_2 R_2; ...; sqrt(ridge) Gamma]
 
-    Differentiable in weights, in a ridge > 0 and in the factors themselves. Nothing is checked;
+    Differentiable in weights, in a ridge > 0 and in the factors themselves. No value is checked;
     if H is singular, the result and its derivatives are infinite or NaN (use `fit`).
 
     Args:
@@ -147,7 +156,15 @@ def solution(
 
     Returns:
         coefficients (K,), and upper triangular R (K, K), R^T R = H.
+
+    Raises:
+        ValueError: another number of weights than of factors.
     """
+    if len(factors) != len(weights) or not len(factors):
+        raise ValueError(
+            f"there are {len(factors)} factors and {len(weights)} weights: wanted as many of both, "
+            "and at least one; give one weight for each factor, in their order."
+        )
     gamma = jnp.ones(factors[0].triangular.shape[0]) if prior is None else prior
     system = jnp.concatenate(_weighted_system(factors, weights, ridge, gamma))
     # Q is formed because it, unlike a QR of [A | b] by panels, has a derivative.
@@ -202,12 +219,16 @@ def resolve_weights(
 
 @jax.jit
 def _solved(factors, weights, ridge, gamma, rcond):
-    """R, Q^T b and R^-1 Q^T b, from `[A | b]` without Q, and whether the rank is clearly full."""
+    """R, Q^T b and R^-1 Q^T b, from `[A | b]` without Q, and whether the rank is clearly full.
+
+    Where it is not, R^-1 Q^T b is replaced by zeros.
+    """
     n = len(gamma)
     triangle = stacked_triangle(jnp.stack(_weighted_system(factors, weights, ridge, gamma)))[:n]
     triangular, target = triangle[:, :n], triangle[:, n]
     full_rank = clearly_full_rank(equilibrate(triangular)[0], rcond)
-    return triangular, target, solve_triangular(triangular, target), full_rank
+    coefficients = jnp.where(full_rank, solve_triangular(triangular, target), 0.0)
+    return triangular, target, coefficients, full_rank
 
 
 def _weighted_system(factors, weights, ridge, gamma) -> list[jax.Array]:
@@ -224,10 +245,27 @@ def _least_norm(parts, scale, target, gamma):
     """Among the minimisers of |R c - q| (small singular values cut) the one of least |Gamma c|."""
     u, singular, vt = parts
     rank = len(singular)
-    particular = scale * (vt[:rank].T @ ((u.T @ target) / singular))
-    null = scale[:, None] * vt[rank:].T
-    step = np.linalg.lstsq(gamma[:, None] * null, gamma * particular)[0]
-    return jnp.asarray(particular - null @ step)
+    coefficients = scale * (vt[:rank].T @ ((u.T @ target) / singular))
+    null = scale[:, None] * _dependencies(vt[rank:]).T
+    weighed_null = gamma[:, None] * null
+    size = np.linalg.norm(weighed_null, axis=0)
+    size = np.where(size > 0.0, size, 1.0)
+    null, weighed_null = null / size, weighed_null / size
+    among = weighed_null.any(axis=1)  # the others are no matter of the norm, whatever their units
+    for _ in range(2):  # once more for the digits that the first step cancelled
+        step = np.linalg.lstsq(weighed_null[among], (gamma * coefficients)[among])[0]
+        coefficients = coefficients - null @ step
+    return jnp.asarray(coefficients)
+
+
+def _dependencies(null):
+    """The null space (m, K) with m columns of its own for each of its vectors: those of few columns
+    stay apart from the others, and parts below RCOND, which are rounding, are zero."""
+    _, triangle, order = scipy.linalg.qr(null, mode="economic", pivoting=True)
+    m = len(null)
+    reduced = np.zeros_like(null)
+    reduced[:, order] = scipy.linalg.solve_triangular(triangle[:, :m], triangle)
+    return np.where(np.abs(reduced) > RCOND, reduced, 0.0)
 
 
 def _rms(factor, coefficients):

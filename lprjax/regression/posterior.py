@@ -21,7 +21,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 from scipy.special import ndtri
 
-from lprjax.numerics.checks import as_float64, require_x64
+from lprjax.numerics.checks import as_float64, refuse_traced, require_x64
 from lprjax.regression.factors import (
     RCOND,
     checked_prior,
@@ -76,8 +76,10 @@ def committee(coefficients: ArrayLike, factor: ArrayLike, key: jax.Array, n: int
             f"coefficients have shape {coefficients.shape}: wanted ({factor.shape[0]},); give one "
             "per column of the factor."
         )
-    if n < 1:
-        raise ValueError(f"n is {n}: wanted at least one member of the committee.")
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n is {n!r}: wanted a whole number, at least one member.")
+    if not isinstance(coefficients, Tracer) and not np.isfinite(coefficients).all():
+        raise ValueError("coefficients hold NaN or infinity: wanted finite numbers; see the fit.")
     _refuse_singular(factor)
     return _committee(coefficients, factor, key, int(n))
 
@@ -160,6 +162,7 @@ def calibrate(
     Mach. Learn.: Sci. Technol. 5 (2024) 045018), the maximum of its likelihood derived.
     """
     require_x64()
+    refuse_traced("calibrate", factor=factor, rows=rows, residuals=residuals, prior=prior)
     factor = _checked_factor(factor)
     rows, residuals = _checked_data(rows, residuals, factor.shape[0])
     gamma = checked_prior(prior, len(factor))
@@ -193,15 +196,19 @@ def coverage(residuals: ArrayLike, deviations: ArrayLike) -> np.ndarray:
     Args:
         residuals: (N,).
         deviations: (N,) predicted standard deviations >= 0, in the unit of the residuals; inf
-            where nothing is known: such a residual is covered.
+            where nothing is known: such a residual is covered. Zero, of a row that vanishes,
+            covers an exact prediction only: leave such observations out (`rows.vanishing`).
 
     Returns:
         (4,), dimensionless.
 
     Raises:
         ValueError: different shapes, no residuals, NaN, or a deviation < 0.
+        TypeError: other than float64, or traced.
     """
-    residuals, deviations = np.asarray(residuals), np.asarray(deviations)
+    refuse_traced("coverage", residuals=residuals, deviations=deviations)
+    residuals = np.asarray(as_float64("residuals", residuals))
+    deviations = np.asarray(as_float64("deviations", deviations))
     if residuals.shape != deviations.shape or residuals.ndim != 1 or residuals.size == 0:
         raise ValueError(
             f"residuals have shape {residuals.shape} and deviations {deviations.shape}: wanted "

@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lprjax.numerics.blocks import in_blocks
-from lprjax.numerics.checks import as_float64, require_x64
+from lprjax.numerics.checks import as_float64, check_at_least_zero, refuse_traced, require_x64
 from lprjax.numerics.guarded import reciprocal
 from lprjax.regression.factors import (
     RCOND,
@@ -69,6 +69,7 @@ def prediction_rigidity(factor: ArrayLike, g: ArrayLike, *, rcond: float = RCOND
     Source: Chong et al., J. Chem. Theory Comput. 19 (2023) 8020; the singular limit is derived.
     """
     require_x64()
+    check_at_least_zero("rcond", rcond)
     factor, g = _checked(factor, g)
     shape = g.shape[:-1]
     return _rigidity(factor, g.reshape(-1, g.shape[-1]), rcond).reshape(shape)
@@ -171,7 +172,9 @@ def skmatter_rigidity(
 
     Source: scikit-matter, metrics._prediction_rigidities, after Chong et al. (2023).
     """
+    training_rows = list(training_rows)
     require_x64()
+    refuse_traced("skmatter_rigidity", training_rows=training_rows, alpha=alpha)
     training_rows = [np.asarray(as_float64("training rows", rows)) for rows in training_rows]
     shapes = [rows.shape for rows in training_rows]
     if len({shape[1:] for shape in shapes}) != 1 or any(len(s) != 2 or s[0] < 1 for s in shapes):
@@ -179,8 +182,7 @@ def skmatter_rigidity(
             f"training rows have shapes {shapes}: wanted (n_A, K) with n_A >= 1 and one K; give "
             "one such array for each of one or more structures."
         )
-    if not (math.isfinite(alpha) and alpha >= 0.0):
-        raise ValueError(f"alpha is {alpha}: wanted a finite number >= 0.")
+    check_at_least_zero("alpha", alpha)
     ridge = alpha * np.mean(np.sum(np.concatenate(training_rows) ** 2, axis=1))
     n_features = shapes[0][1]
     means = [np.mean(rows, axis=0) for rows in training_rows]

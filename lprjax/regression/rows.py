@@ -59,14 +59,22 @@ def prediction_rows(prediction: Callable[[Any], jax.Array], potential: Potential
         (..., K), unit of the prediction per unit of the coefficients.
 
     Raises:
-        TypeError: a potential without `coefficients`.
+        TypeError: a potential without `coefficients`; a prediction that returns anything but an
+            array of float64.
         RuntimeError: float64 is off.
     """
     require_x64()
     coefficients = coefficients_of(potential)
 
     def of(c):
-        return jnp.asarray(prediction(dataclasses.replace(cast(Any, potential), coefficients=c)))
+        value = prediction(dataclasses.replace(cast(Any, potential), coefficients=c))
+        if getattr(value, "dtype", None) != jnp.float64:
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise TypeError(
+                f"prediction returned {kind}: wanted an array of float64; return one array, e.g. "
+                "`.relaxed` of elastic constants."
+            )
+        return value
 
     value, push = jax.linearize(of, coefficients)
     if value.size > coefficients.size:

@@ -21,7 +21,7 @@ from jax.lax.linalg import triangular_solve
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from lprjax.numerics.checks import as_float64, require_x64
+from lprjax.numerics.checks import as_float64, refuse_traced, require_x64
 from lprjax.regression.factors import (
     RCOND,
     checked_triangular,
@@ -118,9 +118,10 @@ def remove_rows(factor: ArrayLike, rows: ArrayLike) -> jax.Array:
     Source: Stewart, J. Inst. Maths Applics 24 (1979) 203, for one row.
     """
     factor, rows = _checked(factor, rows)
-    removed = _remove(factor, rows) if len(rows) else factor
-    known = not isinstance(removed, Tracer)
-    if known and bool(jnp.isnan(removed).any()):
+    removed, there = _remove(factor, rows) if len(rows) else (factor, True)
+    if isinstance(there, Tracer):
+        return jnp.where(there, removed, jnp.nan)
+    if not there:
         raise ValueError(
             "rows are not in the factor: wanted a positive semidefinite R^T R - X^T X without "
             "NaN; pass the rows times the weights that they had in the fit, each row once."
@@ -161,11 +162,12 @@ def _remove(factor, rows):
         lambda: solved,
         lambda: _directions(scaled, rows, _least_norm(scaled)),
     )
+    there = jnp.isfinite(cosines).all()
     table = jnp.concatenate([directions * sines[None, :], factor], axis=1)
     which = jnp.arange(len(sines))
-    left, _ = jax.lax.scan(_rotate_out, table, (which, cosines))
-    left = left[:, len(sines) :]
-    return jnp.triu(positive_diagonal(left)[:, None] * left)
+    left, _ = jax.lax.scan(_rotate_out, table, (which, jnp.where(there, cosines, 1.0)))
+    left = jnp.triu(positive_diagonal(left[:, len(sines) :])[:, None] * left[:, len(sines) :])
+    return jnp.where(there, left, 0.0), there
 
 
 def _directions(scaled, rows, solve):
@@ -254,6 +256,7 @@ def choose(
         RuntimeError: float64 is off.
     """
     require_x64()
+    refuse_traced("choose", factor=factor, targets=targets)
     if (rule not in RULES and rule != "random") or (rule == "random") != (key is not None):
         raise ValueError(
             f"rule is {rule!r} and key is {key}: wanted 'random' with a key, or one of "

@@ -9,7 +9,7 @@ import pytest
 from lprjax.ace.potential import linear_potential
 from lprjax.atoms.structures import Labels
 from lprjax.potentials.observables import KINDS
-from lprjax.regression.assembly import PerAtom, compress_structures, stacked
+from lprjax.regression.assembly import PerAtom, compress_structures, stacked, stacked_rows
 from tests.helpers.cases import N_ATOMS, PAIR, SPECS, case_of, small_cell, vacancy_cell
 
 
@@ -153,8 +153,7 @@ def test_energies_count_from_an_origin_per_atom(vacancy):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(energy=None), "energy of structure 1 is None: wanted a label"),
-        (dict(forces=None), "forces of structure 1 is None: wanted a label"),
+        (dict.fromkeys(KINDS), "structure 1 has no label among"),
         (dict(energy=np.nan), "energy of structure 1 holds NaN"),
         (dict(energy=np.zeros(1)), r"energy of structure 1 has shape \(1,\): wanted \(\)"),
         (dict(forces=np.full((2, 3), np.inf)), "forces of structure 1 holds NaN or infinity"),
@@ -172,6 +171,54 @@ def test_labels_that_do_not_fit_are_named(changes, message):
     samples = [(case.graph, labels) for labels in (good, good._replace(**changes))]
     with pytest.raises(ValueError, match=message):
         compress_structures(case.spec, samples, KINDS, atoms=PAIR)
+
+
+def test_structures_count_with_the_labels_that_they_have():
+    """Each factor is that of the structures that have the kind, whatever the others lack."""
+    name = "four factors"
+    cases = [case_of(name, make) for make in (vacancy_cell, small_cell, vacancy_cell)]
+    labels = [random_labels(case, key) for key, case in enumerate(cases)]
+    labels[1] = labels[1]._replace(forces=None)
+    labels[2] = labels[2]._replace(energy=None, virial=None)
+    samples = list(zip((case.graph for case in cases), labels, strict=True))
+    mixed = compress_structures(SPECS[name], samples, KINDS, atoms=PAIR)
+    for kind in KINDS:
+        alone = [sample for sample in samples if getattr(sample[1], kind) is not None]
+        same = compress_structures(SPECS[name], alone, (kind,), atoms=PAIR)[kind]
+        assert mixed[kind].n_rows == same.n_rows
+        for a, b in zip(mixed[kind], same, strict=True):  # zero rows are folded in, too
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11 * np.abs(b).max())
+    without = [(graph, each._replace(virial=None)) for graph, each in samples]
+    with pytest.raises(ValueError, match="no structure of samples has a label of kind 'virial'"):
+        compress_structures(SPECS[name], without, KINDS, atoms=PAIR)
+
+
+@pytest.mark.parametrize("kind", ["energy", "virial"])
+def test_per_atom(vacancy, kind):
+    """Rows and targets over N, after the isolated energies; a factor is that of `stacked_rows`."""
+    labels, e0 = random_labels(vacancy, 3), {"W": -8.0, "Mo": 3.0}
+    n_w = int(np.sum(vacancy.structure.species == 74))
+    isolated = -8.0 * n_w + 3.0 * (vacancy.n - n_w) if kind == "energy" else 0.0
+    x = np.array(explicit(kind, getattr(vacancy.rows, kind), vacancy.n)) / vacancy.n
+    y = (np.array(explicit(kind, getattr(labels, kind), vacancy.n)) - isolated) / vacancy.n
+    factors = compress_structures(
+        vacancy.spec, [(vacancy.graph, labels)], kind, reference_energies=e0, per_atom=kind
+    )
+    assert_same_problem(factors[kind], x, y)
+    rows, targets = stacked_rows(vacancy.spec, vacancy.graph, labels, kind, per_atom=[kind])[kind]
+    np.testing.assert_allclose(rows, x, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(targets, y + isolated / vacancy.n, rtol=1e-12)
+    whole = stacked_rows(
+        vacancy.spec, vacancy.graph, labels._replace(energy=None), KINDS, atoms=PAIR
+    )
+    assert list(whole) == ["forces", "virial", "force_constants"]
+
+
+def test_per_atom_is_of_what_grows_with_a_cell():
+    case = case_of("four factors", small_cell)
+    samples = [(case.graph, random_labels(case, 0))]
+    with pytest.raises(ValueError, match="per_atom is 'forces': wanted 'energy', 'virial' or both"):
+        compress_structures(case.spec, samples, per_atom="forces")
 
 
 def test_groups_that_make_no_factor_are_refused():

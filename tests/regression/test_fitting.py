@@ -141,6 +141,40 @@ def test_rank_and_fit_do_not_depend_on_units_of_features():
             np.testing.assert_allclose(after, before, atol=1e-9)
 
 
+@pytest.mark.parametrize("prior", [None, PRIOR[:6]])
+def test_minimum_norm_at_twenty_decades_between_columns(prior):
+    """Two dependencies, of columns 1e16 apart, among columns that are 1e20 apart.
+
+    Of z = t x the minimum norm splits the coefficient q of x alone into c_x = q a and c_z = q b
+    with a + t b = 1 and least (gamma_x a)^2 + (gamma_z b)^2.
+    """
+    units = 2.0 ** np.array([30, -36, 20, 10, 30, -36])
+    rows = np.random.default_rng(0).normal(size=(39, 6)) * units
+    factor_of_column = {(0, 4): 2.0**15, (1, 5): 2.0**-40}
+    for (x, z), t in factor_of_column.items():
+        rows[:, z] = t * rows[:, x]  # exact
+    y = np.random.default_rng(1).normal(size=39)
+    found = fit({"energy": compress(rows, y)}, {"energy": 1.0}, prior=prior)
+    assert found.rank == 4
+    expected = np.zeros(6)
+    expected[:4] = np.linalg.lstsq(rows[:, :4] / units[:4], y)[0] / units[:4]
+    gamma = np.ones(6) if prior is None else prior
+    for (x, z), t in factor_of_column.items():
+        q = expected[x]
+        share = t * (gamma[x] / gamma[z]) ** 2  # b / a
+        expected[x], expected[z] = q / (1 + t * share), q * share / (1 + t * share)
+    for group in ([0, 4], [1, 5], [2], [3]):  # to 1e-10 of the longest that may be exchanged
+        error = np.linalg.norm((np.asarray(found.coefficients) - expected)[group])
+        assert error < 1e-10 * np.linalg.norm(expected[group])
+
+
+def test_rank_under_debug_nans():
+    """A column of zeros, dependent ones, no rows: what is not determined is no NaN of the code."""
+    with jax.debug_nans(True):
+        assert fit(DEFICIENT_FACTORS, WEIGHTS).rank == K - 2
+        assert fit({"energy": empty(K)}, {"energy": 1.0}).rank == 0
+
+
 def test_no_rows_at_all_give_rank_zero_and_zero_coefficients():
     result = fit({"energy": empty(K)}, {"energy": 1.0})
     assert result.rank == 0 and result.condition == np.inf
@@ -217,6 +251,8 @@ def test_a_fit_is_a_pytree_though_keys_of_mixed_type_cannot_be_sorted():
         ({**WEIGHTS, "energy": -1.0}, ValueError, "weight of 'energy' is -1.0"),
         ({**WEIGHTS, "energy": np.nan}, ValueError, "weight of 'energy' is nan"),
         ({**WEIGHTS, "energy": np.inf}, ValueError, "weight of 'energy' is inf"),
+        ({**WEIGHTS, "energy": None}, ValueError, "weight of 'energy' is None: wanted a finite"),
+        ({**WEIGHTS, "virial": "1"}, ValueError, "weight of 'virial' is '1': wanted a finite"),
         ([1.0, 1.0, 1.0, 1.0], TypeError, "weights is a list: wanted a mapping"),
     ],
 )

@@ -11,6 +11,7 @@ from lprjax.regression.factors import compress
 from lprjax.regression.fitting import fit
 from lprjax.regression.posterior import NOMINAL, calibrate, committee, coverage
 from lprjax.regression.rigidity import prediction_rigidity
+from lprjax.regression.rows import vanishing
 
 K, N = 6, 400
 RNG = np.random.default_rng(4)
@@ -181,6 +182,86 @@ def test_no_other_scale_or_floor_is_likelier():
     about = np.log(found.s) + np.array([-1.0, 0.0, 1.0])
     best = minimize_scalar(lambda log_s: -likelihood(np.exp(log_s)), about).x
     assert np.log(found.s) == pytest.approx(best, abs=0.5 * np.log(10) * 14 / 28 / 14**2)
+
+
+def reached_in_four_of_six(rng, count):
+    """Rows in the span of four, however large their parts."""
+    return rng.normal(size=(count, 4)) @ np.random.default_rng(0).normal(size=(4, K))
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-10])
+def test_the_floor_acts_where_rows_reach(ridge):
+    """R^T R + s^2 Gamma P Gamma by dense matrices, P from the span of the rows in Gamma c."""
+    rng = np.random.default_rng(2)
+    training, rows = reached_in_four_of_six(rng, 40), reached_in_four_of_six(rng, N)
+    exact = np.linalg.pinv(rows / GAMMA, rcond=1e-10) @ (rows / GAMMA)
+    residuals = 0.3 * np.linalg.norm(rows / GAMMA, axis=1) * rng.normal(size=N)
+    found = calibrate(factor_of(training, ridge, GAMMA), rows, residuals, prior=GAMMA)
+    assert found.unreached == 2 and found.s > 1.0
+    projected = np.diag(GAMMA) @ exact @ np.diag(GAMMA)
+    h = training.T @ training + ridge * np.diag(GAMMA**2) + found.s**2 * projected
+    inside = np.einsum("ik,kl,il->i", rows, np.linalg.pinv(h, rcond=1e-13, hermitian=True), rows)
+    rigidity = np.asarray(prediction_rigidity(found.factor, rows))
+    np.testing.assert_allclose(rigidity, 1 / (found.alpha**2 * inside), rtol=1e-6)
+    beyond = np.linalg.svd(rows / GAMMA)[2][4:] * GAMMA  # only the ridge holds them
+    variance = 1 / np.asarray(prediction_rigidity(found.factor, beyond)[:, None]) if ridge else None
+    if ridge:
+        np.testing.assert_allclose(variance[:, 0], found.alpha**2 / ridge, rtol=1e-4)
+    else:
+        assert not np.asarray(prediction_rigidity(found.factor, beyond)).any()
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-10])
+def test_one_composition_leaves_the_energies_of_others_open(ridge):
+    """Two constants, one per species, and cells of 1:1 alone in the fit and in the validation.
+
+    What the data say of a cell is the sum of the constants, and a floor s says of their difference
+    what the residuals did not: here the likeliest s is large. Cells of other compositions are off
+    by an eV; the intervals hold them, and nothing changes for cells of 1:1.
+    """
+    rng = np.random.default_rng(7)
+
+    def cells(fraction, count):
+        of_a = np.broadcast_to(fraction, count)
+        return np.stack([of_a, 1 - of_a, *rng.normal(size=(K - 2, count))], axis=1)
+
+    truth = np.array([1.0, -3.0, *rng.normal(size=K - 2)])
+    known, seen = cells(0.5, 60), cells(0.5, 40)
+    misfit = 1e-3 * rng.normal(size=60)
+    fitted = fit({"energy": compress(known, known @ truth + misfit)}, {"energy": 1.0}, ridge=ridge)
+    size = np.linalg.norm(seen, axis=1)  # so that all is floor: s ends at its largest
+    found = calibrate(fitted.factor, seen, 1e-3 * size * rng.choice([-1.0, 1.0], 40))
+    assert found.unreached == 1 and found.s > 10.0
+    new = cells(rng.uniform(0, 0.3, 50), 50)
+    errors = new @ (np.asarray(fitted.coefficients) - truth)
+    assert np.abs(errors).min() > 0.3
+    with np.errstate(divide="ignore"):
+        deviations = np.asarray(prediction_rigidity(found.factor, new)) ** -0.5
+        same = np.asarray(prediction_rigidity(found.factor, cells(0.5, 50))) ** -0.5
+    assert (coverage(errors, deviations)[2:] == 1.0).all()
+    assert np.isinf(deviations).all() if ridge == 0.0 else (deviations > 1.0).all()
+    assert (same < 1e-2).all()
+
+
+def test_a_prior_that_leaves_out_what_the_data_do_is_refused():
+    free = np.concatenate([[0.0], np.ones(K - 1)])
+    rows = np.concatenate([np.zeros((40, 1)), ROWS[:, 1:]], axis=1)
+    with pytest.raises(ValueError, match="rows reach coefficients that neither"):
+        calibrate(factor_of(rows), PREDICTIONS, RNG.normal(size=N), prior=free)
+
+
+def test_rows_that_vanish_to_rounding_are_refused_and_change_nothing_if_left_out():
+    """Forces that are zero by symmetry: rows of 1e-13, and labels that are zero to 1e-9 only."""
+    rng = np.random.default_rng(8)
+    residuals = synthetic(rng, 0.3, 2.0)
+    noise = 1e-13 * rng.normal(size=(N // 2, K)) * np.abs(PREDICTIONS).max(axis=0)
+    rows = np.concatenate([PREDICTIONS, noise])
+    both = np.concatenate([residuals, 1e-9 * rng.normal(size=N // 2)])
+    with pytest.raises(ValueError, match=f"200 of 600 rows are zero to rounding, first row {N}"):
+        calibrate(FACTOR, rows, both, prior=GAMMA)
+    kept = ~np.asarray(vanishing(rows))
+    found = calibrate(FACTOR, rows[kept], both[kept], prior=GAMMA)
+    assert found.alpha == calibrate(FACTOR, PREDICTIONS, residuals, prior=GAMMA).alpha
 
 
 def test_the_ends_of_the_search():

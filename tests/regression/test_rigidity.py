@@ -173,6 +173,25 @@ def test_the_tolerance_of_the_range_is_the_stated_one(angle, rigid):
     assert value == (pytest.approx(1 / 1.25, rel=1e-9) if rigid else 0.0)
 
 
+@pytest.mark.parametrize("condition", [1e12, 1e13, 1e14])
+def test_beyond_condition_1e12_every_direction_counts(condition):
+    """Training rows and sums of them, which all directions hold alike, against rational arithmetic.
+
+    The least singular value is known to K eps s_1, and a rigidity to twice that, relatively.
+    """
+    rng = np.random.default_rng(3)
+    left, right = (np.linalg.qr(rng.normal(size=(n, K)))[0] for n in (20, K))
+    rows = left * np.geomspace(1.0, 1.0 / condition, K) @ right
+    g = np.concatenate([rows[:12], rng.normal(size=(2, 20)) @ rows])
+    exact = [_exact_rigidity(rows.tolist(), each.tolist(), Fraction(0)) for each in g]
+    ratio = np.asarray(prediction_rigidity(factor_of(rows), g)) / np.array(exact, float)
+    assert np.abs(ratio - 1).max() < 2 * K * np.finfo(float).eps * condition
+    if condition > 1e12:  # and without the small singular values it would be far off
+        kept = np.linalg.svd(rows)[1] > 1e-12
+        whole, part = (np.sum(left[:12, use] ** 2, axis=1) for use in (kept | True, kept))
+        assert (whole / part).max() > 1.05
+
+
 @pytest.mark.parametrize("n_rows", [20, 400])
 def test_dependent_columns_stay_dependent_after_rounding(n_rows):
     """Sixty columns made from forty: training rows are inside the range, unit vectors are not.
@@ -217,6 +236,14 @@ def test_no_data_and_no_dependence():
         assert float(prediction_rigidity(factor, np.zeros(K))) == np.inf
     for factor, g in ((some, np.full(K, np.nan)), (np.triu(np.full((K, K), np.nan)), SITES[0, 0])):
         assert np.isnan(prediction_rigidity(factor, g))
+
+
+def test_what_is_zero_by_symmetry_to_rounding_cannot_be_moved():
+    """Among rows of order one a row of 1e-13 has PR = inf, and not the zero of its direction."""
+    for factor in (factor_of(ROWS), factor_of(ROWS[:3])):
+        g = np.concatenate([ROWS[:3], 1e-13 * RNG.normal(size=(2, K))])
+        found = np.asarray(jax.jit(prediction_rigidity)(factor, g))
+        assert np.isfinite(found[:3]).all() and np.isinf(found[3:]).all()
 
 
 def test_components():

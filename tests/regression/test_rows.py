@@ -11,7 +11,15 @@ from lprjax.ace.basis import site_basis
 from lprjax.ace.potential import linear_potential
 from lprjax.ace.rows import Rows
 from lprjax.ace.spec import ACESpec, components
-from lprjax.atoms.structures import Labels, diamond, label_shapes, make_structure, rattled
+from lprjax.atoms.structures import (
+    Labels,
+    bcc,
+    diamond,
+    label_shapes,
+    make_structure,
+    rattled,
+    supercell,
+)
 from lprjax.crystals.elasticity import elastic_constants
 from lprjax.potentials import stillinger_weber
 from lprjax.potentials.observables import KINDS, observe
@@ -20,7 +28,7 @@ from lprjax.regression.assembly import compress_structures
 from lprjax.regression.factors import compress
 from lprjax.regression.fitting import fit
 from lprjax.regression.rigidity import local_prediction_rigidity, prediction_rigidity
-from lprjax.regression.rows import BATCH, design_rows, prediction_rows
+from lprjax.regression.rows import BATCH, design_rows, prediction_rows, vanishing
 from tests.helpers.cases import PAIR, SPECS, case_of, graph_of, vacancy_cell
 
 SPEC = SPECS["two species"]
@@ -58,6 +66,25 @@ def test_rows_of_a_linear_potential_are_those_of_its_basis(potential, case):
         size = np.max(np.abs(expected))
         np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-12 * size, err_msg=kind)
     assert design_rows(potential, case.graph, "energy").forces is None
+
+
+def test_forces_that_are_zero_by_symmetry_vanish(case):
+    """In the perfect crystal all, and in the rattled cell beside it none: 1e-13 against 1."""
+    perfect = make_structure(*_perfect(case.structure))
+    graph = graph_of(perfect)
+    rows = [design_rows(SPEC, g, KINDS, atoms=PAIR).forces for g in (case.graph, graph)]
+    rows = np.concatenate([np.asarray(r)[: case.n].reshape(-1, SPEC.n_columns) for r in rows])
+    assert rows[3 * case.n :].any(axis=1).mean() > 0.3  # zero to rounding, not zero
+    np.testing.assert_array_equal(vanishing(rows), np.arange(len(rows)) >= 3 * case.n)
+    units = np.geomspace(1e-9, 1e9, SPEC.n_columns)
+    np.testing.assert_array_equal(vanishing(rows * units), vanishing(rows))
+
+
+def _perfect(structure):
+    """One element on the sites of bcc, in a cell skewed by nothing, strained along the axes."""
+    sites = supercell(bcc("W", 3.16), (2, 2, 2))
+    stretch = np.diag([1.02, 0.99, 1.01])
+    return sites.positions[: structure.n_atoms + 1] @ stretch, sites.cell @ stretch, "W"
 
 
 @dataclasses.dataclass(frozen=True)

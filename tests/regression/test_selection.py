@@ -268,6 +268,7 @@ def test_a_greedy_choice_beats_the_mean_draw():
         ({"candidates": [ROWS[:2], np.full((1, K), np.nan)]}, "candidate 1"),
         ({"targets": np.zeros((1, K))}, "depends on no coefficient"),
         ({"targets": np.zeros((0, K))}, "targets are empty"),
+        ({"targets": np.stack([TARGETS[0], 1e-14 * TARGETS[1]])}, "zero .to rounding beside"),
         ({"targets": TARGETS[0]}, "one entry per column"),
         ({"count": 8}, "count is 8: wanted a whole number from 1 to that of candidates"),
         ({"count": 0}, "count is 0: wanted a whole number from 1 to that of candidates"),
