@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -158,6 +159,18 @@ def test_what_a_first_day_needs_is_behind_the_door():
     assert set(FIRST_DAY) | set(PACKAGES) <= set(lp.__all__)
     for name in lp.__all__:
         assert getattr(lp, name) is not None
+
+
+def test_what_texts_name_is_at_the_door():
+    """Every `lp.name` of the README, the docstrings and the tutorials is there."""
+    texts = ["README.md", *LIBRARY, *(p for p in EXPERIMENTS if "tutorials" in p.parts)]
+    for path in texts:
+        for name in re.findall(r"\blp\.(\w+(?:\.\w+)*)", (ROOT / path).read_text()):
+            found = lp
+            for part in name.split("."):
+                if isinstance(found, ModuleType):  # what an object has is no matter of the door
+                    assert hasattr(found, part), f"{path}: lp.{name}"
+                found = getattr(found, part, None)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
