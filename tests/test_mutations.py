@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.mutations.__main__ import outcome
+from tests.helpers.mutations.__main__ import outcome, without_blind
 from tests.helpers.mutations.table import Mutation, every
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +56,16 @@ def test_verdicts(tmp_path):
         assert (tmp_path / "lprjax" / "sums.py").read_text() == right
         return found
 
-    assert verdict("x * x", ("loose", "strict")) == ("killed", "test_five")
+    assert verdict("x * x", ("loose", "strict")) == ("killed", "tests/strict.py::test_five")
     assert verdict("2 * x", ("loose", "strict")) == ("survives", "")
     assert verdict("x * x", ("slow", "strict"), 3.0) == ("undecided", "slow")
+
+
+def test_what_fails_on_the_right_code_kills_nothing(tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "green.py").write_text("def test_right():\n    pass\n")
+    (tmp_path / "tests" / "red.py").write_text("def test_anyway():\n    assert False\n")
+    mutation = Mutation("sums.py", "x + x", "x * x", (), "")
+    killers = ("tests/green.py::test_right", "tests/red.py::test_anyway")
+    found = without_blind([("killed", by, mutation) for by in killers], tmp_path, 60.0)
+    assert [verdict for verdict, *_ in found] == ["killed", "undecided"]
