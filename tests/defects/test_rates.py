@@ -91,6 +91,12 @@ def test_in_a_multilattice_virials_alone_gain_nothing_and_force_constants_do(dim
         assert found.geometry < nothing.geometry
 
 
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_finite_strains_are_small_ones_too(dimension):
+    """Their virials teach elastic constants as well; the other force constants then rule."""
+    assert fitted_rate(("finite_strain_virial",), dimension) == fitted_rate(("virial",), dimension)
+
+
 @pytest.mark.parametrize("dimension, multilattice", [*itertools.product((2, 3), (False, True))])
 def test_more_kinds_of_data_never_slow_the_decay(dimension, multilattice):
     subsets = [set(s) for n in range(4) for s in itertools.combinations(CURED_BY, n)]
