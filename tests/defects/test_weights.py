@@ -10,7 +10,8 @@ import pytest
 
 from lprjax.atoms.structures import bcc, diamond, fcc, make_structure
 from lprjax.crystals.strain_norm import reference_lattice
-from lprjax.defects.defect import vacancy
+from lprjax.defects.catalogue import substitution
+from lprjax.defects.defect import decay_profile, vacancy
 from lprjax.defects.quadratic_forms import PredictedError
 from lprjax.defects.weights import (
     WeightConstants,
@@ -116,6 +117,17 @@ def test_the_decay_is_the_median_over_shells_of_the_largest_strain_times_distanc
     inside = [max(strains) * r**3 for r, strains in shells.items() if r <= RADIUS]
     assert len(inside) == 3
     assert decay_constant(DEFECT, MOVES, RADIUS) == pytest.approx(np.median(inside), rel=1e-5)
+
+
+def test_the_site_at_the_centre_is_no_shell_of_the_far_field():
+    """A foreign atom is there, at distance zero, where r^-3 says nothing."""
+    foreign = substitution(bcc("W", A), 3, "Mo")
+    moves = jnp.asarray(np.random.default_rng(0).normal(size=(54, 3)))
+    profile = decay_profile(foreign, moves)
+    shells = zip(profile.distances, profile.strains, strict=True)
+    beyond = [strain * r**3 for r, strain in shells if 0 < r <= RADIUS]
+    assert profile.distances[0] == 0.0 and len(beyond) == 3
+    assert decay_constant(foreign, moves, RADIUS) == pytest.approx(np.median(beyond), rel=1e-12)
 
 
 @pytest.mark.parametrize("radius", [10.0, 13.0, 17.0])
