@@ -1,6 +1,7 @@
 """Structures: crystals against their textbook numbers, deformations, ASE, and the errors."""
 
 import dataclasses
+import itertools
 import os
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lprjax.atoms.structures import (
     diamond,
     fcc,
     from_ase,
+    inscribed_diameter,
     make_structure,
     minimum_image,
     rattled,
@@ -313,6 +315,17 @@ def test_bad_structures_are_refused(change, message):
     make_structure(**GOOD)
     with pytest.raises(ValueError, match=message):
         make_structure(**(GOOD | change))
+
+
+def test_the_inscribed_diameter_is_the_least_width_across_periodic_faces():
+    """Volume over the area of a face; far from symmetric, as rows and columns are to differ."""
+    cell = np.array([[5.0, 0.0, 0.0], [4.0, 6.0, 0.0], [-1.0, 3.0, 7.0]])
+    areas = [np.linalg.norm(np.cross(cell[k - 2], cell[k - 1])) for k in range(3)]
+    widths = np.linalg.det(cell) / np.array(areas)
+    for pbc in itertools.product((True, False), repeat=3):
+        structure = make_structure([[0.0, 0.0, 0.0]], cell, "W", pbc)
+        expected = widths[np.array(pbc)].min(initial=np.inf)
+        assert inscribed_diameter(structure) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
