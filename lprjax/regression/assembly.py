@@ -106,7 +106,8 @@ def stacked_rows(
     for kind in kinds:
         share = 1.0 / n if kind in shared else 1.0
         y = checked_label(kind, labels, graph, len(atoms), 0)
-        found[kind] = share * stacked(kind, rows[kind], n), share * stacked(kind, y, n)
+        x, y = (share * np.asarray(stacked(kind, both, n)) for both in (rows[kind], y))
+        found[kind] = x, y
     return found
 
 

@@ -160,10 +160,10 @@ def solution(
     Raises:
         ValueError: another number of weights than of factors.
     """
-    if len(factors) != len(weights) or not len(factors):
+    if jnp.shape(weights) != (len(factors),) or not len(factors):
         raise ValueError(
-            f"there are {len(factors)} factors and {len(weights)} weights: wanted as many of both, "
-            "and at least one; give one weight for each factor, in their order."
+            f"weights have shape {jnp.shape(weights)} for {len(factors)} factors: wanted as many "
+            "of both, and at least one; give a weight for each factor, in their order."
         )
     gamma = jnp.ones(factors[0].triangular.shape[0]) if prior is None else prior
     system = jnp.concatenate(_weighted_system(factors, weights, ridge, gamma))

@@ -120,7 +120,7 @@ BAD = {
     "weights fewer than factors": (
         lambda: solution([DATA["energy"]] * 2, np.ones(1)),
         ValueError,
-        "there are 2 factors and 1 weights",
+        r"weights have shape \(1,\) for 2 factors",
     ),
     "solution of nothing": (lambda: solution([], np.ones(0)), ValueError, "at least one"),
     "no groups": (lambda: fit({}, {}), ValueError, "factors is empty"),

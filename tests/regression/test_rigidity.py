@@ -173,6 +173,14 @@ def test_the_tolerance_of_the_range_is_the_stated_one(angle, rigid):
     assert value == (pytest.approx(1 / 1.25, rel=1e-9) if rigid else 0.0)
 
 
+@pytest.mark.parametrize("part, rigidity", [(1.7e-12, 1.0), (3e-12, 0.0)])
+def test_the_tolerance_of_the_range_goes_with_the_largest_singular_value(part, rigidity):
+    """One row of ones: s_1 = K^1/2 = 2.45, |R^-T g| = 1 for g along it."""
+    g = np.ones(K) + part * np.sqrt(0.5) * (np.eye(K)[0] - np.eye(K)[1])
+    found = float(prediction_rigidity(factor_of(np.ones((1, K))), g))
+    assert found == pytest.approx(rigidity, rel=1e-9)
+
+
 @pytest.mark.parametrize("condition", [1e12, 1e13, 1e14])
 def test_beyond_condition_1e12_every_direction_counts(condition):
     """Training rows and sums of them, which all directions hold alike, against rational arithmetic.
