@@ -100,7 +100,23 @@ def test_extrapolation_takes_off_what_the_box_adds_in_proportion():
     np.testing.assert_allclose(found["geometry_unbounded"][:3], x[:3] ** -2, rtol=1e-12)
     np.testing.assert_allclose(found["energy_unbounded"][:3], -(x[:3] ** -2), rtol=1e-12)
     assert np.isnan(found["geometry_unbounded"][3])
+    # The larger box takes off a share of 1/2 (L / m)^2.
+    np.testing.assert_allclose(
+        found["geometry_box_effect"][:3], -0.5 * (x[:3] / 32) ** 2, rtol=1e-9
+    )
     assert found["energy_unbounded_slope"]["slope"] == pytest.approx(-2.0, abs=1e-9)
+
+
+def test_a_box_of_twice_the_width_has_four_times_the_sites(summary):
+    """And so a third of the change from 32 to 64 half widths is left to come in the plane."""
+    box = summary["dimensions"]["2"]
+    for name, curve in box["curves"].items():
+        small = np.array(box["smaller_boxes"]["32"]["curves"][name]["geometry"])
+        large = np.array(curve["geometry"])[: len(small)]
+        found = np.array(curve["geometry_unbounded"], float)
+        shown = np.isfinite(found)
+        np.testing.assert_allclose(found[shown], (large + (large - small) / 3)[shown], rtol=1e-12)
+    assert np.isfinite(np.array(box["curves"]["fourth"]["geometry_unbounded"], float)).any()
 
 
 def test_first_order_predicts_and_the_bound_holds(summary):

@@ -87,13 +87,45 @@ def test_white_residuals_bootstrap_to_the_posterior():
     assert np.mean(np.var(white, axis=0)) == pytest.approx(1.0, abs=0.25)
 
 
-def test_variances_of_committees_are_those_of_their_batches(summary, results, model):
+@pytest.fixture(scope="module")
+def records(summary, results):
+    flags = [*FLAGS.split(), "--results", str(results)]
+    run = figure.start("rigidity_and_disagreement", figure.PRESETS, flags)
+    return list(run.records(figure.points(run.config), None))
+
+
+def test_spreads_are_over_the_models_they_name(summary, records):
+    """Of halves without the fit to the whole; their power laws are in LPR^-1/2."""
+    energies = np.stack([r.arrays["energies"] for r in records])
+    own = next(k for k, r in enumerate(records) if r.point.central)
+    wanted = {
+        "degrees and cutoffs": energies[:, 0],
+        "halves": energies[own, 1:],
+        "all": np.concatenate(energies),
+    }
+    found = figure.spreads(records)
+    lpr = records[own].arrays["lpr"]
+    for name, models in wanted.items():
+        squares = np.sum((models - models.mean(axis=0)) ** 2, axis=0)
+        np.testing.assert_allclose(found[name] ** 2, squares / (len(models) - 1), rtol=1e-9)
+        power = np.polyfit(np.log(lpr), np.log(found[name]), 1)[0]
+        assert summary["spread_against_rigidity"][name]["slope"] == pytest.approx(-2 * power)
+
+
+def test_deviations_are_calibrated_roots_of_the_variance(records):
+    """alpha / LPR^1/2 where the calibration found no floor, at most that where it did."""
+    arrays = figure.central(records).arrays
+    for kind in figure.KINDS:
+        bare = arrays[f"{kind}_alpha"] * arrays["lpr"] ** -0.5
+        found = arrays[f"{kind}_site_deviation"]
+        assert np.all(found <= bare * (1 + 1e-6))
+        assert np.all(found > 1e-3 * bare) and (arrays[f"{kind}_s"] or np.allclose(found, bare))
+
+
+def test_variances_of_committees_are_those_of_their_batches(records, model):
     """Unbiased, of 200 posterior samples in 10 batches, drawn anew."""
     cells, graphs, whole, *_ = model
-    run = figure.start(
-        "rigidity_and_disagreement", figure.PRESETS, [*FLAGS.split(), "--results", str(results)]
-    )
-    arrays = figure.central(list(run.records(figure.points(run.config), None))).arrays
+    arrays = figure.central(records).arrays
     drawn = committee(whole.coefficients, whole.factor, jax.random.key(CONFIG.seed), CONFIG.samples)
     sites = np.asarray(drawn) @ site_rows(POINT, graphs.test, cells.test).T
     for k in range(10):
