@@ -21,6 +21,7 @@ import vesin
 
 from lprjax.atoms.structures import Pbc, Structure, check_geometry
 from lprjax.numerics.checks import require_x64
+from lprjax.numerics.memory import spare_maps
 
 MAX_EXTENT = 500.0
 """Largest extent of a cluster, in cutoffs: a choice; far beyond it the search would overflow."""
@@ -193,6 +194,7 @@ def build_graph(
             cutoffs, or sizes too small for the structure.
     """
     require_x64()
+    spare_maps()
     if not (math.isfinite(r_cut) and r_cut > 0):
         raise ValueError(f"r_cut is {r_cut!r}: wanted a positive length in Å, e.g. r_cut=5.0.")
     if not (math.isfinite(skin) and skin >= 0):
@@ -215,15 +217,16 @@ def build_graph(
     edge_mask[i, slot] = True
 
     extra = n_pad - n
+    # `jnp.asarray` would compile a copy for every shape.
     return Graph(
-        positions=jnp.asarray(np.pad(positions, ((0, extra), (0, 0)))),
-        cell=jnp.asarray(cell),
-        species=jnp.asarray(np.pad(np.asarray(structure.species, dtype=np.int32), (0, extra))),
-        neighbours=jnp.asarray(neighbour_table),
-        shifts=jnp.asarray(shift_table),
-        edge_mask=jnp.asarray(edge_mask),
-        atom_mask=jnp.asarray(np.arange(n_pad) < n),
-        reach=jnp.asarray(float(r_cut + skin)),
+        positions=jax.device_put(np.pad(positions, ((0, extra), (0, 0)))),
+        cell=jax.device_put(cell),
+        species=jax.device_put(np.pad(np.asarray(structure.species, dtype=np.int32), (0, extra))),
+        neighbours=jax.device_put(neighbour_table),
+        shifts=jax.device_put(shift_table),
+        edge_mask=jax.device_put(edge_mask),
+        atom_mask=jax.device_put(np.arange(n_pad) < n),
+        reach=jax.device_put(np.float64(r_cut + skin)),
         pbc=structure.pbc,
     )
 
@@ -279,7 +282,7 @@ def _resized(graph: Graph, n: int, k: int) -> Graph:
         x = np.asarray(x)[tuple(slice(size) for size in shape)]
         rest = [(0, 0)] * (x.ndim - len(shape))
         missing = [(0, size - had) for size, had in zip(shape, x.shape, strict=False)]
-        return jnp.asarray(np.pad(x, missing + rest))
+        return jax.device_put(np.pad(x, missing + rest))
 
     by_atom = {name: resized(getattr(graph, name), n) for name in _BY_ATOM}
     by_edge = {name: resized(getattr(graph, name), n, k) for name in _BY_EDGE}

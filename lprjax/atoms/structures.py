@@ -173,10 +173,10 @@ def make_structure(
     flags = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)) if np.size(pbc) in (1, 3) else None
     if flags is None:
         raise ValueError(f"pbc is {pbc!r}: wanted one bool or three, one per cell vector.")
-    return Structure(
-        positions=jnp.asarray(positions),
-        cell=jnp.asarray(cell),
-        species=jnp.asarray(_species_array(species, len(positions))),
+    return Structure(  # `jnp.asarray` would compile a copy for every number of atoms
+        positions=jax.device_put(positions.copy()),
+        cell=jax.device_put(cell.copy()),
+        species=jax.device_put(_species_array(species, len(positions))),
         pbc=cast(Pbc, tuple(bool(flag) for flag in flags)),
     )
 

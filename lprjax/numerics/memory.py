@@ -8,7 +8,7 @@ import jax
 MANY_MAPS = 30_000
 """Half of what Linux allows a process (vm.max_map_count)."""
 PAUSE = 1.0
-"""s between two looks, each of which takes up to 20 ms: no process compiles its way through the
+"""s between two looks, each of which takes up to 50 ms: no process compiles its way through the
 other half of the maps in that time."""
 
 _last_look = -PAUSE

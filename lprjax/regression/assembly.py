@@ -24,6 +24,7 @@ from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Labels, label_shapes
 from lprjax.atoms.voigt import six_components
 from lprjax.numerics.checks import finite_array
+from lprjax.numerics.memory import spare_maps
 from lprjax.potentials.observables import checked_atoms, checked_kinds, observe
 from lprjax.potentials.potential import Potential, as_argument, check
 from lprjax.regression.factors import Factor
@@ -169,6 +170,7 @@ def compress_structures(
         TypeError: a potential without `coefficients`; samples that are no pairs.
         RuntimeError: float64 is off.
     """
+    spare_maps()
     kinds, shared = checked_kinds(kinds), checked_per_atom(per_atom)
     shift_row, shifts = _shift(model, reference_energies, origin)
     mesh = checked_mesh(mesh)
