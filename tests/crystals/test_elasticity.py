@@ -74,6 +74,14 @@ def test_equilibrium_does_not_depend_on_start_or_cell(silicon):
     assert other.curvature == pytest.approx(4 * silicon.curvature, rel=1e-9)
 
 
+def test_beyond_the_inflection_of_the_energy_the_search_goes_downhill(silicon):
+    """Where the energy curves downward a Newton step would climb."""
+    stretched = diamond("Si", 7.0, primitive=True)
+    assert equilibrium(SILICON, stretched, max_iterations=0).curvature < 0
+    found = equilibrium(SILICON, stretched)
+    assert found.converged and 7.0 * found.scale == pytest.approx(5.6 * silicon.scale, rel=1e-11)
+
+
 def test_curvature_is_the_bulk_modulus(silicon, elasticity):
     """d2E/d(ln scale)^2 = 9 V B and B = (C11 + 2 C12) / 3, exact at zero pressure."""
     bulk = float(elasticity.clamped[0, 0] + 2 * elasticity.clamped[0, 1]) / 3

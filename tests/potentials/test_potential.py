@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lprjax.atoms.graphs import build_graph
+from lprjax.atoms.graphs import build_graph, moved
 from lprjax.atoms.structures import bcc, make_structure
 from lprjax.potentials.potential import (
     as_argument,
@@ -175,6 +175,14 @@ def test_a_search_that_ends_short_of_the_cutoff_is_refused_unless_traced():
     with pytest.raises(ValueError, match="wide one"):  # by more than rounding
         check_reach(graph, 3.5 * (1 + 1e-6), "wide one")
     jax.jit(lambda graph: check_reach(graph, 9.0, "it"))(graph)
+
+
+def test_where_a_search_ended_short_no_derivative_looks_like_an_answer():
+    """Inside `jit`, where the reach cannot be refused: NaN, where a choice would give zero."""
+    graph = build_graph(PAIR, 1.8)
+    of = lambda x, graph: total_energy_of(Springs(jnp.ones(())), moved(graph, x))  # noqa: E731
+    energy, slope = jax.jit(jax.value_and_grad(of))(graph.positions, graph)
+    assert np.isnan(energy) and np.isnan(slope[:2]).all()
 
 
 # --- energies -------------------------------------------------------------------------------
