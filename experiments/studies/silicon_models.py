@@ -21,12 +21,11 @@ from experiments.systems.silicon_cells import BOND, FAMILIES, Cell, draw
 from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.graphs import Graph, build_graphs
-from lprjax.regression.assembly import compress_structures, stacked
+from lprjax.regression.assembly import compress_structures, stacked_rows
 from lprjax.regression.factors import Factor, merge, weighed
 from lprjax.regression.fitting import Fit, fit, solution
 from lprjax.regression.posterior import calibrate, committee, coverage
 from lprjax.regression.rigidity import prediction_rigidity
-from lprjax.regression.rows import design_rows
 
 KINDS = ("energy", "forces")
 BATCHES = 10  # of each committee: their differences give the standard error of a slope
@@ -246,11 +245,9 @@ def observations(point: Point, graphs: Sequence[Graph], cells: Sequence[Cell]) -
     """Rows and labels of cells by kind, energies per atom."""
     found: dict[str, list] = {kind: [] for kind in KINDS}
     for graph, cell in zip(graphs, cells, strict=True):
-        rows, n = design_rows(point.spec, graph, KINDS), len(cell.sites)
+        pairs = stacked_rows(point.spec, graph, cell.labels, KINDS, per_atom=("energy",))
         for kind in KINDS:
-            per = n if kind == "energy" else 1
-            both = (getattr(rows, kind), getattr(cell.labels, kind))
-            found[kind].append([stacked(kind, x, n) / per for x in both])
+            found[kind].append(pairs[kind])
     return {
         kind: tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
         for kind, pairs in found.items()

@@ -22,9 +22,8 @@ from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph, build_graph, build_graphs
 from lprjax.atoms.structures import Labels, Structure, make_structure, rattled, strained, supercell
 from lprjax.potentials.observables import observe
-from lprjax.regression.assembly import stacked
+from lprjax.regression.assembly import stacked_rows
 from lprjax.regression.factors import Factor, compress
-from lprjax.regression.rows import design_rows
 
 KINDS = ("energy", "forces", "virial")
 GROUPS = ("AIMD-NVT", "Elastic", "Surface", "Vacancy")
@@ -175,15 +174,10 @@ def rows_of(spec: ACESpec, cell: Cell, graph: Graph) -> CellRows:
     Returns:
         energy and virial per atom.
     """
-    n = cell.structure.n_atoms
-    found = design_rows(spec, graph, KINDS)
-    share = {"energy": 1.0 / n, "forces": 1.0, "virial": 1.0 / n}
-    rows = {kind: share[kind] * stacked(kind, getattr(found, kind), n) for kind in KINDS}
-    targets = {
-        kind: share[kind] * stacked(kind, np.asarray(getattr(cell.labels, kind)), n)
-        for kind in KINDS
-    }
-    return CellRows(cell.group, rows, targets, np.asarray(site_basis(spec, graph))[:n])
+    found = stacked_rows(spec, graph, cell.labels, KINDS, per_atom=("energy", "virial"))
+    rows, targets = ({kind: both[part] for kind, both in found.items()} for part in (0, 1))
+    sites = np.asarray(site_basis(spec, graph))[: cell.structure.n_atoms]
+    return CellRows(cell.group, rows, targets, sites)
 
 
 def factors_of(data: Iterable[CellRows]) -> dict[str, Factor]:

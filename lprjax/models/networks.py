@@ -45,11 +45,11 @@ from lprjax.ace.basis import OnBasis, centres, site_basis
 from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.structures import Labels
+from lprjax.atoms.structures import Labels, label_shapes
 from lprjax.models.features import column_statistics
-from lprjax.numerics.checks import require_x64
+from lprjax.numerics.checks import check_at_least_zero, require_x64
 from lprjax.potentials.observables import observe
-from lprjax.regression.assembly import checked_label
+from lprjax.regression.assembly import checked_label, checked_sample
 
 KINDS = ("energy", "forces", "virial")
 """The kinds of observables that `train` fits."""
@@ -229,7 +229,8 @@ def train(
 
         loss = sum_r w_r^2 (observable_r - label_r)^2 + ridge |c|^2
 
-    It is that of `fit`, row for row, so that H at the trained weights is that of the loss.
+    It is that of `fit`, row for row, so that H at the trained weights is that of the loss. A
+    structure counts with the labels that it has.
 
     Args:
         potential: where to start.
@@ -246,14 +247,18 @@ def train(
         The Training: the potential with the weights of the last step, and the losses.
 
     Raises:
-        ValueError: labels that are missing, not finite or of the wrong shape; other kinds; numbers
-            out of range; species or graphs that the potential refuses.
+        ValueError: labels that are not finite or of the wrong shape; a structure without any of
+            these kinds, or a kind that no structure has; other kinds; numbers out of range; species
+            or graphs that the potential refuses.
+        TypeError: samples that are no pairs.
         RuntimeError: float64 is off.
     """
     require_x64()
     kinds = tuple(kind for kind in KINDS if kind in weights)
-    if not kinds or len(kinds) < len(weights) or not all(0 <= weights[k] < np.inf for k in kinds):
+    if not kinds or len(kinds) < len(weights):
         raise ValueError(f"weights is {weights!r}: wanted numbers >= 0 for some of {KINDS}.")
+    for kind in kinds:
+        check_at_least_zero(f"weight of {kind!r}", weights[kind])
     batch = len(samples) if batch is None else batch
     if not (1 <= batch <= len(samples) and steps >= 1 and learning_rate > 0 and ridge >= 0):
         raise ValueError(
@@ -261,7 +266,15 @@ def train(
             f"learning_rate {learning_rate}, ridge {ridge}: wanted 1 <= batch <= structures, at "
             "least one step, a rate > 0 and a ridge >= 0."
         )
-    data = _stacked([_checked(potential, kinds, n, *sample) for n, sample in enumerate(samples)])
+    pairs = [checked_sample(sample, kinds, number) for number, sample in enumerate(samples)]
+    checked = [_checked(potential, kinds, number, *pair) for number, pair in enumerate(pairs)]
+    for kind in kinds:
+        if not any(labels[kind][0] for _, labels in checked):
+            raise ValueError(
+                f"no structure of samples has a label of kind {kind!r}: wanted at least one; leave "
+                "its weight out, or check what makes the labels."
+            )
+    data = _stacked(checked)
     rates = cast(jax.Array, optax.cosine_decay_schedule(learning_rate, steps)(jnp.arange(steps)))
     loss_weights = {kind: float(weights[kind]) for kind in kinds}, float(ridge)
     state, losses = optax.scale_by_adam().init(potential.coefficients), []
@@ -291,8 +304,8 @@ def _step(potential, state, data, loss_weights, turn, batch):
 def _weighted_squares(potential, weights, graph, labels) -> jax.Array | float:
     """sum_r w_r^2 residual_r^2 of one structure."""
     found, total = observe(potential, graph, tuple(labels)), 0.0
-    for kind, label in labels.items():
-        residual = getattr(found, kind) - label
+    for kind, (there, label) in labels.items():
+        residual = there * (getattr(found, kind) - label)
         if kind == "virial":  # six rows, as in a fit
             residual = jnp.triu(0.5 * (residual + residual.T))
         total += weights[kind] ** 2 * jnp.sum(residual**2)
@@ -301,13 +314,20 @@ def _weighted_squares(potential, weights, graph, labels) -> jax.Array | float:
 
 def _checked(
     potential, kinds, number: int, graph: Graph, labels: Labels
-) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The graph, and its labels by kind with zeros on padding atoms."""
+) -> tuple[Graph, dict[str, tuple[float, np.ndarray]]]:
+    """The graph, and by kind 1 and the label, with zeros on padding atoms; 0 and 0 without one."""
     potential.check(graph)
     n = int(np.sum(np.asarray(graph.atom_mask)))
-    found = {kind: checked_label(kind, labels, graph, 0, number) for kind in kinds}
-    if "forces" in kinds:
-        found["forces"] = np.pad(found["forces"][:n], ((0, len(graph.positions) - n), (0, 0)))
+    found = {}
+    for kind in kinds:
+        there = getattr(labels, kind) is not None
+        if there:
+            label = checked_label(kind, labels, graph, 0, number)
+        else:
+            label = np.zeros(label_shapes(n)[kind][0])
+        if kind == "forces":
+            label = np.pad(label[:n], ((0, len(graph.positions) - n), (0, 0)))
+        found[kind] = np.float64(there), label
     return graph, found
 
 

@@ -178,7 +178,7 @@ def compress_structures(
     waiting: dict[tuple, list[_Item]] = {}
     number = -1
     for number, sample in enumerate(samples):
-        graph, labels = _checked_sample(sample, kinds, number)
+        graph, labels = checked_sample(sample, kinds, number)
         item = _checked_item(model, graph, labels, kinds, atoms, shifts, shared, number)
         chunk = waiting.setdefault(graph.edge_mask.shape, [])
         chunk.append(item)
@@ -220,7 +220,21 @@ def checked_per_atom(kinds: str | Sequence[str]) -> tuple[str, ...]:
     return wanted
 
 
-def _checked_sample(sample, kinds, number: int) -> tuple[Graph, Labels]:
+def checked_sample(sample: Any, kinds: Sequence[str], number: int) -> tuple[Graph, Labels]:
+    """A structure with its labels, after checking that it has one of the kinds at least.
+
+    Args:
+        sample: (Graph, Labels).
+        kinds: see `observables.observe`.
+        number: of the structure, for the message.
+
+    Returns:
+        The pair.
+
+    Raises:
+        TypeError: anything but a pair of the two.
+        ValueError: no label of any of the kinds.
+    """
     pair = tuple(sample) if isinstance(sample, tuple | list) else ()
     if not (len(pair) == 2 and isinstance(pair[0], Graph) and isinstance(pair[1], Labels)):
         held = [type(part).__name__ for part in pair] or type(sample).__name__

@@ -141,17 +141,15 @@ def judged(group: str, predicted: ArrayLike, labelled: ArrayLike) -> GroupVirial
         The GroupVirials.
     """
     p, y = (x - np.mean(x, axis=0) for x in (np.asarray(predicted), np.asarray(labelled)))
-    (p_trace, p_axes, p_shears), (y_trace, y_axes, y_shears) = _parts(p), _parts(y)
+    (p_axes, p_shears), (y_axes, y_shears) = _parts(p), _parts(y)
     plain, turned = (1, 1, 1), tuple(product((1, -1), repeat=3))
     candidates = [
         (_best(sign * p_axes, y_axes, (plain,)), _best(sign * p_shears, y_shears, turned), sign)
         for sign in (1, -1)
     ]
-    hydrostatic = _correlation(p_trace, y_trace)
-    axes, shears, sign = max(candidates, key=lambda c: c[0].score + c[1].score + c[2] * hydrostatic)
+    axes, shears, sign = max(candidates, key=lambda found: found[0].score + found[1].score)
     order = (*axes.order, *(3 + k for k in shears.order))
     signs = (*(sign,) * 3, *(sign * s for s in shears.signs))
-    # Without the traces, which cells of one volume leave to the fit's extrapolation.
     mapped = np.hstack([p_axes, p_shears])[:, order] * np.array(signs)
     square = float(np.sum(mapped**2))
     scale = float(np.sum(mapped * np.hstack([y_axes, y_shears]))) / square if square else np.nan
@@ -190,9 +188,12 @@ class _Found(NamedTuple):
 
 
 def _parts(six):
-    """Trace (n, 1), deviator of the diagonal (n, 3) and shears (n, 3)."""
+    """Deviator of the diagonal (n, 3) and shears (n, 3).
+
+    Without the traces, which cells of one volume leave to the fit's extrapolation.
+    """
     trace = np.mean(six[:, :3], axis=1, keepdims=True)
-    return trace, six[:, :3] - trace, six[:, 3:]
+    return six[:, :3] - trace, six[:, 3:]
 
 
 def _correlation(a, b) -> float:

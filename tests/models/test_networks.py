@@ -87,11 +87,14 @@ def test_training_fits_a_linear_target(training):
 def test_loss_is_that_of_the_fit(samples):
     """Row for row, virials as six numbers: where next to nothing is learnt, each batch of one has
     6 sum_k w_k^2 |y_k|^2 + ridge |c|^2 of one of the six structures, y_k what compression makes of
-    labels and network; each comes in turn, and it does not matter how the graphs are padded."""
+    labels and network; each comes in turn, and it does not matter how the graphs are padded. One
+    structure has no forces, which are no zero forces."""
     network = fresh((3,))
+    samples = [*samples[:-1], (samples[-1][0], samples[-1][1]._replace(forces=None))]
     single = []
     for sample in samples:
-        factors = compress_structures(network, [sample], KINDS)
+        kinds = [kind for kind in KINDS if getattr(sample[1], kind) is not None]
+        factors = compress_structures(network, [sample], kinds)
         squares = [WEIGHTS[k] ** 2 * (f.target @ f.target + f.residual) for k, f in factors.items()]
         single.append(6 * sum(map(float, squares)))
     single = np.array(single) + RIDGE * float(jnp.sum(network.coefficients**2))
@@ -292,12 +295,14 @@ def test_bad_networks_are_refused(changes, message):
     "changes, message",
     [
         (dict(samples=[]), "0 structures"),
-        (dict(samples=[(GRAPHS[0], Labels(energy=0.0))]), "forces of structure 0 is None"),
+        (dict(samples=[(GRAPHS[0], Labels(energy=0.0))]), "has a label of kind 'forces'"),
+        (dict(samples=[(GRAPHS[0], Labels())]), "structure 0 has no label among"),
         (dict(samples=[(GRAPHS[0], Labels(0.0, np.zeros((7, 3))))]), "forces of structure 0"),
         (dict(samples=[(GRAPHS[0], Labels(np.nan, np.zeros((8, 3))))]), "energy of structure 0"),
         (dict(samples=[(build_graph(bcc("W", 3.0), 3.0), Labels(0.0))]), "reaches 3.6"),
         (dict(weights={"force_constants": 1.0}), "wanted numbers >= 0"),
-        (dict(weights={"energy": -1.0}), "wanted numbers >= 0"),
+        (dict(weights={"energy": -1.0}), "weight of 'energy' is -1.0"),
+        (dict(weights={"energy": None}), "weight of 'energy' is None"),
         (dict(batch=2), "1 structures, batch 2"),
         (dict(steps=0), "steps 0"),
         (dict(ridge=-1.0), "ridge -1.0"),
