@@ -206,6 +206,28 @@ TABLE = {
         ValueError,
         "same unit cell and repeats",
     ),
+    # defects and fits, whose own tables hold more
+    "a displacement of other sites": (
+        lambda: lp.relaxed_formation_energy(EAM, lp.vacancy(W, 3), np.zeros((3, 3))),
+        ValueError,
+        "one row for each of the 54 sites",
+    ),
+    "weights without a kind": (
+        lambda: lp.fit(lp.compress_structures(SPEC, [(graph(), lp.observe(EAM, graph()))]), {}),
+        ValueError,
+        "weights",
+    ),
+    "no samples": (lambda: lp.compress_structures(SPEC, []), ValueError, "samples is empty"),
+    "a file that is not there": (
+        lambda: lp.read_extxyz("nowhere.xyz"),
+        FileNotFoundError,
+        "nowhere.xyz",
+    ),
+    "a folder to save to that is not there": (
+        lambda: lp.save("nowhere/potential.npz", LINEAR),
+        (FileNotFoundError, OSError),
+        "nowhere",
+    ),
     # simulation
     "a tolerance of zero": (
         lambda: lp.relax(EAM, W, force_tolerance=0.0),
