@@ -1,1 +1,1 @@
-"""Blocks of items, guarded functions, Krylov methods beside a known norm, checks of numbers."""
+"""Blocks, guarded functions, Krylov methods beside a known norm, checks, files, memory maps."""

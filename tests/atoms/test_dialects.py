@@ -82,6 +82,7 @@ def test_the_energy_is_the_one_whose_derivative_the_forces_are(write):
 def test_two_energies_that_are_one_are_no_news(write):
     """As most calculators of ASE write them."""
     assert quiet(write("energy=-8", "free_energy=-8"))[0].energy == -8
+    assert quiet(write("energy=-8.00001", "free_energy=-8"))[0].energy == -8
 
 
 class Smeared(EMT):

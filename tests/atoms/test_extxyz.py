@@ -227,6 +227,10 @@ GOOD = '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 energy=-1\
         (GOOD.replace("energy", 'pbc="y n n" energy'), "pbc is 'y n n': wanted three of T and F"),
         (GOOD.replace("energy", 'pbc="T F" energy'), "pbc is"),
         ('1\npbc="T T T" energy=1\nSi 0 0 0\n', "cell is .*singular"),
+        (  # one of the two that are missing is a period
+            '1\nLattice="3 0 0 0 0 0 0 0 0" pbc="T T F" energy=1\nSi 0 0 0\n',
+            "cell is .*singular",
+        ),
         ('1\nenergy=1 stress="1 0 0 0 1 0 0 0 1"\nSi 0 0 0\n', "cell is of zero volume"),
         ("0\n\n" + GOOD, "atom"),
     ],
