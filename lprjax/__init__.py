@@ -74,6 +74,7 @@ from lprjax.potentials import (
     stillinger_weber,
     tersoff,
     validate,
+    zbl,
     zhou_eam,
 )
 from lprjax.regression import (
@@ -178,6 +179,7 @@ __all__ = [
     "validate",
     "weight_constants",
     "write_extxyz",
+    "zbl",
     "zhou_eam",
 ]
 

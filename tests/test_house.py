@@ -184,9 +184,9 @@ def test_every_package_says_what_it_is_for_and_lists_what_it_offers(package):
 
 def test_no_public_name_hides_a_file():
     """`lprjax.a.b` is the file, whichever way and in whichever order things are imported, but for
-    the two potentials that are the only thing to be had from the file of their name."""
+    the three potentials that are the only thing to be had from the file of their name."""
     for path in LIBRARY:
-        if path.name != "__init__.py" and path.stem not in ("stillinger_weber", "tersoff"):
+        if path.name != "__init__.py" and path.stem not in ("stillinger_weber", "tersoff", "zbl"):
             name = ".".join(path.with_suffix("").parts)
             package, _, file = name.rpartition(".")
             importlib.import_module(name)

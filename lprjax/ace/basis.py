@@ -23,6 +23,7 @@ from lprjax.ace.spec import ACESpec, tables
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import check_reach, nan_unless, reaches
+from lprjax.potentials.zbl import ZBL, zbl
 
 
 def species_one_hot(spec: ACESpec, species: jax.Array) -> jax.Array:
@@ -70,7 +71,11 @@ def radial_functions_and_slopes(
         (n_max, ...); zero on padded edges and beyond the cutoff.
     """
     options: dict[str, Any] = dict(
-        r0=spec.r0, r_cut=spec.r_cut, n_max=spec.degree, power=spec.cutoff_power
+        r0=spec.r0,
+        r_cut=spec.r_cut,
+        n_max=spec.degree,
+        power=spec.cutoff_power,
+        core=spec.core,
     )
     found = many_body_radial(r, **options), pair_radial(r, **options)
     found = jax.tree.map(lambda x: jnp.where(edge_mask[None], x, 0.0), found)
@@ -207,13 +212,37 @@ def check_graph(spec: ACESpec, graph: Graph) -> None:
         )
 
 
+def core_of(spec: ACESpec) -> ZBL | None:
+    """The repulsion that every potential on the basis adds.
+
+    Args:
+        spec: of the basis.
+
+    Returns:
+        The repulsion; None for a basis without a core.
+    """
+    return None if spec.core is None else zbl(*spec.core)
+
+
 class _HasSpec(Protocol):
     @property
     def spec(self) -> ACESpec: ...
 
 
 class OnBasis:
-    """What every potential with a field `spec` has: its cutoff, and the check of graphs."""
+    """What every potential with a field `spec` has: cutoff, core, and the check of graphs."""
+
+    def core(self: _HasSpec, graph: Graph) -> jax.Array | float:
+        """Site energies of the repulsion of nuclei.
+
+        Args:
+            graph: n atoms, padding included.
+
+        Returns:
+            (n,), eV; 0 for a basis without a core.
+        """
+        core = core_of(self.spec)
+        return 0.0 if core is None else core(graph)
 
     @property
     def r_cut(self: _HasSpec) -> float:

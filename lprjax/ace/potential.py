@@ -30,7 +30,7 @@ BLOCK = 128
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class LinearPotential(OnBasis):
-    """A linear ACE potential: E_i = e0[z_i] + sum_k c_k B_k(i), in eV.
+    """A linear ACE potential: E_i = e0[z_i] + sum_k c_k B_k(i), in eV, and the core of its spec.
 
     A pytree: new coefficients recompile nothing.
 
@@ -50,7 +50,8 @@ class LinearPotential(OnBasis):
         check(self, graph)
         own = centres(self.spec, graph)
         by_centre = sites_in_blocks(self._by_centre, sites_of(graph), BLOCK)
-        return jnp.sum(own * (by_centre + self.reference_energies[None, :]), axis=-1)
+        fitted = jnp.sum(own * (by_centre + self.reference_energies[None, :]), axis=-1)
+        return fitted + self.core(graph)
 
     def _by_centre(self, sites: Sites) -> jax.Array:
         """The energy of every site if its atom were of each element, (n, n_elements), eV."""

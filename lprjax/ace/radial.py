@@ -28,6 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from lprjax.numerics.guarded import smoothstep
+from lprjax.potentials.zbl import SMOOTHNESS
+
 Length = TypeVar("Length", jax.Array, float)
 
 CORE_POWER = 2
@@ -128,8 +131,21 @@ def _transformed(r: jax.Array, r0: float, r_cut: float, p: int, q: int) -> jax.A
     return 1.0 - 2.0 * (agnesi(inside, r0, p, q) - end) / (1.0 - end)
 
 
+def _faded(r: jax.Array, core: tuple[float, float] | None) -> jax.Array | float:
+    """What the functions are multiplied by towards the core: 0 below its inner radius."""
+    if core is None:
+        return 1.0
+    return smoothstep((r - core[0]) / (core[1] - core[0]), SMOOTHNESS)
+
+
 def many_body_radial(
-    r: jax.Array, *, r0: float, r_cut: float, n_max: int, power: int
+    r: jax.Array,
+    *,
+    r0: float,
+    r_cut: float,
+    n_max: int,
+    power: int,
+    core: tuple[float, float] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Radial functions of the one-particle basis, orthonormal in t, and their slopes.
 
@@ -141,6 +157,7 @@ def many_body_radial(
         r_cut: cutoff, Å.
         n_max: number of functions, >= 1.
         power: order of the zero at the cutoff.
+        core: (inner, outer), Å, between which the functions fade out towards smaller r; None: not.
 
     Returns:
         R_n, dimensionless, and dR_n/dr, 1/Å, each (n_max, ...).
@@ -148,13 +165,19 @@ def many_body_radial(
 
     def parts(r):
         t = _transformed(r, r0, r_cut, *MANY_BODY_AGNESI)
-        return t, (1.0 - t) ** power * (1.0 + t) ** CORE_POWER
+        return t, (1.0 - t) ** power * (1.0 + t) ** CORE_POWER * _faded(r, core)
 
     return _with_slopes(parts, r, 2 * power, 2 * CORE_POWER, n_max)
 
 
 def pair_radial(
-    r: jax.Array, *, r0: float, r_cut: float, n_max: int, power: int
+    r: jax.Array,
+    *,
+    r0: float,
+    r_cut: float,
+    n_max: int,
+    power: int,
+    core: tuple[float, float] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Radial functions of the separate pair basis and their slopes.
 
@@ -168,6 +191,7 @@ def pair_radial(
         r_cut: cutoff, Å.
         n_max: number of functions, >= 1.
         power: order of the zero at the cutoff.
+        core: (inner, outer), Å, between which the functions fade out towards smaller r; None: not.
 
     Returns:
         The functions, dimensionless, and their derivatives in r, 1/Å, each (n_max, ...).
@@ -175,6 +199,6 @@ def pair_radial(
 
     def parts(r):
         t = _transformed(r, r0, r_cut, *PAIR_AGNESI)
-        return t, r0 / r * (1.0 - jnp.minimum(r, r_cut) / r_cut) ** power
+        return t, r0 / r * (1.0 - jnp.minimum(r, r_cut) / r_cut) ** power * _faded(r, core)
 
     return _with_slopes(parts, r, 2 * power, 0, n_max)

@@ -24,6 +24,7 @@ from ase.data import atomic_numbers
 
 from lprjax.ace.coupling import symmetric_invariants
 from lprjax.ace.sums_of_products import Sums, sums
+from lprjax.numerics.checks import check_radii
 
 L_WEIGHT = 1.5
 """Total degree of a function: sum over its factors of n + L_WEIGHT l; that of ACEpotentials."""
@@ -50,6 +51,13 @@ class ACESpec:
         constant: one more function per centre species, identically 1 (correlation order 0): the
             energy of the isolated atom becomes a coefficient, fitted like any other and as
             uncertain.
+        core: (inner, outer), Å; None: none. Between the two the basis fades out, four times
+            differentiable, and the repulsion of nuclei fades in (`potentials.zbl`): below inner,
+            atoms know of each other by ZBL alone. Every potential on the basis adds it, and it is
+            subtracted from the labels of a fit. Rows of structures without a distance below outer
+            are what they are without a core; give as outer the shortest distance in the data or a
+            little less. What is replaced has no coefficients: that it is rigid says nothing of
+            whether ZBL is right.
 
     Raises:
         ValueError: unknown or repeated elements, or numbers out of range.
@@ -62,6 +70,7 @@ class ACESpec:
     r0: float
     cutoff_power: int = 4
     constant: bool = False
+    core: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.elements, str):
@@ -88,6 +97,13 @@ class ACESpec:
             )
         for name in ("r_cut", "r0"):
             object.__setattr__(self, name, float(getattr(self, name)))
+        if self.core is not None:
+            object.__setattr__(self, "core", check_radii("the radii of core", self.core))
+            if self.core[1] >= self.r_cut:
+                raise ValueError(
+                    f"core is {self.core} and r_cut {self.r_cut}: wanted its outer radius below "
+                    "r_cut."
+                )
 
     @property
     def numbers(self) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ and nothing else.
 Source: derived.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lprjax.ace.basis import core_of
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import Structure
@@ -57,7 +59,7 @@ class ErrorForms(NamedTuple):
     negative: Factor  # eta^2, (eV/Å)^2
     work: Factor  # f . H^+ f, eV
     energy_row: jax.Array  # (K,), of the formation energy at ubar; NaN without a reservoir
-    energy: float  # eV, the reference's formation energy; likewise
+    energy: float  # eV, the reference's formation energy less the core's; likewise
     converged: bool  # every solve with H; H is positive on the forces
 
 
@@ -137,7 +139,10 @@ def error_forms(
     n = defect.structure.n_atoms
     graph = build_graph(defect.displaced(displacement), spec.r_cut)
     rows: Any = design_rows(spec, graph, ("energy", "forces"))
-    left = forces_at(side.at)
+    left, energy = forces_at(side.at), side.formation_energy
+    if (core := core_of(spec)) is not None:  # what a potential on the basis has besides X c
+        fixed = dataclasses.replace(side, potential=core)
+        left, energy = left - forces_at(fixed.at), energy - fixed.formation_energy
     basis, triangle = _orthonormal(rows.forces[:n].reshape(3 * n, -1), left.reshape(-1))
     columns = basis.T.reshape(-1, n, 3)
     grams, solved = _grams(side.at, columns, tolerance, max_iterations)
@@ -147,7 +152,7 @@ def error_forms(
         negative=negative,
         work=work,
         energy_row=jnp.asarray(_formation_row(spec, rows.energy, defect, reservoirs)),
-        energy=side.formation_energy,
+        energy=energy,
         converged=bool(jnp.all(solved)),
     )
 

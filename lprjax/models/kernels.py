@@ -64,7 +64,7 @@ class KernelPotential(OnBasis):
         """Site energies in eV, (n,), zero on padding atoms."""
         alpha = solve_triangular(self.triangular, self.coefficients, trans=1, lower=True)
         own = centres(self.spec, graph)
-        return self.kernel(graph) @ alpha + own @ self.reference_energies
+        return self.kernel(graph) @ alpha + own @ self.reference_energies + self.core(graph)
 
     def kernel(self, graph: Graph) -> jax.Array:
         """k_M(i), (n, M): every site with every sparse environment; zero on padding atoms."""

@@ -116,7 +116,7 @@ class NetworkPotential(OnBasis):
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
         own = centres(self.spec, graph)
-        return self._apply(graph) + own @ self.reference_energies
+        return self._apply(graph) + own @ self.reference_energies + self.core(graph)
 
     def _apply(self, graph: Graph, **options: Any) -> jax.Array:
         own = centres(self.spec, graph)
@@ -150,7 +150,8 @@ class LastLayer(OnBasis):
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
         own = centres(self.network.spec, graph)
-        return self.features(graph) @ self.coefficients + own @ self.network.reference_energies
+        fixed = own @ self.network.reference_energies + self.core(graph)
+        return self.features(graph) @ self.coefficients + fixed
 
     def features(self, graph: Graph) -> jax.Array:
         """h(i) = dE_i/dc, (n, last width + n_elements), zero on padding: the g of the LPR."""

@@ -106,6 +106,28 @@ def check_positive(**options: float) -> None:
             raise ValueError(f"{name} is {value!r}: wanted a positive, finite number.")
 
 
+def check_radii(name: str, radii: Any) -> tuple[float, float]:
+    """An inner and an outer radius, between which something is switched on or off.
+
+    Args:
+        name: what they are called, for the message.
+        radii: (inner, outer), Å.
+
+    Returns:
+        The two, as floats.
+
+    Raises:
+        ValueError: anything but 0 < inner < outer, finite.
+    """
+    found = np.asarray(radii, dtype=float) if np.size(radii) == 2 else np.zeros(2)
+    if not 0.0 < found[0] < found[1] < math.inf:
+        raise ValueError(
+            f"{name} are {radii!r}: wanted two lengths in Å, 0 < inner < outer, outer just below "
+            "the shortest distance in the data, e.g. (1.6, 2.2)."
+        )
+    return float(found[0]), float(found[1])
+
+
 def check_at_least_zero(name: str, value: Any) -> None:
     """Refuse anything but one finite number >= 0.
 

@@ -8,9 +8,11 @@ from lprjax.potentials.potential import Potential, check_reach, check_species, c
 from lprjax.potentials.stillinger_weber import StillingerWeber, stillinger_weber
 from lprjax.potentials.tersoff import Tersoff, tersoff
 from lprjax.potentials.validation import Validation, validate
+from lprjax.potentials.zbl import ZBL, zbl
 
 __all__ = [
     "KINDS",
+    "ZBL",
     "ZHOU_2004",
     "ASEPotential",
     "PolynomialBonds",
@@ -31,5 +33,6 @@ __all__ = [
     "tersoff",
     "total_energy",
     "validate",
+    "zbl",
     "zhou_eam",
 ]

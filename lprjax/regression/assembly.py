@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from lprjax.ace.basis import check_graph
+from lprjax.ace.basis import check_graph, core_of
 from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
@@ -133,8 +133,9 @@ def compress_structures(
     """One factor per kind of a group of structures; rows never pile up beyond a block.
 
     Targets are total energies less the isolated atoms' (eV), forces (eV/Å), the six virials (eV)
-    and force constants (eV/Å^2). All structures of a kind share its weight, so that the energy of a
-    large cell counts as much as that of a small one, and its error per atom less: with
+    and force constants (eV/Å^2), each less what the core of an ACESpec gives. All structures of a
+    kind share its weight, so that the energy of a large cell counts as much as that of a small one,
+    and its error per atom less: with
     per_atom=("energy", "virial") these are divided by the number of atoms, their weights are in
     atom/eV, and cells of every size count alike. Graphs that share a shape compile once.
 
@@ -296,7 +297,8 @@ def _blocks(mesh: Mesh, spec: ACESpec | None, kinds, shared, common, own) -> dic
         n_padded = len(graph.positions)
         model = cast(ACESpec | Potential, spec if potential is None else potential)
         rows = design_rows(model, graph, kinds, atoms=atoms)
-        predicted = None if potential is None else observe(potential, graph, kinds, atoms=atoms)
+        fixed = core_of(cast(ACESpec, spec)) if potential is None else potential
+        predicted = None if fixed is None else observe(fixed, graph, kinds, atoms=atoms)
         found, n = {}, jnp.sum(graph.atom_mask)
         for kind in kinds:
             x, y = stacked(kind, getattr(rows, kind), n_padded), targets[kind]

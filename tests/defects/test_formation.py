@@ -287,3 +287,18 @@ def test_forms_have_the_reservoirs_in_their_rows(relaxed):
     zeros = linear_potential(spec, c, {"Ni": 3.0, "Al": -5.0})
     found = relaxed_formation_energy(zeros, VACANCY, relaxed, reservoirs=reservoirs)
     assert float(one.energy_row @ c) == pytest.approx(float(found), abs=1e-10)
+
+
+def test_forms_leave_to_the_core_what_is_its(relaxed):
+    """eta and the energy's error of a potential with a core, of which nearest neighbours see some,
+    are those of the potential itself."""
+    spec = ACESpec(("Ni", "Al"), order=1, degree=3, r_cut=3.5, r0=2.5, core=(1.5, 2.8))
+    c = 1e-3 * np.random.default_rng(0).normal(size=spec.n_columns)
+    forms = error_forms(spec, HERE, VACANCY, relaxed, reservoirs=RESERVOIRS)
+    found = predicted_error(forms, c)
+    forces, energy = force_residual(
+        HERE, linear_potential(spec, c), VACANCY, relaxed, reservoirs=RESERVOIRS
+    )
+    assert float(found.eta) == pytest.approx(float(VACANCY.lattice.negative_norm(forces)), rel=1e-8)
+    assert float(found.energy + 0.5 * found.work) == pytest.approx(energy, abs=1e-9)
+    assert abs(energy) > 0.01

@@ -105,3 +105,13 @@ def test_two_derivatives_of_the_step_are_continuous_at_an_edge(edge):
 def test_the_step_returns_what_it_is_given():
     assert type(smoothstep(np.linspace(0.0, 1.0, 3))) is np.ndarray
     assert isinstance(smoothstep(jnp.linspace(0.0, 1.0, 3)), jax.Array)
+
+
+@pytest.mark.parametrize("order", range(6))
+def test_a_step_of_any_order_is_flat_to_that_order_and_odd_about_its_middle(order):
+    """It is the polynomial of degree 2 order + 1 with s' in proportion to (t (1 - t))^order."""
+    t = np.linspace(0.0, 1.0, 41)
+    slope = np.polynomial.Polynomial([0.0, 1.0, -1.0]) ** order
+    whole = slope.integ()
+    np.testing.assert_allclose(smoothstep(t, order), whole(t) / whole(1.0), atol=1e-13)
+    np.testing.assert_allclose(smoothstep(t, order) + smoothstep(1.0 - t, order), 1.0, atol=1e-13)
