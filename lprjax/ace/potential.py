@@ -20,7 +20,7 @@ from lprjax.ace.basis import OnBasis, Sites, atomic_base, centres, sites_of
 from lprjax.ace.spec import ACESpec, Tables, tables
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.blocks import sites_in_blocks
-from lprjax.numerics.checks import require_x64
+from lprjax.numerics.checks import finite_array, require_x64
 from lprjax.potentials.potential import check
 
 BLOCK = 128
@@ -114,13 +114,13 @@ def isolated_energies(spec: ACESpec, by_symbol: Mapping[str, float] | None) -> n
         The energies, (n_elements,), eV.
 
     Raises:
-        ValueError: an element that is missing.
+        ValueError: an element that is missing; an energy that is not finite.
     """
     e0 = by_symbol or dict.fromkeys(spec.elements, 0.0)
     missing = [e for e in spec.elements if e not in e0]
     if missing:
         raise ValueError(f"reference_energies lack {missing}: wanted one per element, in eV.")
-    return np.array([e0[e] for e in spec.elements], float)
+    return finite_array("reference_energies", [e0[e] for e in spec.elements], (None,), "eV")
 
 
 def half_products(spec: ACESpec, base: jax.Array) -> tuple[jax.Array, jax.Array]:

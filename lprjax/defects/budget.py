@@ -32,6 +32,7 @@ from lprjax.defects.bounds import (
 from lprjax.defects.defect import (
     Defect,
     RelaxedDefect,
+    check_defect,
     geometry_error,
     left_basin,
     relax_defect,
@@ -41,7 +42,7 @@ from lprjax.defects.first_order import FirstOrder, first_order_at
 from lprjax.defects.formation import undefined
 from lprjax.defects.hessian import EnergyAt
 from lprjax.defects.response import lipschitz_at, stability_at
-from lprjax.potentials.potential import Potential
+from lprjax.potentials.potential import Potential, cutoff_of
 
 FAILURES = ("unstable", "unpredicted", "unconverged", "left_basin")
 """A surrogate without stability at the reference's geometry; a prediction that did not converge; a
@@ -146,12 +147,18 @@ def error_budget(
 
     Raises:
         ValueError: as `far_field` for the radius, and what the potentials refuse.
-        TypeError: a potential without cutoff, or neither a pytree nor hashable.
+        TypeError: no defect; a potential without cutoff, or neither a pytree nor hashable.
     """
     relax = partial(relax_defect, force_tolerance=force_tolerance, max_evaluations=max_evaluations)
+    check_defect(defect)
+    for potential in (reference, surrogate):
+        cutoff_of(potential)  # refuses what is none before anything costs time
     failures: dict[str, str] = {}
     if displacement is None:
         displacement = _displacement("reference", relax(reference, defect), failures)
+
+    if not np.isfinite(np.asarray(defect.on_atoms(displacement))).all():
+        raise ValueError("displacement holds NaN or infinity: wanted finite numbers in Å.")
 
     # The residual at the reference's geometry, by its causes.
     w = far_field(defect, displacement, radius)

@@ -28,6 +28,8 @@ SAME_LENGTH = 1e-4
 """Å; neighbours closer in distance than this belong to one shell: a choice."""
 CLOSED_UP = 0.85
 """Separation of the atoms of a dumbbell at its start, in nearest-neighbour distances: a choice."""
+WIDEST = 2.0
+"""Beyond this separation, in the same unit, two atoms do not share a site: a choice."""
 OCCUPIED = 0.5
 """An interstitial nearer than this to an atom, in the same unit, sits on it: a choice."""
 
@@ -90,15 +92,18 @@ def dumbbell(
 
     Raises:
         ValueError: as `make_defect`; a direction of another shape, zero or not finite; a
-            separation that is not positive.
+            separation that is not positive, or of two nearest-neighbour distances or more.
     """
     reference, site, neighbours = _host(unit_cell, repeats, site)
     along = np.asarray(direction, dtype=float)
     if along.shape != (3,) or not 0 < np.linalg.norm(along) < np.inf:
         raise ValueError(f"direction is {along}: wanted three finite numbers, not all zero.")
     separation = CLOSED_UP * neighbours.nearest if separation is None else separation
-    if not 0 < separation < np.inf:
-        raise ValueError(f"separation is {separation!r}: wanted a positive length in Å.")
+    if not 0 < separation < WIDEST * neighbours.nearest:
+        raise ValueError(
+            f"separation is {separation!r} Å: wanted a positive length below {WIDEST:g} nearest-"
+            f"neighbour distances, {WIDEST * neighbours.nearest:.2f} Å."
+        )
     half = 0.5 * separation * along / np.linalg.norm(along)
     centre = reference.positions[site]
     return _with_atom(
@@ -200,7 +205,7 @@ def substitution(
         ValueError: as `make_defect`; an element unknown, or the one that is there already.
     """
     reference, site, _ = _host(unit_cell, repeats, site)
-    number = atomic_numbers.get(element, 0) if isinstance(element, str) else int(element)
+    number = atomic_numbers.get(element, 0) if isinstance(element, str) else element
     if number not in range(1, 119) or number == int(reference.species[site]):
         raise ValueError(
             f"element is {element!r}: wanted a symbol or an atomic number other than "

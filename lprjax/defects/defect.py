@@ -25,6 +25,7 @@ from lprjax.crystals.strain_norm import (
     with_held_sites,
     without_sites,
 )
+from lprjax.numerics.checks import check_positive, finite_array
 from lprjax.potentials.potential import Potential
 from lprjax.simulation.relaxation import Relaxed, relax
 
@@ -127,6 +128,22 @@ def _lengths(positions: ArrayLike, centre: ArrayLike, crystal: Structure) -> np.
     return minimum_image(np.asarray(positions) - np.asarray(centre), crystal)[1]
 
 
+def check_defect(defect: object) -> None:
+    """Refuse anything but a defect.
+
+    Args:
+        defect: any object.
+
+    Raises:
+        TypeError: no `Defect`.
+    """
+    if not isinstance(defect, Defect):
+        raise TypeError(
+            f"defect is a {type(defect).__name__}: wanted a Defect; use e.g. "
+            "vacancy(unit_cell, repeats)."
+        )
+
+
 def make_defect(
     unit_cell: Structure,
     repeats: int | Sequence[int],
@@ -154,18 +171,29 @@ def make_defect(
 
     Raises:
         RuntimeError: float64 is off.
+        TypeError: a unit cell that is no structure.
         ValueError: as `supercell`, `reference_lattice` and `without_sites`; sites named twice, or
-            extra ones not in a row.
+            extra ones not in a row; a structure in another cell; a centre that is not three finite
+            numbers; a radius that is not positive.
     """
     repeats = cells_along(unit_cell, repeats)
     reference = supercell(unit_cell, repeats)
-    n, sites = reference.n_atoms, np.asarray(site_of_atom, dtype=int)
+    centre = finite_array("centre", centre, (3,), "Å")
+    radius = two_shells(unit_cell) if radius is None else radius
+    check_positive(radius=radius)
+    if structure.pbc != reference.pbc or not np.allclose(structure.cell, reference.cell):
+        raise ValueError(
+            f"the cell of the structure is {np.asarray(structure.cell).tolist()}: wanted that of "
+            f"the supercell, {np.asarray(reference.cell).tolist()}, and its periodicity."
+        )
+    n, sites = reference.n_atoms, np.asarray(site_of_atom)
     missing = np.setdiff1d(np.arange(n), sites)
     extra = np.flatnonzero(sites >= n)
     n_sites = n + len(extra)
     named = np.unique(sites)
     if (
-        not len(named) == len(sites) == structure.n_atoms
+        sites.dtype.kind not in "iu"
+        or not len(named) == len(sites) == structure.n_atoms
         or sites.min() < 0
         or (sites.max() >= n_sites)
     ):
@@ -176,7 +204,6 @@ def make_defect(
     homes = np.zeros((n_sites, 3))
     homes[:n] = np.asarray(reference.positions)
     homes[sites[extra]] = np.asarray(structure.positions)[extra]
-    radius = two_shells(unit_cell) if radius is None else radius
     lattice = without_sites(reference_lattice(unit_cell, repeats, radius=radius), missing)
     bonds = [_bonded(home, reference, missing, radius) for home in homes[n:]]
     return Defect(
@@ -200,7 +227,14 @@ def cells_along(unit_cell: Structure, repeats: int | Sequence[int]) -> Sequence[
 
     Returns:
         (m1, m2, m3).
+
+    Raises:
+        TypeError: a crystal that is no structure.
     """
+    if not isinstance(unit_cell, Structure):
+        raise TypeError(
+            f"unit_cell is a {type(unit_cell).__name__}: wanted a Structure, e.g. bcc('W', 3.165)."
+        )
     if np.ndim(repeats) > 0:
         return cast(Sequence[int], repeats)
     return tuple(cast(int, repeats) if periodic else 1 for periodic in unit_cell.pbc)
@@ -231,8 +265,10 @@ def chosen_site(reference: Structure, site: int | None) -> int:
         middle = 0.5 * np.asarray(reference.cell)[np.array(reference.pbc)].sum(axis=0)
         distances = np.linalg.norm(np.asarray(reference.positions) - middle, axis=1)
         return int(np.argmax(distances < distances.min() + SAME_DISTANCE))
-    if not 0 <= site < reference.n_atoms:
-        raise ValueError(f"site is {site!r}: wanted one from 0 to {reference.n_atoms - 1}.")
+    if not (isinstance(site, int | np.integer) and 0 <= site < reference.n_atoms):
+        raise ValueError(
+            f"site is {site!r}: wanted a whole number from 0 to {reference.n_atoms - 1}."
+        )
     return int(site)
 
 
@@ -289,6 +325,11 @@ def with_vacant_sites(
     """
     reference = supercell(unit_cell, cells_along(unit_cell, repeats))
     kept = np.delete(np.arange(reference.n_atoms), vacant)
+    if not len(kept):
+        raise ValueError(
+            f"vacant names all {reference.n_atoms} sites of the supercell: wanted some with atoms; "
+            "give larger repeats."
+        )
     structure = without_atoms(reference, vacant)
     return make_defect(unit_cell, repeats, structure, kept, centre, radius=radius)
 
@@ -361,6 +402,7 @@ def relax_defect(
         ValueError: a displacement without a row per site; as `relax`.
         TypeError: as `relax`.
     """
+    check_defect(defect)
     start = defect.structure if displacement is None else defect.displaced(displacement)
     relaxed = relax(
         potential,
@@ -385,8 +427,12 @@ def geometry_error(defect: Defect, u: ArrayLike, v: ArrayLike) -> jax.Array:
 
     Returns:
         The norm, (), Å.
+
+    Raises:
+        ValueError: a displacement without a row per site.
     """
-    return defect.lattice.strain_norm(jnp.asarray(u) - jnp.asarray(v))
+    u, v = (_rows(x, defect.lattice.n_sites, "sites of the lattice") for x in (u, v))
+    return defect.lattice.strain_norm(u - v)
 
 
 def left_basin(defect: Defect, u: ArrayLike, v: ArrayLike) -> str | None:

@@ -22,6 +22,7 @@ from lprjax.defects.bounds import Side, residual_of
 from lprjax.defects.defect import Defect
 from lprjax.defects.hessian import EnergyAt
 from lprjax.defects.response import Response, solve_at
+from lprjax.numerics.checks import check_positive
 from lprjax.potentials.potential import Potential
 
 
@@ -66,6 +67,7 @@ def first_order_error(
     Raises:
         ValueError, TypeError: as `response.hessian_solve`; a reservoir of another element.
     """
+    check_positive(tolerance=tolerance, max_iterations=max_iterations)
     pair = (reference, surrogate)
     theirs, ours = (Side(p, defect, displacement, reservoirs=reservoirs) for p in pair)
     return first_order_at(ours.at, *residual_of(theirs, ours), tolerance, max_iterations)

@@ -35,7 +35,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from lprjax.atoms.structures import Structure
-from lprjax.defects.defect import Defect
+from lprjax.defects.defect import Defect, check_defect
 from lprjax.potentials.observables import total_energy
 from lprjax.potentials.potential import Potential, graph_for
 
@@ -74,9 +74,19 @@ def formation_energy(
 
     Raises:
         ValueError: a reservoir that is missing, see the top of the file; it is named.
-        TypeError: a number of atoms in place of the defect.
+        TypeError: a number of atoms in place of the defect; chemical potentials that are not
+            numbers by symbol.
     """
-    chemical_potentials = chemical_potentials or {}
+    chemical_potentials = {} if chemical_potentials is None else chemical_potentials
+    by_symbol = isinstance(chemical_potentials, Mapping)
+    given = chemical_potentials.values() if by_symbol else ()
+    if not by_symbol or any(isinstance(mu, Structure) for mu in given):
+        raise TypeError(
+            f"chemical_potentials is a {type(chemical_potentials).__name__} of "
+            f"{', '.join(sorted({type(mu).__name__ for mu in given})) or 'no numbers'}: wanted "
+            "numbers by symbol, in eV per atom, e.g. {'Ni': -4.45}; structures are for functions "
+            "with reservoirs=."
+        )
     taken = sources(defect, chemical_potentials)
     formed: Any = energy - taken.crystal * bulk_energy_per_atom
     for symbol, n in taken.reservoirs.items():
@@ -98,11 +108,7 @@ def sources(defect: Defect, reservoirs: Iterable[str] = ()) -> Sources:
         ValueError: atoms that neither the crystal nor a reservoir accounts for; a symbol unknown.
         TypeError: no `Defect`.
     """
-    if not isinstance(defect, Defect):
-        raise TypeError(
-            f"defect is {defect!r}: wanted a Defect, whose atoms are counted by element; use e.g. "
-            "vacancy(unit_cell, repeats)."
-        )
+    check_defect(defect)
     given = set(reservoirs)
     if unknown := sorted(s for s in given if atomic_numbers.get(s, 0) == 0):
         raise ValueError(f"the reservoirs are of {unknown}: wanted chemical symbols, e.g. 'Ni'.")

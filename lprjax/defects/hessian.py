@@ -18,7 +18,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, moved
-from lprjax.defects.defect import Defect
+from lprjax.defects.defect import Defect, check_defect
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
 
@@ -101,11 +101,12 @@ def energy_at(
 
     Raises:
         RuntimeError: float64 is off.
-        TypeError: a displacement that is traced; a potential without cutoff, or neither a pytree
-            nor hashable.
+        TypeError: no defect; a displacement that is traced; a potential without cutoff, or neither
+            a pytree nor hashable.
         ValueError: a displacement without a row per site; as `build_graph`.
     """
     require_x64()
+    check_defect(defect)
     if isinstance(displacement, Tracer):
         raise TypeError(
             "displacement is traced: wanted numbers, for neighbours are searched there; trace the "

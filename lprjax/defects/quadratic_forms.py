@@ -130,9 +130,13 @@ def error_forms(
     Raises:
         ValueError: as `build_graph` and `design_rows`; numbers that are not positive; a reservoir
             of another element.
-        TypeError: a displacement that is not float64; a potential without cutoff, or neither a
-            pytree nor hashable.
+        TypeError: a basis that is no ACESpec; a displacement that is not float64; a potential
+            without cutoff, or neither a pytree nor hashable.
     """
+    if not isinstance(spec, ACESpec):
+        raise TypeError(
+            f"spec is a {type(spec).__name__}: wanted an ACESpec, of a linear potential its .spec."
+        )
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     displacement = as_float64("displacements", displacement)
     side = Side(reference, defect, displacement, reservoirs=reservoirs)

@@ -81,11 +81,14 @@ def hessian_solve(
         `stability_constant`.
 
     Raises:
-        ValueError: arrays without a row per site; a tolerance or number of products not positive.
+        ValueError: arrays without a row per site; forces that are not finite; a tolerance or
+            number of products not positive.
         TypeError: a potential without cutoff, or neither a pytree nor hashable.
     """
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     at = energy_at(potential, defect, displacement)
+    if not np.isfinite(np.asarray(at.defect.on_atoms(forces))).all():
+        raise ValueError("forces hold NaN or infinity: wanted finite numbers in eV/Å.")
     return solve_at(at, forces, tolerance, max_iterations)
 
 

@@ -138,9 +138,17 @@ def decay_constant(defect: Defect, displacement: ArrayLike, radius: float) -> fl
 
     Returns:
         c_u, Å^4.
+
+    Raises:
+        ValueError: a radius without an atom inside.
     """
     profile = decay_profile(defect, displacement)
     inside = (profile.distances > 0) & (profile.distances <= radius)
+    if not inside.any():
+        raise ValueError(
+            f"radius is {radius} Å, and no atom is so near to the defect: wanted one beyond its "
+            f"first neighbours, at {profile.distances[profile.distances > 0].min():.2f} Å."
+        )
     return float(np.median((profile.strains * profile.distances**3)[inside]))
 
 

@@ -28,17 +28,19 @@ def column_statistics(spec: ACESpec, environments: ArrayLike) -> tuple[np.ndarra
     Raises:
         ValueError: another shape; NaN or infinity; an element without environment; a constant in
             the basis.
-        TypeError: other than float64 or integers.
+        TypeError: other than float64 or integers; no spec.
     """
+    if not isinstance(spec, ACESpec):
+        raise TypeError(f"spec is a {type(spec).__name__}: wanted an ACESpec.")
     if spec.constant:
         raise ValueError(
             "spec.constant is True: wanted a basis without the constant, which tells sites apart "
             "in no kernel or network; use constant=False."
         )
     rows = np.asarray(as_float64("environments", environments))
-    if rows.ndim != 2 or rows.shape[1] != spec.n_columns:
+    if rows.ndim != 2 or rows.shape[1] != spec.n_columns or not len(rows):
         raise ValueError(
-            f"environments have shape {rows.shape}: wanted (n, {spec.n_columns}), rows of "
+            f"environments have shape {rows.shape}: wanted (n, {spec.n_columns}), n >= 1, rows of "
             "site_basis; use site_basis(spec, graph)."
         )
     if not np.isfinite(rows).all():

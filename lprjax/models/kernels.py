@@ -105,8 +105,18 @@ def site_features(potential: KernelPotential, graph: Graph) -> jax.Array:
 
     Raises:
         ValueError: unknown species, or a graph that ends short of the cutoff.
+        TypeError: no kernel potential.
     """
+    _require_kernel(potential)
     return solve_triangular(potential.triangular, potential.kernel(graph).T, lower=True).T
+
+
+def _require_kernel(potential: object) -> None:
+    if not isinstance(potential, KernelPotential):
+        raise TypeError(
+            f"potential is a {type(potential).__name__}: wanted a KernelPotential; make it with "
+            "kernel_potential."
+        )
 
 
 def unseen_variance(potential: KernelPotential, graph: Graph) -> jax.Array:
@@ -125,10 +135,11 @@ def unseen_variance(potential: KernelPotential, graph: Graph) -> jax.Array:
         (n,), from 0 to 1, in units of 1 / ridge; zero on padding atoms.
 
     Raises:
-        ValueError: as `site_features`.
+        ValueError, TypeError: as `site_features`.
 
     Source: Quiñonero-Candela, Rasmussen, J. Mach. Learn. Res. 6 (2005) 1939.
     """
+    _require_kernel(potential)
     sites = unit_features(site_basis(potential.spec, graph), potential.scale)
     prior = jnp.sum(sites**2, axis=1) ** potential.zeta
     return prior - jnp.sum(site_features(potential, graph) ** 2, axis=1)

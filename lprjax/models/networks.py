@@ -188,22 +188,31 @@ def network_potential(
         RuntimeError: float64 is off.
     """
     require_x64()
-    hidden = tuple(hidden)
-    if not all(isinstance(width, int | np.integer) and width >= 1 for width in hidden):
+    widths = tuple(hidden) if np.iterable(hidden) else (None,)
+    if not all(isinstance(width, int | np.integer) and width >= 1 for width in widths):
         raise ValueError(f"hidden is {hidden!r}: wanted whole numbers, at least 1, e.g. (16, 16).")
     mean, deviation = column_statistics(spec, environments)
     return NetworkPotential(
-        coefficients=_random_weights(spec, hidden, key)[0],
+        coefficients=_random_weights(spec, widths, key)[0],
         mean=jnp.asarray(mean),
         deviation=jnp.asarray(deviation),
         reference_energies=jnp.asarray(isolated_energies(spec, reference_energies)),
         spec=spec,
-        hidden=hidden,
+        hidden=widths,
     )
 
 
 def last_layer(potential: NetworkPotential) -> LastLayer:
-    """The view of a network in which only the last layer's weights can change (LLPR)."""
+    """The view of a network in which only the last layer's weights can change (LLPR).
+
+    Raises:
+        TypeError: no network.
+    """
+    if not isinstance(potential, NetworkPotential):
+        raise TypeError(
+            f"potential is a {type(potential).__name__}: wanted a NetworkPotential; make it with "
+            "network_potential."
+        )
     parameters = _unravel(potential.spec, potential.hidden)(potential.coefficients)
     return LastLayer(parameters["params"]["head"]["kernel"][:, 0], potential)
 

@@ -119,7 +119,8 @@ def check_radii(name: str, radii: Any) -> tuple[float, float]:
     Raises:
         ValueError: anything but 0 < inner < outer, finite.
     """
-    found = np.asarray(radii, dtype=float) if np.size(radii) == 2 else np.zeros(2)
+    numbers = np.size(radii) == 2 and np.asarray(radii).dtype.kind in "iuf"
+    found = np.asarray(radii, dtype=float) if numbers else np.zeros(2)
     if not 0.0 < found[0] < found[1] < math.inf:
         raise ValueError(
             f"{name} are {radii!r}: wanted two lengths in Å, 0 < inner < outer, outer just below "

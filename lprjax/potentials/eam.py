@@ -188,7 +188,7 @@ def zhou_eam(*elements: str, r_cut: float | None = None) -> ZhouEAM:
 
     Source: Zhou, Johnson, Wadley, Phys. Rev. B 69, 144113 (2004).
     """
-    unknown = [e for e in elements if e not in ZHOU_2004]
+    unknown = [e for e in elements if not isinstance(e, str) or e not in ZHOU_2004]
     if unknown:
         raise ValueError(
             f"zhou_eam has no parameters for {unknown}: wanted elements of {', '.join(ZHOU_2004)}."
