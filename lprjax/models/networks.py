@@ -189,9 +189,8 @@ def network_potential(
     """
     require_x64()
     widths = tuple(hidden) if np.iterable(hidden) else ()
-    if not np.iterable(hidden) or not all(
-        isinstance(width, int | np.integer) and width >= 1 for width in widths
-    ):
+    whole = all(isinstance(width, int | np.integer) and width >= 1 for width in widths)
+    if not (np.iterable(hidden) and whole):
         raise ValueError(f"hidden is {hidden!r}: wanted whole numbers, at least 1, e.g. (16, 16).")
     mean, deviation = column_statistics(spec, environments)
     return NetworkPotential(

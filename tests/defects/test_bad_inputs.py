@@ -134,7 +134,7 @@ TABLE = {
     "training data beyond the cell": (lambda: budget(99.0), V, "radius is 99.*beyond it"),
     "a geometry of another shape": (lambda: budget(displacement=U[:3]), V, "each of the 16 sites"),
     "a geometry of NaN": (lambda: budget(displacement=NOWHERE), V, "displacement holds NaN"),
-    "a name for a potential": (lambda: budget(reference="EAM"), T, "str has no r_cut"),
+    "a name for a potential": (lambda: budget(reference="EAM"), T, "potential is a str"),
     "a crystal for a defect": (lambda: budget(defect=W), T, "defect is a Structure"),
     "a tolerance of zero": (
         lambda: lp.first_order_error(EAM, EAM, VACANCY, U, tolerance=0.0), V, "tolerance is 0.0"
@@ -241,9 +241,9 @@ TABLE = {
     "a batch too large": (lambda: trained(batch=5), V, "batch 5"),
     "a rate of NaN": (lambda: trained(learning_rate=np.nan), V, "a rate > 0"),
     "a weight of another kind": (lambda: trained(weights={"energi": 1.0}), V, "'energi'.*energy"),
-    "a weight of None": (lambda: trained(weights={"energy": None}), V, "'energy': None.*>= 0"),
-    "a weight in letters": (lambda: trained(weights={"energy": "1"}), V, "'energy': '1'.*>= 0"),
-    "a weight below zero": (lambda: trained(weights={"energy": -1.0}), V, "'energy': -1.0"),
+    "a weight of None": (lambda: trained(weights={"energy": None}), V, "'energy' is None.*>= 0"),
+    "a weight in letters": (lambda: trained(weights={"energy": "1"}), V, "'energy' is '1'.*>= 0"),
+    "a weight below zero": (lambda: trained(weights={"energy": -1.0}), V, "'energy' is -1.0"),
     "an energy of NaN": (
         lambda: trained(LABELS._replace(energy=np.nan)), V, "energy of structure 0 holds NaN"
     ),
