@@ -267,7 +267,7 @@ def chosen_site(reference: Structure, site: int | None) -> int:
         return int(np.argmax(distances < distances.min() + SAME_DISTANCE))
     if not (isinstance(site, int | np.integer) and 0 <= site < reference.n_atoms):
         raise ValueError(
-            f"site is {site!r}: wanted a whole number from 0 to {reference.n_atoms - 1}."
+            f"site is {site!r}: wanted one from 0 to {reference.n_atoms - 1}, a whole number."
         )
     return int(site)
 
@@ -423,7 +423,7 @@ def geometry_error(defect: Defect, u: ArrayLike, v: ArrayLike) -> jax.Array:
     Args:
         defect: where and on which lattice.
         u: (n_sites, 3) Å, a displacement of the reference lattice.
-        v: (n_sites, 3) Å, another.
+        v: (n_sites, 3) Å, another; 0.0 for none.
 
     Returns:
         The norm, (), Å.
@@ -431,8 +431,10 @@ def geometry_error(defect: Defect, u: ArrayLike, v: ArrayLike) -> jax.Array:
     Raises:
         ValueError: a displacement without a row per site.
     """
-    u, v = (_rows(x, defect.lattice.n_sites, "sites of the lattice") for x in (u, v))
-    return defect.lattice.strain_norm(u - v)
+    for x in (u, v):
+        if np.ndim(x) > 0:
+            _rows(x, defect.lattice.n_sites, "sites of the lattice")
+    return defect.lattice.strain_norm(jnp.asarray(u) - jnp.asarray(v))
 
 
 def left_basin(defect: Defect, u: ArrayLike, v: ArrayLike) -> str | None:

@@ -40,8 +40,8 @@ def column_statistics(spec: ACESpec, environments: ArrayLike) -> tuple[np.ndarra
     rows = np.asarray(as_float64("environments", environments))
     if rows.ndim != 2 or rows.shape[1] != spec.n_columns or not len(rows):
         raise ValueError(
-            f"environments have shape {rows.shape}: wanted (n, {spec.n_columns}), n >= 1, rows of "
-            "site_basis; use site_basis(spec, graph)."
+            f"environments have shape {rows.shape}: wanted (n, {spec.n_columns}), rows of "
+            "site_basis, at least one; use site_basis(spec, graph)."
         )
     if not np.isfinite(rows).all():
         raise ValueError(

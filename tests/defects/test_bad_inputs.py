@@ -71,7 +71,7 @@ TABLE = {
     "no repeats": (lambda: lp.vacancy(W, 0), V, "repeats.*integers >= 1"),
     "half a repeat": (lambda: lp.vacancy(W, 1.5), V, "repeats.*integers >= 1"),
     "a site of -1": (lambda: lp.vacancy(W, 2, site=-1), V, "site is -1: wanted.*0 to 15"),
-    "half a site": (lambda: lp.vacancy(W, 2, site=1.5), V, "site is 1.5: wanted a whole number"),
+    "half a site": (lambda: lp.vacancy(W, 2, site=1.5), V, "site is 1.5: wanted.*a whole number"),
     "all atoms taken out": (
         lambda: with_vacant_sites(W, 2, range(16), (0, 0, 0)), V, "all 16 sites.*larger repeats"
     ),
@@ -221,7 +221,7 @@ TABLE = {
     ),
     # kernels and networks
     "rows of another basis": (lambda: kernel(rows=ROWS[:, :2]), V, r"\(4, 2\).*use site_basis"),
-    "no rows": (lambda: kernel(rows=ROWS[:0]), V, r"\(0, 8\): wanted \(n, 8\), n >= 1"),
+    "no rows": (lambda: kernel(rows=ROWS[:0]), V, r"\(0, 8\): wanted \(n, 8\), rows.*at least one"),
     "rows of NaN": (lambda: kernel(rows=ROWS * np.nan), V, "hold NaN.*leave those structures out"),
     "one row": (lambda: network(rows=ROWS[0]), V, r"shape \(8,\)"),
     "half an environment": (lambda: kernel(n=2.5), V, "n_sparse is 2.5: wanted a whole number"),
