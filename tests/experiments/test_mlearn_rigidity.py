@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,6 +128,58 @@ def test_energies_and_virials_are_per_atom(train):
         mean = cell.sites.mean(axis=0)
         np.testing.assert_allclose(cell.rows["energy"][0], mean, rtol=1e-10, atol=1e-12)
         assert -5.0 < cell.targets["energy"][0] < -1.5  # Stillinger-Weber: -4.34 at best
+
+
+def test_targets_are_labels_per_atom(train):
+    """Thirds of the trace of the virial, and energies: those of the cell over its atoms."""
+    for cell, rows in zip(mlearn.cells(SYNTHETIC, "train", "")[::7], train[::7], strict=True):
+        n = cell.structure.n_atoms
+        assert rows.targets["energy"][0] == pytest.approx(float(cell.labels.energy) / n)
+        trace = float(np.trace(np.asarray(cell.labels.virial))) / n
+        assert rows.targets["virial"][:3].sum() == pytest.approx(trace)
+
+
+def by_hand(energy, forces):
+    """A cell of rows of two columns whose targets are zero."""
+    rows = {"energy": np.array(energy), "forces": np.array(forces)}
+    return mlearn.CellRows("Vacancy", rows, {k: np.zeros(len(v)) for k, v in rows.items()}, None)
+
+
+def test_errors_are_means_of_absolute_values():
+    """Of opposite signs, so that neither a mean nor a root mean square is the same."""
+    found = [by_hand([[1.0, 0.0]], [[2.0, 0.0], [0.0, 6.0]]), by_hand([[-3.0, 0.0]], [[-1.0, 0.0]])]
+    assert mlearn.mean_errors(found, np.array([1.0, 1.0])) == (2.0, 3.0)
+
+
+def test_expected_errors_are_those_of_a_normal_distribution():
+    """E |x| = (2 / pi)^1/2 sigma, sigma = 3 |g| / 2 for R twice the identity."""
+    result = SimpleNamespace(rms={"all": 3.0}, factor=2.0 * np.eye(2))
+    cells = [by_hand([[1.0, 0.0]], [[0.0, 2.0], [4.0, 0.0]])]
+    wanted = np.sqrt(2 / np.pi) * np.array([1.5, 4.5])
+    np.testing.assert_allclose(figure.expected_errors(result, cells), wanted)
+
+
+def test_curves_and_shares_by_hand():
+    """Means over targets, every second atom, plain and of logarithms; eV to meV; forces of the
+    first half of the picks over the pool's; a group's share counts its cells."""
+    run = {
+        "errors": np.array([[1e-3, 0.1], [2e-3, 0.2]]),
+        "expected": [[3e-3, 0.3], [4e-3, 0.4]],
+        "lpr": np.array([[1.0, 7.0, 100.0, 7.0], [1.0, 7.0, 1e4, 7.0]]),
+        "order": np.array([1, 0]),
+        "pool_forces": np.array([1.0, 3.0]),
+        "added": [0, 2],
+    }
+    found = figure.curves(figure.replace(figure.SMOKE, stride=2), [run])
+    np.testing.assert_allclose(found["lpr"], [50.5, 5000.5])
+    np.testing.assert_allclose(found["lpr_log_mean"], [10.0, 100.0])
+    np.testing.assert_allclose(found["energy"], [1.0, 2.0])
+    np.testing.assert_allclose(found["energy_expected"], [3.0, 4.0])
+    assert found["first_half_forces"] == pytest.approx(1.5)
+    errors = {"all": {"energy": 3.0}, "Surface": {"energy": 6.0}, "Elastic": {"energy": 1.5}}
+    shares = figure.shares({"Surface": 1, "Elastic": 2}, errors)
+    assert shares == {"Surface": pytest.approx(2 / 3), "Elastic": pytest.approx(1 / 3)}
+    assert figure.in_units([2e-3, 0.1]) == {"energy": 2.0, "forces": 0.1}
 
 
 @pytest.mark.parametrize("task", ["rigidity", "d_optimal", "random"])

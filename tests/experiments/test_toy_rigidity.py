@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import toy_rigidity as figure
+from experiments.harness.records import Record
 from experiments.panels.toy import range_of
 from tests.helpers.figures import check_figure, drawn_line, power_of
 
@@ -96,6 +97,16 @@ def test_principal_rigidities_of_a_singular_factor_are_the_limit_of_a_small_ridg
     found = figure.principal_rigidities(factor, centroids)
     assert found[0] == 0.0 and limit[0] < 1e-7
     assert found[1] == pytest.approx(limit[1], rel=1e-6)
+
+
+def test_the_smallest_lpr_is_a_geometric_mean_over_seeds():
+    """Of the start of each training set: 1 and 100 have the mean 10."""
+    drawn = [
+        Record(figure.Point(2, "fixed + pure", 8, 20, 0.1, seed), {"lpr": np.array(lpr)}, {})
+        for seed, lpr in enumerate(([[1.0, 5.0], [0.1, 0.1]], [[300.0, 100.0], [0.1, 0.1]]))
+    ]
+    found = figure.smallest_by_spread(drawn)
+    assert found["spread"] == [0.1] and found["smallest_lpr"] == pytest.approx([10.0])
 
 
 def test_spread_inside_groups_lifts_the_degeneracy_as_its_square(summary):
