@@ -78,6 +78,8 @@ def test_forces_that_are_zero_by_symmetry_vanish(case):
     np.testing.assert_array_equal(vanishing(rows), np.arange(len(rows)) >= 3 * case.n)
     units = np.geomspace(1e-9, 1e9, SPEC.n_columns)
     np.testing.assert_array_equal(vanishing(rows * units), vanishing(rows))
+    np.testing.assert_array_equal(vanishing(1e-15 * rows), vanishing(rows))
+    np.testing.assert_array_equal(vanishing(1e15 * rows), vanishing(rows))
 
 
 def _perfect(structure):
