@@ -35,6 +35,7 @@ POTENTIALS = {
     "ZhouEAM": "lprjax.potentials.eam",
     "StillingerWeber": "lprjax.potentials.stillinger_weber",
     "Tersoff": "lprjax.potentials.tersoff",
+    "ZBL": "lprjax.potentials.zbl",
     "PolynomialBonds": "lprjax.potentials.bonds",
     "LinearPotential": "lprjax.ace.potential",
     "KernelPotential": "lprjax.models.kernels",

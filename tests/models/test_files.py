@@ -28,6 +28,7 @@ from lprjax.models.networks import LastLayer, NetworkPotential, last_layer, netw
 from lprjax.potentials import ase_potential, stillinger_weber, tersoff, zhou_eam
 from lprjax.potentials.bonds import polynomial_bonds
 from lprjax.potentials.observables import energy_and_forces
+from lprjax.potentials.zbl import zbl
 from lprjax.regression.factors import compress
 from lprjax.regression.fitting import fit
 from lprjax.regression.rigidity import prediction_rigidity
@@ -143,6 +144,7 @@ PARAMETERS = {
     "eam": lambda: zhou_eam("Mo", "W", r_cut=0.1 + 5.1),
     "stillinger-weber": lambda: dataclasses.replace(stillinger_weber(), lam=1 / 3),
     "tersoff": lambda: dataclasses.replace(tersoff(), beta=np.float64(1.1e-6) / 3),
+    "zbl": lambda: zbl(1.6, 2.0 + 1 / 3),
     "bonds": bonds,
     "pinned bonds": pinned_bonds,
 }
@@ -175,6 +177,15 @@ def test_every_potential_of_the_library_can_be_saved():
         if isinstance(kind, type) and {"__call__", "r_cut"} <= {*dir(kind), *fields_of(kind)}
     }
     assert found - {"ASEPotential", "Potential"} == set(files.POTENTIALS)  # the last a protocol
+
+
+def test_a_core_is_saved_with_its_basis(tmp_path):
+    """As the same spec, which is as good an argument of `jit` as before."""
+    potential = linear(dataclasses.replace(METAL, core=(1.6, 2.0 + 1 / 3)))
+    save(tmp_path / "p.npz", potential)
+    found = load(tmp_path / "p.npz")
+    assert_same_bits(found, potential)
+    assert found.spec == potential.spec and hash(found.spec) == hash(potential.spec)
 
 
 def test_numbers_that_decimals_lose_are_kept(tmp_path):
