@@ -115,6 +115,8 @@ class Elasticity(NamedTuple):
     clamped: jax.Array  # (6, 6) eV/Å^3, fractional positions held
     stress: jax.Array  # (6,) eV/Å^3 of the unstrained crystal, positive in tension
     optical: jax.Array  # eigenvalues of the Hessian of the cell's atoms, eV/Å^2, no translations
+    internal: jax.Array  # (n, 3, 6) Å, how the atoms follow a strain, of zero mean
+    hessian: jax.Array  # (6 + 3 n, 6 + 3 n) eV, eV/Å, eV/Å^2, of E(eps, u)
 
 
 def elastic_constants(potential: Potential, structure: Structure | Graph) -> Elasticity:
@@ -156,6 +158,8 @@ def elastic_constants(potential: Potential, structure: Structure | Graph) -> Ela
         clamped=hessian[:6, :6] / volume,
         stress=slope[:6] / volume,
         optical=values,
+        internal=settled.T.reshape(-1, 3, 6),
+        hessian=hessian,
     )
 
 

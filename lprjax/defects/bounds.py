@@ -10,6 +10,18 @@ eta = ||f||_{-1}, c the stability constant of Ê at ubar, M the Lipschitz consta
 training data can cure: the pieces of `far_field` for the lattice under the cut-off displacement w,
 and the rest, the core.
 
+The mismatches of elastic constants, internal strain, force constants and third-order elastic
+constants bound their pieces, on the complete lattice L, by a norm of w (its weight). What counts
+is the norm of the defect D, larger by at most kappa (`transfer`):
+
+    ||f_p||_{-1,D} <= kappa ||f_p||_{-1,L} <= kappa e_p weight_p(w) .
+
+The mismatch of elastic constants alone is sharp for some w. That of third order chains three
+inequalities: within a factor of ten for the worst w, but 100 to 1000 times above the norm in the
+far fields of defects in d = 3, where it says little. Core, third derivatives and remainder have no
+such bound: their mismatch is the norm over the weight, so that the product is the norm by
+construction.
+
 Source: derived, after Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
 
@@ -17,7 +29,7 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -46,10 +58,19 @@ from lprjax.defects.formation import (
     undefined,
 )
 from lprjax.defects.hessian import EnergyAt, energy_at
+from lprjax.defects.transfer import on_defect
 from lprjax.potentials.observables import observe, total_energy
 from lprjax.potentials.potential import Potential
 
-PIECES = ("core", "elastic", "force_constants", "third_elastic", "third", "remainder")
+PIECES = (
+    "core",
+    "elastic",
+    "internal_strain",
+    "force_constants",
+    "third_elastic",
+    "third",
+    "remainder",
+)
 """The pieces of the force residual; see `split_residual`."""
 
 
@@ -84,6 +105,7 @@ class Side:
         displacement: (n_sites, 3) Å, the reference's relaxed geometry.
         far: w, (n_regular, 3) Å, of `far_field`, which the complete lattice is to have room for.
         reservoirs: by symbol, a structure of that element, as in `defects.formation`.
+        unit: the graph of the unit cell without padding, where it was made before.
     """
 
     potential: Potential
@@ -91,6 +113,7 @@ class Side:
     displacement: ArrayLike
     far: ArrayLike = 0.0
     reservoirs: Mapping[str, Structure] | None = None
+    unit: Graph | None = None
 
     @functools.cached_property
     def at(self) -> EnergyAt:
@@ -105,7 +128,12 @@ class Side:
     @functools.cached_property
     def cell(self) -> Graph:
         """The unit cell, without padding."""
-        return cell_graph(self.potential, self.defect.unit_cell)
+        cell = self.defect.unit_cell if self.unit is None else self.unit
+        return cell_graph(self.potential, cell)
+
+    def under(self, far: ArrayLike) -> "Side":
+        """The same with a far field, before the complete lattice is asked for."""
+        return dataclasses.replace(self, far=far, unit=self.cell)
 
     @functools.cached_property
     def lattice(self) -> Graph:
@@ -200,7 +228,10 @@ def split_residual(
 ) -> Residual:
     """The force residual by its causes, an exact partition.
 
-    - elastic: first order, by the elastic constants; force_constants: the rest of first order
+    - elastic: first order, by the elastic constants
+    - internal_strain: first order, by how the sublattices of a multilattice follow a strain, which
+      no stress shows; zero where all atoms are centres of symmetry
+    - force_constants: the rest of first order
     - third_elastic: second order, by elastic constants of third order; third: the rest of it
     - remainder: higher orders of the homogeneous lattice
     - core: all else, that is what the lattice outside `radius` does not account for
@@ -220,10 +251,12 @@ def split_residual(
     Raises:
         ValueError: as `far_field` for the radius.
     """
-    w = far_field(defect, displacement, radius)
-    theirs, ours = (Side(p, defect, displacement, w, reservoirs) for p in (reference, surrogate))
+    theirs, ours = (
+        Side(p, defect, displacement, reservoirs=reservoirs) for p in (reference, surrogate)
+    )
     model = mismatch_of(theirs, ours) if model is None else model
-    return partition(theirs, ours, model, w, radius)
+    w = far_field(defect, displacement, radius, model.followed)
+    return partition(theirs.under(w), ours.under(w), model, w, radius)
 
 
 def mismatch_of(theirs: Side, ours: Side) -> CauchyBorn:
@@ -256,39 +289,36 @@ def partition(theirs: Side, ours: Side, model: CauchyBorn, w: jax.Array, radius:
     first, second = (lattice_orders(side.potential, side.lattice, w) for side in (ours, theirs))
     lattice = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), first, second)
     elastic, third_elastic = (np.asarray(f) for f in model.forces(w))
+    internal = np.asarray(model.internal_forces(w))
     linear, quadratic, rest = (float(e) for e in lattice.energies)
     low, high = (float(e) for e in model.energies(w))
+    shifts = -0.5 * float(np.vdot(internal, w))
     pieces = {
         "elastic": elastic,
-        "force_constants": lattice.first - elastic,
+        "internal_strain": internal,
+        "force_constants": lattice.first - elastic - internal,
         "third_elastic": third_elastic,
         "third": lattice.second - third_elastic,
         "remainder": lattice.rest,
     }
     energies = {
         "elastic": low,
-        "force_constants": linear - low,
+        "internal_strain": shifts,
+        "force_constants": linear - low - shifts,
         "third_elastic": high,
         "third": quadratic - high,
         "remainder": rest,
     }
-    pieces = {name: _on_all_sites(ours.defect, piece) for name, piece in pieces.items()}
+    pieces = {name: on_defect(ours.defect.lattice, piece) for name, piece in pieces.items()}
     core = {"core": forces - sum(pieces.values())}, {"core": energy - sum(energies.values())}
     return Residual(forces, energy, core[0] | pieces, core[1] | energies, w, radius)
 
 
-def _on_all_sites(defect: Defect, forces: np.ndarray) -> jax.Array:
-    """Forces on the complete lattice as forces on the defect's sites, balanced where they exist."""
-    padded = np.zeros((defect.lattice.n_sites, 3))
-    padded[: len(forces)] = forces
-    present = np.asarray(defect.lattice.present)
-    return jnp.asarray(np.where(present[:, None], padded - padded[present].mean(axis=0), 0.0))
-
-
 class Weights(NamedTuple):
-    """Norms of the far field that the mismatches of each order are multiplied by, Å, Å^2, Å^3."""
+    """Norms of the far field that the mismatches of each order are multiplied by, Å, Å^2, Å^3,
+    on the complete lattice."""
 
-    linear: float  # ||Dw||, of elastic constants and force constants
+    linear: float  # ||Dw||, of elastic constants, internal strain and force constants
     quadratic: float  # (sum |Dw(l)|^4)^1/2, of third derivatives
     cubic: float  # (sum |Dw(l)|^6)^1/2, of fourth derivatives
 
@@ -345,15 +375,37 @@ def elastic_mismatch(model: CauchyBorn, defect: Defect) -> float:
     return float(_relative(_elastic_blocks(model, defect), defect).max())
 
 
+def internal_strain_mismatch(model: CauchyBorn, defect: Defect) -> float:
+    """What internal strain gets wrong: ||f_I||_{-1} <= e_I ||Dw||, sharp for long waves.
+
+        e_I = max_k || K(k)^-1/2 A_I(k) K(k)^-1/2 ||,
+
+    A_I(k) the linear map of `internal_forces`. Of elastic order: it does not fall for k -> 0.
+
+    Args:
+        model: `cauchy_born_mismatch`.
+        defect: where and on which lattice.
+
+    Returns:
+        e_I, eV/Å^2; zero up to rounding where all atoms are centres of symmetry.
+
+    Source: derived.
+    """
+    return float(_relative(_internal_blocks(model, defect), defect).max())
+
+
 def force_constant_mismatch(
     theirs: ForceConstants, ours: ForceConstants, model: CauchyBorn, defect: Defect
 ) -> np.ndarray:
-    """e_FC(k), what force constants get wrong besides elastic constants.
+    """e_FC(k), what force constants get wrong besides elastic constants and internal strain.
 
-        e_FC(k) = || K(k)^-1/2 (dPhi(k) - A_C(k)) K(k)^-1/2 ||,
+        e_FC(k) = || K(k)^-1/2 (dPhi(k) - A_C(k) - A_I(k)) K(k)^-1/2 ||,
 
-    so that ||f_FC||_{-1}^2 <= sum_k e_FC(k)^2 ||Dw||^2_k (`far_field_spectrum`). It vanishes as
-    |k|^2 for k -> 0 where every site is a centre of symmetry (as |k| or less in a multilattice).
+    so that ||f_FC||_{-1}^2 <= sum_k e_FC(k)^2 ||Dw||^2_k (`far_field_spectrum`). With one atom per
+    cell it vanishes as |k|^2 for k -> 0. With more it tends to the mismatch of the optical modes,
+    which has no part in the far field of the reference's equilibrium: shifts follow the strain
+    there, and the *forces* of this piece fall as those of a crystal with one atom do where the
+    crystal has a centre of inversion, by one power of |k| less elsewhere.
 
     Args:
         theirs, ours: of the reference and of the surrogate, on the defect's cells.
@@ -366,7 +418,8 @@ def force_constant_mismatch(
     Source: derived.
     """
     change = np.asarray(ours.half_fourier()) - np.asarray(theirs.half_fourier())
-    return _relative(change - _elastic_blocks(model, defect), defect)
+    known = _elastic_blocks(model, defect) + _internal_blocks(model, defect)
+    return _relative(change - known, defect)
 
 
 def third_elastic_mismatch(model: CauchyBorn) -> float:
@@ -375,7 +428,9 @@ def third_elastic_mismatch(model: CauchyBorn) -> float:
         e_C3 = V_0 / 2 * gamma^3 * || W_3 ||,   |Gw(l)| <= gamma |Dw(l)|,
 
     W_3 the third derivative of the Cauchy-Born density, ||W_3|| the spectral norm of its (9, 81)
-    matrix, gamma^2 the largest eigenvalue of M^-1.
+    matrix, gamma^2 the largest eigenvalue of M^-1. Three inequalities are chained, each sharp alone
+    (a gradient field, one that W_3 stretches most, one of long waves): see the head of this file
+    for how far the product may be from the norm.
 
     Args:
         model: `cauchy_born_mismatch`, which has all that is needed.
@@ -400,10 +455,24 @@ def _third_derivatives(model: CauchyBorn) -> jax.Array:
     return jax.jacfwd(jax.hessian(lambda h: model.densities(h)[1]))(jnp.zeros((3, 3)))
 
 
+def kantorovich(eta: float, stability: float, lipschitz: float) -> float:
+    """h = M eta / c^2, which is to be at most 1/2; above, no theorem says where the minimiser is.
+
+    Args:
+        eta: ||f||_{-1}, eV/Å.
+        stability: c, eV/Å^2.
+        lipschitz: M, eV/Å^3, an estimate where it comes from `response.lipschitz_estimate`.
+
+    Returns:
+        h; NaN where c <= 0.
+    """
+    return lipschitz * eta / stability**2 if stability > 0 else math.nan
+
+
 def geometry_bound(eta: float, stability: float, lipschitz: float) -> float:
     """Kantorovich's bound of the geometry error.
 
-        2 / (1 + sqrt(1 - 2 h)) * eta / c,   h = M eta / c^2
+        r = 2 / (1 + sqrt(1 - 2 h)) * eta / c,   h = M eta / c^2
 
     Args:
         eta: ||f||_{-1}, eV/Å.
@@ -415,18 +484,49 @@ def geometry_bound(eta: float, stability: float, lipschitz: float) -> float:
 
     Source: Kantorovich; Ortner and Wang use the factor 2.
     """
-    if stability <= 0 or (h := lipschitz * eta / stability**2) > 0.5:
-        return math.nan
-    return 2.0 / (1.0 + math.sqrt(1.0 - 2.0 * h)) * eta / stability
+    h = kantorovich(eta, stability, lipschitz)
+    return 2.0 / (1.0 + math.sqrt(1.0 - 2.0 * h)) * eta / stability if h <= 0.5 else math.nan
+
+
+def relaxing_bound(eta: float, stability: float, lipschitz: float) -> float:
+    """A bound of the energy that the surrogate gains by relaxing from the reference's geometry.
+
+        0 <= Ê(ubar) - Ê(uhat) <= eta r - c r^2 / 2 + M r^3 / 6 = eta^2 / (2 c) (1 + h / 3 + ...),
+
+    r of `geometry_bound`. Of second order in eta, as the gain itself is; reached by a cubic energy.
+
+    Args:
+        eta: ||f||_{-1}, eV/Å.
+        stability: c, eV/Å^2.
+        lipschitz: M, eV/Å^3, as in `geometry_bound`.
+
+    Returns:
+        The bound, eV; NaN where h > 1/2 or c <= 0.
+
+    Source: derived. Within ||Dv|| <= r, Ê(ubar + v) is at least Ê(ubar) - eta s + c s^2 / 2
+    - M s^3 / 6 with s = ||Dv||, which falls up to s = r; and Ê is convex there.
+    """
+    r = geometry_bound(eta, stability, lipschitz)
+    return eta * r - 0.5 * stability * r**2 + lipschitz * r**3 / 6.0
 
 
 def _elastic_blocks(model: CauchyBorn, defect: Defect) -> np.ndarray:
-    """A_C(k) at the wave vectors of a real transform, from the answer to single displacements."""
+    """A_C(k) at the wave vectors of a real transform."""
+    return _blocks(lambda v: -model.forces(v)[0], defect)
+
+
+def _internal_blocks(model: CauchyBorn, defect: Defect) -> np.ndarray:
+    """A_I(k) at the wave vectors of a real transform."""
+    return _blocks(lambda v: -model.internal_forces(v), defect)
+
+
+def _blocks(linear: Callable[[jax.Array], jax.Array], defect: Defect) -> np.ndarray:
+    """The blocks of a map that commutes with translations, from its answer to single moves."""
     n, b = defect.reference.n_atoms, defect.unit_cell.n_atoms
     size = 3 * b
     impulses = np.zeros((size, n, 3))
     impulses[np.arange(size), np.repeat(range(b), 3), np.tile(range(3), b)] = 1.0
-    columns = np.stack([-np.asarray(model.forces(jnp.asarray(v))[0]) for v in impulses], axis=-1)
+    columns = np.stack([np.asarray(linear(jnp.asarray(v))) for v in impulses], axis=-1)
     return np.fft.rfftn(columns.reshape(*defect.lattice.repeats, size, size), axes=(0, 1, 2))
 
 

@@ -12,6 +12,15 @@ crystal's energy density (to third order) of the gradient at each site times the
     E_CB(w) = V_0 sum_l W(Gw(l)),   Gw(l) = sum_rho (w(l + rho) - w(l)) rho^T M^-1,
     M = sum_rho rho rho^T .
 
+In a multilattice the sublattices shift against each other under strain, by p = Lambda e (internal
+strain). What two potentials disagree about there acts at elastic order, though no stress shows it:
+in a cell that is strained and shifted as the reference's atoms shift, the surrogate leaves forces
+
+    T e,   T = d(forces on the atoms of the cell) / d(strain) along (e, Lambda_reference e) ,
+
+and in the far field the forces -(P - Lambda G)^T (-T) e, P w the shifts of each cell, G w its
+gradient and Lambda the surrogate's. On a lattice whose atoms are all centres of symmetry T = 0.
+
 Site energies play no part: they are not observable, total forces are.
 
 Source: derived, in the setting of Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
@@ -40,19 +49,31 @@ from lprjax.potentials.potential import (
     total_energy_of,
 )
 
+RANK = 1e-9
+"""Singular values of a fit to bonds below this share of the largest are zero: a choice, far above
+rounding (1e-16) and far below any ratio of bond lengths."""
 
-def far_field(defect: Defect, displacement: ArrayLike, radius: float) -> jax.Array:
+
+def far_field(
+    defect: Defect,
+    displacement: ArrayLike,
+    radius: float,
+    internal: ArrayLike | None = None,
+) -> jax.Array:
     """The displacement of a defect beyond its core, zero inside.
 
-        w(l) = chi(|l| / radius) (u(l) - a),
+        w(l) = chi(|l| / radius) (u(l) - a) + Lambda_l sym((u(l) - a) grad chi),
 
     chi rising smoothly (C2) from 0 at radius / 2 to 1 at radius, a the mean of u between the two,
-    so that cutting off adds no strain of its own.
+    so that cutting off adds no strain of its own. The last term is that of a multilattice: its
+    sublattices follow the strain that the cut brings, as they follow any other.
 
     Args:
         defect: where and on which lattice.
         displacement: u, (n_sites, 3) Å.
         radius: L, Å.
+        internal: Lambda, (b, 3, 6) Å, of the potential whose geometry it is, as in
+            `elastic_constants`; None: the sublattices do not shift.
 
     Returns:
         w, (n_regular, 3) Å, on the complete lattice.
@@ -61,7 +82,9 @@ def far_field(defect: Defect, displacement: ArrayLike, radius: float) -> jax.Arr
         ValueError: no atom between radius / 2 and radius, or none beyond it.
     """
     n = defect.reference.n_atoms
-    distances = defect.distances()[:n]
+    away, distances = minimum_image(
+        np.asarray(defect.reference.positions) - np.asarray(defect.centre), defect.reference
+    )
     present = np.asarray(defect.lattice.present)[:n]
     rim = present & (distances > 0.5 * radius) & (distances < radius)
     if not (rim.any() and np.any(distances > radius)):
@@ -70,8 +93,20 @@ def far_field(defect: Defect, displacement: ArrayLike, radius: float) -> jax.Arr
             "one with atoms beyond it and between half of it and it."
         )
     u = np.asarray(displacement)[:n]
-    chi = smoothstep(2.0 * distances / radius - 1.0)
-    return jnp.asarray(chi[:, None] * (u - np.mean(u[rim], axis=0)))
+    u, t = u - np.mean(u[rim], axis=0), jnp.asarray(2.0 * distances / radius - 1.0)
+    chi, slope = jax.jvp(smoothstep, (t,), (jnp.full_like(t, 2.0 / radius),))
+    w = chi[:, None] * u
+    if internal is None:
+        return w
+    outwards = away / np.maximum(distances, 0.5 * radius)[:, None]  # chi is level inside
+    cut = jnp.asarray(u[:, :, None] * outwards[:, None, :]) * slope[:, None, None]
+    of_site = np.arange(n) % len(np.asarray(internal))
+    return w + jnp.einsum("lci,li->lc", jnp.asarray(internal)[of_site], _strains(cut))
+
+
+def _strains(slopes: jax.Array) -> jax.Array:
+    """Engineering strains (n, 6) of gradients (n, 3, 3)."""
+    return jax.vmap(engineering_strain)(0.5 * (slopes + jnp.swapaxes(slopes, -1, -2)))
 
 
 class Orders(NamedTuple):
@@ -163,6 +198,9 @@ class SiteGradient(NamedTuple):
 def site_gradient(defect: Defect) -> SiteGradient:
     """The gradient over the bonds of the defect's seminorm, on the complete lattice.
 
+    Blind to shifts of the sublattices: the bonds of a site are fitted, in least squares, by a
+    gradient and a shift of each sublattice.
+
     Args:
         defect: where and on which lattice.
 
@@ -173,16 +211,61 @@ def site_gradient(defect: Defect) -> SiteGradient:
         ValueError: a supercell not wider than twice its longest bond, in which the nearest image of
             a neighbour need not be the one that the bond leads to.
     """
-    n = defect.reference.n_atoms
+    table, bonds, shifts = _bonds(defect)
+    weights = _fitted(np.concatenate([bonds, shifts], axis=-1))[:, :3]
+    return SiteGradient(jnp.asarray(table), jnp.asarray(np.swapaxes(weights, -1, -2)))
+
+
+def _bonds(defect: Defect) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ends (n, S), vectors (n, S, 3) Å, and +1 at the end's and -1 at the start's sublattice
+    (n, S, b) of the bonds of the complete lattice; zeros on padded slots."""
+    n, b = defect.reference.n_atoms, defect.unit_cell.n_atoms
     table = np.asarray(defect.lattice.complete)
     positions = np.asarray(defect.reference.positions)
     offsets = (positions[table] - positions[:, None]).reshape(-1, 3)
     bonds = minimum_image(offsets, defect.reference)[0].reshape(*table.shape, 3)
     bonds[table == np.arange(n)[:, None]] = 0.0  # padded slots
     _check_width(defect, float(np.linalg.norm(bonds, axis=-1).max()))
-    moments = np.einsum("lsi,lsj->lij", bonds, bonds)
-    # A pseudo-inverse for lattices in the plane, whose bonds have no part along z.
-    return SiteGradient(jnp.asarray(table), jnp.asarray(bonds @ np.linalg.pinv(moments)))
+    sublattice = np.eye(b)[np.arange(n) % b]
+    return table, bonds, sublattice[table] - sublattice[:, None]
+
+
+def _fitted(design: np.ndarray) -> np.ndarray:
+    """The least-squares fit of bonds (n, S) by columns (n, S, c), (n, c, S), of least norm: what
+    no bond sees (along z in the plane, a common shift) is zero."""
+    return np.linalg.pinv(design, rcond=RANK)
+
+
+class CellStrain(NamedTuple):
+    """Gradient and shifts of the sublattices of each cell, exact where both are homogeneous."""
+
+    neighbours: jax.Array  # (N, b S) int32
+    starts: jax.Array  # (N, b S) int32
+    weights: jax.Array  # (N, 3 + b, b S), 1/Å and 1; zero on padded slots
+
+    def __call__(self, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Of w (n, 3) Å: engineering strains (N, 6), shifts of zero mean (N, b, 3) Å."""
+        found = jnp.einsum("Ncs,Nsi->Nci", self.weights, w[self.neighbours] - w[self.starts])
+        return _strains(jnp.swapaxes(found[:, :3], -1, -2)), found[:, 3:]
+
+
+def cell_strain(defect: Defect) -> CellStrain:
+    """Strain and shifts by cell, from the bonds of the defect's seminorm on the complete lattice.
+
+    The bonds of the cell's b sites are fitted, in least squares, by one gradient and b shifts.
+
+    Args:
+        defect: where and on which lattice.
+
+    Returns:
+        The map.
+    """
+    table, bonds, shifts = _bonds(defect)
+    n, b = defect.reference.n_atoms, defect.unit_cell.n_atoms
+    design = np.concatenate([bonds, shifts], axis=-1).reshape(n // b, -1, 3 + b)
+    starts = np.repeat(np.arange(n), table.shape[1]).reshape(n // b, -1)
+    ends = table.reshape(n // b, -1)
+    return CellStrain(jnp.asarray(ends), jnp.asarray(starts), jnp.asarray(_fitted(design)))
 
 
 def _check_width(defect: Defect, longest: float) -> None:
@@ -214,6 +297,20 @@ class CauchyBorn(NamedTuple):
     stress: jax.Array  # (6,) eV/Å^3, Voigt
     second: jax.Array  # (6, 6) eV/Å^3, as `elastic_constants` defines them
     third: jax.Array  # (6, 6, 6) eV/Å^3
+    cells: CellStrain
+    hessian: jax.Array  # (6 + 3 b, 6 + 3 b) eV, eV/Å, eV/Å^2, of a cell in strain and shifts
+    internal: jax.Array  # (b, 3, 6) Å, Lambda: how its atoms follow a strain
+    followed: jax.Array  # (b, 3, 6) Å, how they do; of a mismatch: the reference's Lambda
+
+    @property
+    def unbalanced(self) -> jax.Array:
+        """T, (b, 3, 6) eV/Å: forces that a strain leaves on atoms that follow by `followed`."""
+        shifted = self.hessian[6:, 6:] @ self.followed.reshape(-1, 6)
+        return -(self.hessian[6:, :6] + shifted).reshape(-1, 3, 6)
+
+    def internal_forces(self, w: jax.Array) -> jax.Array:
+        """Forces of first order in w (n, 3) Å by the mismatch of internal strain, (n, 3) eV/Å."""
+        return _internal_forces(self, self.unbalanced, w)
 
     def densities(self, slope: jax.Array) -> jax.Array:
         """Energies per volume of second and third order in a gradient H (3, 3), (2,), eV/Å^3."""
@@ -245,6 +342,18 @@ def _cauchy_born_forces(model: CauchyBorn, w):
     return -jax.jacrev(_cauchy_born_energies, argnums=1)(model, w)
 
 
+@jax.jit
+def _internal_forces(model: CauchyBorn, unbalanced, w):
+    strains, _ = model.cells(w)
+    pulls = jnp.einsum("aci,Ni->Nac", unbalanced, strains)
+
+    def work(v):
+        strains, shifts = model.cells(v)
+        return jnp.vdot(pulls, shifts - jnp.einsum("aci,Ni->Nac", model.internal, strains))
+
+    return jax.grad(work)(w)
+
+
 def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None) -> CauchyBorn:
     """The Cauchy-Born energy of the crystal that a defect lives in.
 
@@ -270,6 +379,10 @@ def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None)
         stress=jnp.asarray(elasticity.stress),
         second=jnp.asarray(elasticity.relaxed),
         third=jnp.asarray(third.relaxed),
+        cells=cell_strain(defect),
+        hessian=jnp.asarray(elasticity.hessian),
+        internal=jnp.asarray(elasticity.internal),
+        followed=jnp.asarray(elasticity.internal),
     )
 
 
@@ -293,6 +406,9 @@ def cauchy_born_mismatch(reference: Potential, surrogate: Potential, defect: Def
 def less(ours: CauchyBorn, theirs: CauchyBorn) -> CauchyBorn:
     """The difference of two Cauchy-Born energies of one lattice.
 
+    All is subtracted but the internal strain: forces act on the shifts of `ours` and are those
+    that remain where cells follow as `theirs` do.
+
     Args:
         ours: what is diminished.
         theirs: what is taken off.
@@ -304,4 +420,6 @@ def less(ours: CauchyBorn, theirs: CauchyBorn) -> CauchyBorn:
         stress=ours.stress - theirs.stress,
         second=ours.second - theirs.second,
         third=ours.third - theirs.third,
+        hessian=ours.hessian - theirs.hessian,  # theirs leaves no forces along its own Lambda
+        followed=theirs.internal,
     )
