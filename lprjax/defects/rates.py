@@ -9,10 +9,12 @@ s = 1 where the elastic constants of that order are right and s = 0 where they a
 terms of the error budget, each with its mismatch held fixed: a real fit changes every mismatch with
 L at once, so a slope alone neither confirms nor refutes.
 
-The gain of two powers needs a lattice in which every atom is a centre of symmetry. In a
-multilattice such as diamond a mismatch of the internal strain acts at elastic order and no virial
-measures it: there virials alone gain nothing (measured for silicon), force constants do, and
-virials at finite strains gain nothing beside those (for the same reason; not measured).
+In a multilattice such as diamond a mismatch of the internal strain acts at elastic order, s = 0,
+and no virial measures it: virials alone gain nothing there (measured for silicon, and on a
+honeycomb lattice by `experiments.decay_rates`), forces on strained cells or force constants do. So
+at second order of the strain: virials at finite strains gain nothing without the forces that go
+with them (for the same reason; not measured). With both right, s = 1 where the crystal has a centre
+of inversion, as diamond has, or every atom is one; elsewhere one power instead of two is left.
 
 Source: derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053; the
 decay of Ehrlacher, Ortner and Shapeev, Arch. Ration. Mech. Anal. 222 (2016) 1217.
@@ -31,17 +33,24 @@ class Rate(NamedTuple):
 
 ORDERS = {
     "elastic": (2, False),
+    "internal_strain": (2, False),
     "force_constants": (2, True),
     "third_elastic": (3, False),
+    "third_internal": (3, False),
     "third": (3, True),
     "fourth": (4, False),
 }
-"""Of each term: order of the derivatives, and whether elastic constants of that order are kept."""
+"""Of each term: order of the derivatives, and whether what acts at elastic order is kept."""
+
+MULTILATTICE_ONLY = {"internal_strain", "third_internal"}
+"""How sublattices follow a strain, to first and to second order in it."""
 
 CURED_BY = {
     "virial": {"elastic"},
-    "force_constants": {"elastic", "force_constants"},
+    "strained_forces": {"internal_strain"},
+    "force_constants": {"elastic", "internal_strain", "force_constants"},
     "finite_strain_virial": {"elastic", "third_elastic"},
+    "finite_strain_forces": {"internal_strain", "third_internal"},
 }
 """The terms that each kind of observation takes away, besides energies and forces of the core."""
 
@@ -54,7 +63,8 @@ def error_rate(order: int, dimension: int, *, elastic_kept: bool = False) -> Rat
     Args:
         order: k, of the derivatives of the lattice energy; at least 2.
         dimension: d, 2 or 3.
-        elastic_kept: s, whether the elastic constants of that order are right.
+        elastic_kept: s, whether all that acts at elastic order is right: the elastic constants of
+            that order and, in a multilattice, the internal strains.
 
     Returns:
         The exponents.
@@ -80,10 +90,12 @@ def fitted_rate(kinds: Collection[str], dimension: int, *, multilattice: bool = 
     The slowest of the terms that none of them cures.
 
     Args:
-        kinds: any of "virial" (small strains), "force_constants", "finite_strain_virial"; other
-            kinds, energies and forces of the core, cure no term of the far field.
+        kinds: any of "virial" (small strains), "strained_forces" (on the atoms of those cells),
+            "force_constants", "finite_strain_virial", "finite_strain_forces"; other kinds, energies
+            and forces of the core, cure no term of the far field.
         dimension: d, 2 or 3.
-        multilattice: whether some atom is no centre of symmetry, as in diamond.
+        multilattice: whether some atom is no centre of symmetry, as in diamond, while the crystal
+            has one; without any, one power of L less is gained.
 
     Returns:
         The exponents.
@@ -95,8 +107,8 @@ def fitted_rate(kinds: Collection[str], dimension: int, *, multilattice: bool = 
     Rate(geometry=-3.5, energy=-5.0)
     """
     cured = set().union(*(CURED_BY.get(kind, set()) for kind in kinds))
-    if multilattice:  # no virial sees internal strains, of whatever order
-        cured = cured & {"elastic", "force_constants"} if "force_constants" in cured else set()
+    if not multilattice:
+        cured = cured | MULTILATTICE_ONLY
     left = [
         error_rate(order, dimension, elastic_kept=kept)
         for term, (order, kept) in ORDERS.items()

@@ -5,7 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from lprjax.defects.rates import CURED_BY, ORDERS, Rate, error_rate, fitted_rate
+from lprjax.defects.rates import (
+    CURED_BY,
+    MULTILATTICE_ONLY,
+    ORDERS,
+    Rate,
+    error_rate,
+    fitted_rate,
+)
 
 CORE = ("energy", "forces")
 TABLE = {  # fitted besides core energies and forces: geometry d = 2, d = 3, energy d = 2, d = 3
@@ -16,8 +23,10 @@ TABLE = {  # fitted besides core energies and forces: geometry d = 2, d = 3, ene
 }
 TERMS = {  # geometry and energy at d, term by term
     "elastic": lambda d: (-d / 2, -d),
+    "internal_strain": lambda d: (-d / 2, -d),
     "force_constants": lambda d: (-d / 2 - 2, -d - 2),
     "third_elastic": lambda d: (-3 * d / 2, -2 * d),
+    "third_internal": lambda d: (-3 * d / 2, -2 * d),
     "third": lambda d: (-3 * d / 2 - 2, -2 * d - 2),
     "fourth": lambda d: (-5 * d / 2, -3 * d),
 }
@@ -89,6 +98,18 @@ def test_in_a_multilattice_virials_alone_gain_nothing_and_force_constants_do(dim
         found = fitted_rate(kinds, dimension, multilattice=True)
         assert found == fitted_rate(("force_constants",), dimension)
         assert found.geometry < nothing.geometry
+    strained = fitted_rate(("virial", "strained_forces"), dimension, multilattice=True)
+    assert strained == fitted_rate(("virial",), dimension)
+    assert fitted_rate(("strained_forces",), dimension, multilattice=True) == nothing
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_with_forces_of_all_strains_a_multilattice_is_as_any_other(dimension):
+    every = tuple(CURED_BY)
+    assert fitted_rate(every, dimension, multilattice=True) == fitted_rate(every, dimension)
+    for kinds in itertools.combinations(CURED_BY, 2):
+        seen = [kind for kind in kinds if not CURED_BY[kind] <= MULTILATTICE_ONLY]
+        assert fitted_rate(kinds, dimension) == fitted_rate(seen, dimension)
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
@@ -99,7 +120,7 @@ def test_finite_strains_are_small_ones_too(dimension):
 
 @pytest.mark.parametrize("dimension, multilattice", [*itertools.product((2, 3), (False, True))])
 def test_more_kinds_of_data_never_slow_the_decay(dimension, multilattice):
-    subsets = [set(s) for n in range(4) for s in itertools.combinations(CURED_BY, n)]
+    subsets = [set(s) for n in range(6) for s in itertools.combinations(CURED_BY, n)]
     for some, more in itertools.product(subsets, repeat=2):
         if some <= more:
             rates = (fitted_rate(s, dimension, multilattice=multilattice) for s in (more, some))

@@ -34,6 +34,7 @@ def stand_in(reference, surrogate, defect, radius, *, displacement, max_evaluati
         eta=eta,
         stability=0.5,
         lipschitz=0.0,
+        kantorovich=0.0,
         geometry_sum=eta,
         geometry_first_order=eta / 0.5,
         geometry_bound=2.5 * eta / 0.5,
