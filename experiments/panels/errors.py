@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from experiments.harness.style import PALETTE, label_axes
-from experiments.systems.observations import FLAGS, OBSERVATION_SETS
+from experiments.systems.observations import ALL_FLAGS, OBSERVATION_SETS
 
 LABELS = {"E": "E", "EF": "E+F", "EFV": "E+F+V", "EFFC": "E+F+FC", "EFVFC": "E+F+V+FC"}
 COLOURS = dict(zip(OBSERVATION_SETS, PALETTE, strict=False))
 MARKERS = dict(zip(OBSERVATION_SETS, "osv^D", strict=True))
-FLAG_MARKERS = dict(zip(FLAGS, "+12x*", strict=True))
+FLAG_MARKERS = dict(zip(ALL_FLAGS, "+123x*", strict=True))
 PREDICTED = "predicted, first order"
 
 Curve = Mapping[str, Any]
@@ -92,12 +92,13 @@ def draw_flags(ax: Axes, x: np.ndarray, y: np.ndarray, curve: Curve) -> None:
 
 def flag_counts(curves: Mapping[str, Curve]) -> dict[str, int]:
     """How many fits carry each flag."""
-    return {flag: sum(sum(map(bool, c[flag])) for c in curves.values()) for flag in FLAGS}
+    return {flag: sum(sum(map(bool, c[flag])) for c in curves.values()) for flag in ALL_FLAGS}
 
 
 def flag_caption(counts: Mapping[str, int]) -> str:
     """A sentence on what the red signs mean; empty where there are none."""
-    signs = {"+": "plus", "1": "tripod", "2": "upright tripod", "x": "cross", "*": "star"}
+    signs = {"+": "plus", "1": "tripod", "2": "upright tripod", "3": "tripod to the left"}
+    signs |= {"x": "cross", "*": "star"}
     named = [
         f"{n} {f.replace('_', ' ')} ({signs[FLAG_MARKERS[f]]})" for f, n in counts.items() if n
     ]
@@ -115,6 +116,6 @@ def effectivity(curve: Curve, quantity: str, of: str = "predicted") -> list[floa
     Returns:
         one ratio for each fit, NaN for a fit with a flag.
     """
-    failed = np.any([np.array(curve[flag], bool) for flag in FLAGS], axis=0)
+    failed = np.any([np.array(curve[flag], bool) for flag in ALL_FLAGS], axis=0)
     ratio = sizes(curve, f"{quantity}_{of}") / sizes(curve, f"{quantity}_error")
     return np.where(failed, np.nan, ratio).tolist()

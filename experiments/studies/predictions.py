@@ -4,6 +4,7 @@ First-order errors and their quadratic forms, the true errors beside them, and t
 loss that theory recommends: each a few lines over `lprjax.defects`.
 """
 
+import math
 from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
@@ -23,8 +24,11 @@ from experiments.studies.defect_fits import (
 from lprjax import defects
 from lprjax.defects import (
     ErrorForms,
+    FirstOrder,
     WeightConstants,
     first_order_error,
+    kantorovich,
+    lipschitz_estimate,
     predicted_error,
     recommended_weights,
     stability_constant,
@@ -33,6 +37,7 @@ from lprjax.defects import (
 from lprjax.regression import Fit
 
 STABILITY_TOLERANCE = 1e-3  # of the residual; the error of the constant is about its square
+LIPSCHITZ_TOLERANCE = 1e-2  # of the residual, relative
 
 
 def predicted(config: Config, result: Fit) -> dict[str, Any]:
@@ -41,12 +46,21 @@ def predicted(config: Config, result: Fit) -> dict[str, Any]:
     eta: their negative norm, eV/Å; rmse: their RMSE, eV/Å; energy: e_E, signed, eV;
     geometry_predicted (Å), energy_predicted (eV): first order, NaN where there is no response.
     """
+    return _numbers(config, result, _first_order(config, result))
+
+
+def _first_order(config: Config, result: Fit) -> FirstOrder:
     defect, displacement, *_ = reference_simulation(config)
-    potential = surrogate(config, result)
-    found = first_order_error(config.crystal.potential, potential, defect, displacement)
+    return first_order_error(
+        config.crystal.potential, surrogate(config, result), defect, displacement
+    )
+
+
+def _numbers(config: Config, result: Fit, found: FirstOrder) -> dict[str, Any]:
+    forces = reference_simulation(config).defect.on_atoms(found.forces)
     return {
         "eta": found.eta,
-        "rmse": float(jnp.sqrt(jnp.mean(jnp.square(defect.on_atoms(found.forces))))),
+        "rmse": float(jnp.sqrt(jnp.mean(jnp.square(forces)))),
         "energy": found.energy_at_reference,
         "geometry_predicted": found.geometry,
         "energy_predicted": found.energy,
@@ -57,11 +71,27 @@ def predicted(config: Config, result: Fit) -> dict[str, Any]:
 
 
 def predicted_with_stability(config: Config, result: Fit) -> dict[str, Any]:
-    """`predicted`, with the stability constant c of the fit there (eV/Å^2) and its flags."""
+    """`predicted`, with stability constant c (eV/Å^2) and h = M eta / c^2, and their flags.
+
+    Above 1/2, `unproven`: no theorem bounds the error, and first order may be far off.
+    """
     defect, displacement, *_ = reference_simulation(config)
-    found, potential = predicted(config, result), surrogate(config, result)
+    first, potential = _first_order(config, result), surrogate(config, result)
+    found = _numbers(config, result, first)
     stability = stability_constant(potential, defect, displacement, tolerance=STABILITY_TOLERANCE)
+    h = math.nan
+    if first.geometry > 0:
+        change = lipschitz_estimate(
+            potential,
+            defect,
+            displacement,
+            first.response.displacement,
+            tolerance=LIPSCHITZ_TOLERANCE,
+        )
+        h = kantorovich(first.eta, stability.constant, abs(change.constant))
     return found | {
+        "kantorovich": h,
+        "unproven": h > 0.5,
         "stability": stability.constant,
         "unstable": found["unstable"] or not stability.constant > 0,
         "unpredicted": found["unpredicted"] or not stability.converged,

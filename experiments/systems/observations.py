@@ -16,12 +16,15 @@ OBSERVATION_SETS = {
     "EFVFC": ("energy", "forces", "virial", "force_constants"),
 }
 
-FLAGS = ("rank_deficient", *FAILURES)
+ALL_FLAGS = ("rank_deficient", *FAILURES)
 """Data that leave coefficients undetermined; a surrogate whose Hessian at the reference's geometry
-is not positive; a prediction that did not converge; a relaxation that did not; one that ended in
-another basin."""
+is not positive; a prediction that did not converge; one that no theorem covers, h > 1/2; a
+relaxation that did not converge; one that ended in another basin."""
 
-FAILED = FAILURES
+FLAGS = tuple(flag for flag in ALL_FLAGS if flag != "unproven")
+"""What is known without stability constant and Lipschitz estimate, which h needs."""
+
+FAILED = FLAGS[1:]
 """A rank-deficient fit is still a potential, of least prior norm: drawn red, but counted."""
 
 

@@ -1,6 +1,12 @@
 """Point defects on their lattice: response, error terms, bounds, forms, weights, rates, budgets."""
 
-from lprjax.defects.bounds import force_residual, geometry_bound, split_residual
+from lprjax.defects.bounds import (
+    force_residual,
+    geometry_bound,
+    kantorovich,
+    relaxing_bound,
+    split_residual,
+)
 from lprjax.defects.budget import FAILURES, Budget, Term, error_budget
 from lprjax.defects.catalogue import (
     DEFECTS,
@@ -72,6 +78,7 @@ __all__ = [
     "geometry_error",
     "goal_error",
     "hessian_solve",
+    "kantorovich",
     "left_basin",
     "lipschitz_estimate",
     "make_defect",
@@ -82,6 +89,7 @@ __all__ = [
     "recommended_weights",
     "relax_defect",
     "relaxed_formation_energy",
+    "relaxing_bound",
     "split_residual",
     "stability_constant",
     "substitution",

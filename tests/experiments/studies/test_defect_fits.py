@@ -20,7 +20,7 @@ from experiments.studies.defect_fits import (
     training_factors,
     weighted_fit,
 )
-from experiments.systems.observations import FLAGS, OBSERVATION_SETS
+from experiments.systems.observations import ALL_FLAGS, OBSERVATION_SETS
 from lprjax.atoms.graphs import build_graph, moved
 from lprjax.defects.budget import FAILURES, Budget, Term
 from lprjax.potentials.observables import observe, total_energy
@@ -144,7 +144,7 @@ def budget_saying(*failures):
 def test_every_failure_raises_its_flag(result, monkeypatch, raised):
     monkeypatch.setattr(defect_fits, "error_budget", budget_saying(*[raised] * bool(raised)))
     found = assess(TINY, result, 2)
-    assert {flag: found[flag] for flag in FLAGS} == {flag: flag == raised for flag in FLAGS}
+    assert {flag: found[flag] for flag in ALL_FLAGS} == {flag: flag == raised for flag in ALL_FLAGS}
     place = Budget._fields.index
     for name, field in {
         "geometry_error": "geometry_true",
