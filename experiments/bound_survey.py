@@ -1,9 +1,9 @@
 """Do the bounds bound? Error budgets of eight defects under random perturbations.
 
 For each defect the reference is perturbed at random, smoothly and in all that a potential has
-(pair, density, vector and unlike-pair terms), with sizes over two decades; of each budget every
-bound is set beside what it bounds: the terms of the far field (mismatch x weight above the norm of the
-piece), eta / c above the first-order response, and Kantorovich's bounds of geometry and energy
+(pair, density, vector and unlike-pair terms), with sizes over two decades. Of each budget every
+bound is set beside what it bounds: the terms of the far field (mismatch x weight above the norm of
+the piece), eta / c above the first-order response, and Kantorovich's bounds of geometry and energy
 above the true errors of two relaxations, where h <= 1/2.
 """
 

@@ -17,6 +17,7 @@ FIGURES = (
     "vacancy_convergence",
     "defect_rigidity",
     "defect_survey",
+    "bound_survey",
     "fit_accuracy",
     "loss_weights",
     "optimal_weights",
