@@ -46,10 +46,11 @@ def predicted(config: Config, result: Fit) -> dict[str, Any]:
     eta: their negative norm, eV/Å; rmse: their RMSE, eV/Å; energy: e_E, signed, eV;
     geometry_predicted (Å), energy_predicted (eV): first order, NaN where there is no response.
     """
-    return _numbers(config, result, _first_order(config, result))
+    return _numbers(config, result, first_order(config, result))
 
 
-def _first_order(config: Config, result: Fit) -> FirstOrder:
+def first_order(config: Config, result: Fit) -> FirstOrder:
+    """The library's prediction of a fit's errors, by first order."""
     defect, displacement, *_ = reference_simulation(config)
     return first_order_error(
         config.crystal.potential, surrogate(config, result), defect, displacement
@@ -76,7 +77,7 @@ def predicted_with_stability(config: Config, result: Fit) -> dict[str, Any]:
     Above 1/2, `unproven`: no theorem bounds the error, and first order may be far off.
     """
     defect, displacement, *_ = reference_simulation(config)
-    first, potential = _first_order(config, result), surrogate(config, result)
+    first, potential = first_order(config, result), surrogate(config, result)
     found = _numbers(config, result, first)
     stability = stability_constant(potential, defect, displacement, tolerance=STABILITY_TOLERANCE)
     h = math.nan

@@ -1,5 +1,7 @@
 """Each error term holds, and is reached: against dense eigenvalues and worst cases."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from scipy.linalg import eigh
 
 from lprjax.atoms.graphs import build_graph
-from lprjax.atoms.structures import bcc
+from lprjax.atoms.structures import bcc, diamond
 from lprjax.crystals.phonons import force_constants
 from lprjax.crystals.strain_norm import reference_lattice
 from lprjax.defects.bounds import (
@@ -18,13 +20,16 @@ from lprjax.defects.bounds import (
     force_constant_mismatch,
     force_residual,
     geometry_bound,
+    internal_strain_mismatch,
+    kantorovich,
+    relaxing_bound,
     split_residual,
     third_elastic_mismatch,
 )
-from lprjax.defects.catalogue import dumbbell
+from lprjax.defects.catalogue import dumbbell, tetrahedral
 from lprjax.defects.defect import relax_defect, vacancy
 from lprjax.defects.far_field import cauchy_born_mismatch, far_field, lattice_orders, site_gradient
-from lprjax.potentials import zhou_eam
+from lprjax.potentials import stillinger_weber, zhou_eam
 from lprjax.potentials.observables import energy_and_forces, observe
 from tests.helpers.potentials import SizeBiased, Softened
 
@@ -178,6 +183,32 @@ def test_linear_bounds_hold_for_the_actual_far_field(solved, model, split):
     assert bound / 5 < negative(complete, first - elastic) <= bound
 
 
+def test_internal_strain_of_diamond():
+    """Its bound is the dense worst case, its shares are parts of the whole, and the energy is half
+    the work of its forces. Tetrahedral interstitial, 65 atoms, stiffer angles."""
+    silicon, cell = stillinger_weber(), diamond("Si", 5.430949778405213)
+    stiffer = dataclasses.replace(silicon, lam=23.0)
+    defect = tetrahedral(cell, 2)
+    w = 0.05 * jax.random.normal(jax.random.key(3), (64, 3))
+    u = defect.on_sites(jnp.zeros((65, 3))).at[:64].add(w)
+    split = split_residual(silicon, stiffer, defect, u, 5.0)
+    model = cauchy_born_mismatch(silicon, stiffer, defect)
+    whole = reference_lattice(cell, (2, 2, 2))
+    k = np.kron(np.asarray(whole.apply(jnp.eye(64))), np.eye(3))
+    values, modes = np.linalg.eigh(k)
+    root = modes[:, 3:] / np.sqrt(values[3:])
+    a = matrix(lambda v: -model.internal_forces(v), 64)
+    worst = np.linalg.norm(root.T @ a @ root, ord=2)
+    found = internal_strain_mismatch(model, defect)
+    assert found == pytest.approx(worst, rel=1e-8) and found > 1e-2
+    forces = model.internal_forces(split.far)
+    work = -0.5 * float(jnp.vdot(forces, split.far))
+    assert split.energies["internal_strain"] == pytest.approx(work, rel=1e-9)
+    np.testing.assert_allclose(split.pieces["internal_strain"][:64], forces, atol=1e-12)
+    np.testing.assert_allclose(sum(split.pieces.values()), split.forces, atol=1e-12)
+    assert sum(split.energies.values()) == pytest.approx(split.energy, abs=1e-10)
+
+
 def vacancy_free(defect):
     from lprjax.crystals.strain_norm import reference_lattice
 
@@ -241,6 +272,18 @@ def test_geometry_bound_is_reached_by_a_cubic():
         assert eta / c <= x <= 2 * eta / c * (1 + 1e-15)
 
 
+def test_the_gain_of_relaxing_is_reached_by_a_cubic_and_of_second_order():
+    """E(x) = c x^2 / 2 - M x^3 / 6 - eta x falls by just that much; M -> 0 leaves eta^2 / (2 c)."""
+    for c, m, eta in ((2.0, 0.7, 0.5), (1.0, 1.0, 0.5), (3.0, 0.0, 0.2)):
+        x = (c - np.sqrt(c**2 - 2 * m * eta)) / m if m else eta / c
+        gain = eta * x + m * x**3 / 6 - c * x**2 / 2
+        assert relaxing_bound(eta, c, m) == pytest.approx(gain, rel=1e-12)
+        assert gain >= eta**2 / (2 * c) * (1 - 1e-12)
+    small = relaxing_bound(1e-4, 2.0, 0.7) / (1e-8 / 4.0)  # 1 + h / 3 + ...
+    assert small == pytest.approx(1.0 + kantorovich(1e-4, 2.0, 0.7) / 3.0, abs=1e-9)
+
+
 @pytest.mark.parametrize("c, m, eta", [(1.0, 1.0, 0.51), (0.0, 1.0, 0.1), (-1.0, 0.0, 0.1)])
-def test_no_geometry_bound_where_there_is_no_theorem(c, m, eta):
-    assert np.isnan(geometry_bound(eta, c, m))
+def test_no_bound_where_there_is_no_theorem(c, m, eta):
+    assert np.isnan(geometry_bound(eta, c, m)) and np.isnan(relaxing_bound(eta, c, m))
+    assert np.isnan(kantorovich(eta, c, m)) == (c <= 0)

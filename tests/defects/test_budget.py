@@ -12,12 +12,21 @@ import pytest
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import bcc, fcc
 from lprjax.crystals.elasticity import equilibrium
-from lprjax.defects.bounds import PIECES, far_field_weights
-from lprjax.defects.budget import CURES, Term, _advice, error_budget
+from lprjax.defects import budget as budget_module
+from lprjax.defects.bounds import (
+    PIECES,
+    Side,
+    far_field_spectrum,
+    far_field_weights,
+    force_constant_mismatch,
+    mismatch_of,
+)
+from lprjax.defects.budget import CURES, MEASURED, Term, _advice, _energy_bound, error_budget
 from lprjax.defects.defect import geometry_error, relax_defect, vacancy
 from lprjax.defects.far_field import far_field
 from lprjax.defects.first_order import first_order_error
 from lprjax.defects.formation import formation_energy
+from lprjax.defects.transfer import transfer_constant
 from lprjax.potentials import ase_potential, zhou_eam
 from lprjax.potentials import potential as potentials
 from lprjax.potentials.observables import total_energy
@@ -121,6 +130,82 @@ def test_terms_are_the_pieces(budgets):
             assert term.geometry == pytest.approx(term.norm / budget.stability)
         assert budget.geometry_sum >= budget.eta / budget.stability
         assert not budget.failures and "core rules" in budget.advice
+
+
+def test_bounds_are_those_of_the_defects_norm(solved, budgets):
+    """Weights contain what the lattice's norm is short of the defect's, and the bounds hold; e_FC
+    is the root mean square over the far field's own waves, not over all."""
+    defect, u = solved
+    w = far_field(defect, u, RADIUS)
+    lattice, kappa = far_field_weights(defect, w), transfer_constant(defect.lattice)
+    assert kappa > 1.04
+    expected = dict.fromkeys(("elastic", "internal_strain", "force_constants"), lattice.linear)
+    expected["third_elastic"] = lattice.quadratic
+    sides = [Side(p, defect, u) for p in (TUNGSTEN, Softened(TUNGSTEN, 0.2))]
+    per_wave = force_constant_mismatch(
+        *(side.force_constants() for side in sides), mismatch_of(*sides), defect
+    )
+    work = np.sum(per_wave**2 * far_field_spectrum(defect, w))
+    terms = {term.name: term for term in budgets[0.2].terms}
+    found = terms["force_constants"].mismatch
+    assert found == pytest.approx(np.sqrt(work) / lattice.linear, rel=1e-9)
+    assert not 0.9 < found / np.sqrt(np.mean(per_wave**2)) < 1.1 and found < per_wave.max()
+    for name, weight in expected.items():
+        assert terms[name].weight == pytest.approx(kappa * weight, rel=1e-10)
+        assert terms[name].norm <= terms[name].mismatch * terms[name].weight
+    for name in MEASURED:
+        product = terms[name].mismatch * terms[name].weight
+        assert product == pytest.approx(terms[name].norm, rel=1e-12)
+    marked = [line for line in str(budgets[0.2]).splitlines() if "equal by construction" in line]
+    assert set(expected) | set(MEASURED) == set(PIECES) and len(marked) == 1
+
+
+def test_the_energy_lies_between_that_of_the_references_geometry_and_that_less_the_gain():
+    for error, gain in ((-0.3, 0.1), (0.3, 0.1), (0.05, 0.4), (0.0, 0.2)):
+        worst = max(abs(error - t) for t in np.linspace(0.0, gain, 101))
+        assert _energy_bound(error, gain) == pytest.approx(worst, abs=1e-15)
+    assert math.isnan(_energy_bound(0.1, math.nan))
+
+
+def test_another_basin_is_named(solved, monkeypatch):
+    """A relaxation that carries one atom 0.6 of a bond off, and one of 0.4, with the budget's own
+    relaxation in place of it."""
+    defect, u = solved
+    near = int(np.argsort(defect.distances())[1])
+
+    def relaxed(share):
+        def make(potential, defect, *, displacement, **options):
+            found = relax_defect(potential, defect, displacement=displacement, **options)
+            bond = share * np.sqrt(0.75) * 3.164849
+            return found._replace(displacement=found.displacement.at[near, 0].add(bond))
+
+        return make
+
+    for share, gone in ((0.6, True), (0.4, False)):
+        monkeypatch.setattr(budget_module, "relax_defect", relaxed(share))
+        found = budget_of(solved, 0.02)
+        assert ("left_basin" in found.failures) == gone
+        assert ("FAILED, left_basin" in str(found)) == gone
+
+
+def test_what_no_theorem_covers_is_loud(solved, monkeypatch):
+    """h a little above 1/2 and a little below it, by a third derivative that is made larger."""
+    found = budget_of(solved, 0.2)
+    whole = budget_module.lipschitz_at
+    for h in (0.49, 0.51):
+        larger = h / found.kantorovich
+
+        def scaled(*given, by=larger):
+            there = whole(*given)
+            return there._replace(constant=by * there.constant)
+
+        monkeypatch.setattr(budget_module, "lipschitz_at", scaled)
+        other = budget_of(solved, 0.2)
+        assert other.kantorovich == pytest.approx(h, rel=1e-6)
+        lost = h > 0.5
+        assert ("unproven" in other.failures) == lost == ("NO BOUND" in str(other))
+        assert math.isnan(other.geometry_bound) == math.isnan(other.energy_bound) == lost
+        assert other.geometry_first_order == pytest.approx(found.geometry_first_order, rel=1e-9)
 
 
 def test_mismatches_are_linear_in_the_perturbation(budgets):

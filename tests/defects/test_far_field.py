@@ -1,16 +1,23 @@
 """The far field, order by order: exact sums, finite differences, and the long-wave limit."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lprjax.atoms.graphs import build_graph, moved
-from lprjax.atoms.structures import bcc, diamond, make_structure, simple_cubic
-from lprjax.crystals.elasticity import GPA_PER_EV_A3
+from lprjax.atoms.structures import bcc, diamond, make_structure, minimum_image, simple_cubic
+from lprjax.atoms.voigt import engineering_strain, strain_tensor
+from lprjax.crystals.elasticity import GPA_PER_EV_A3, elastic_constants
+from lprjax.crystals.phonons import force_constants
+from lprjax.crystals.strain_norm import reference_lattice
 from lprjax.defects.defect import vacancy
 from lprjax.defects.far_field import (
     cauchy_born,
+    cauchy_born_mismatch,
+    cell_strain,
     far_field,
     lattice_orders,
     site_gradient,
@@ -44,6 +51,24 @@ def test_far_field_is_the_displacement_outside_and_nothing_inside(small):
     assert not w[distances < 0.5 * radius].any()
     rigid = far_field(small, jnp.ones_like(u), radius)  # a translation has no far field
     np.testing.assert_allclose(rigid, 0.0, atol=1e-15)
+
+
+def test_the_cut_joins_with_two_derivatives(small):
+    """chi <= 10 t^3 and 1 - chi <= 10 (1 - t)^3: a step with one derivative starts as 3 t^2. Read
+    off a displacement of mean zero in the rim, +1 and -1 Å on opposite sides of the centre."""
+    radius = 6.5
+    away = np.asarray(small.reference.positions) - np.asarray(small.centre)
+    width = float(small.reference.cell[0, 0])
+    x = (away[:, 0] + width / 2) % width - width / 2
+    side = np.where(np.abs(x) < 1e-9, 0.0, np.sign(x)) * (np.abs(x) < width / 2 - 1e-9)
+    t = 2.0 * small.distances() / radius - 1.0
+    chi = np.asarray(far_field(small, side[:, None] * np.ones(3), radius))[:, 0] / np.where(
+        side == 0.0, 1.0, side
+    )
+    rim = (side != 0.0) & (t > 0) & (t < 1)
+    assert (t[rim] < 0.25).any() and (t[rim] > 0.75).any()
+    assert np.all(chi[rim] <= 10 * t[rim] ** 3) and np.all(1 - chi[rim] <= 10 * (1 - t[rim]) ** 3)
+    assert np.all(chi[rim] > 0) and np.all(np.diff(chi[rim][np.argsort(t[rim])]) >= -1e-12)
 
 
 @pytest.mark.parametrize("radius", [1.0, 30.0])
@@ -128,6 +153,134 @@ def test_densities_of_a_multilattice_are_relaxed():
     model = cauchy_born(silicon, vacancy(cell, 3))
     shear = jnp.zeros((3, 3)).at[0, 1].set(1.0)
     assert float(model.densities(shear)[0]) * 2 * GPA_PER_EV_A3 == pytest.approx(56.447, rel=1e-3)
+
+
+def test_third_order_of_a_multilattice_is_relaxed():
+    """d3/dt3 of the energy of diamond under I + t H, its sublattices settled by Newton steps that
+    are differentiated along: no theorem on how many orders of the shift are needed."""
+    silicon, cell = stillinger_weber(), diamond("Si", 5.430949778405213, primitive=True)
+    model = cauchy_born(silicon, vacancy(cell, 4))
+    slope = np.random.default_rng(3).normal(size=(3, 3))
+    graph = build_graph(cell, silicon.r_cut, n_atoms=2)
+
+    def energy(t, shift):
+        deformation = jnp.eye(3) + t * slope.T
+        positions = graph.positions.at[1].add(shift)
+        return silicon(moved(graph, positions @ deformation, graph.cell @ deformation)).sum()
+
+    def settled(t):
+        shift = jnp.zeros(3)
+        for _ in range(3):  # each doubles the powers of t that are right
+            force = jax.grad(energy, 1)(t, shift)
+            shift = shift - jnp.linalg.solve(jax.hessian(energy, 1)(t, shift), force)
+        return energy(t, shift)
+
+    third = jax.jit(jax.grad(jax.grad(jax.grad(settled))))
+    clamped = jax.jit(jax.grad(jax.grad(jax.grad(lambda t: energy(t, jnp.zeros(3))))))
+    expected = float(third(0.0)) / 6 / float(cell.volume)
+    assert float(model.densities(slope)[1]) == pytest.approx(expected, rel=1e-7)
+    assert abs(float(clamped(0.0)) - float(third(0.0))) > 0.05 * abs(float(third(0.0)))
+
+
+def test_gradients_are_blind_to_shifts_and_cells_see_them():
+    """Under w = H x + p of the sublattice, away from the boundary of the cell: an uneven crystal of
+    two atoms, no site of which has bonds that add up to zero."""
+    cell = make_structure([[0, 0, 0], [0.7, 0.9, 1.2]], 2.6 * np.eye(3), "W", True)
+    defect = vacancy(cell, 5)
+    rng = np.random.default_rng(4)
+    slope, shifts = rng.normal(size=(3, 3)), rng.normal(size=(2, 3))
+    shifts -= shifts.mean(axis=0)
+    w = np.asarray(defect.reference.positions) @ slope.T + np.tile(shifts, (125, 1))
+    inside = defect.distances() < 3.0
+    found = np.asarray(site_gradient(defect)(jnp.asarray(w)))[inside]
+    np.testing.assert_allclose(found, np.broadcast_to(slope, found.shape), atol=1e-11)
+    strains, moves = cell_strain(defect)(jnp.asarray(w))
+    inside = inside.reshape(125, 2).all(axis=1)
+    assert inside.sum() > 2
+    e = 0.5 * (slope + slope.T)
+    voigt = [e[0, 0], e[1, 1], e[2, 2], 2 * e[1, 2], 2 * e[0, 2], 2 * e[0, 1]]
+    np.testing.assert_allclose(strains[inside], np.tile(voigt, (inside.sum(), 1)), atol=1e-11)
+    np.testing.assert_allclose(
+        moves[inside], np.broadcast_to(shifts, (inside.sum(), 2, 3)), atol=1e-11
+    )
+
+
+@pytest.fixture(scope="module")
+def diamond_pair():
+    """Silicon, and silicon with stiffer angles: elastic constants and internal strain differ."""
+    silicon = stillinger_weber()
+    return silicon, dataclasses.replace(silicon, lam=23.0)
+
+
+def test_internal_strain_is_the_force_on_a_strained_cell(diamond_pair):
+    """T e: forces of the surrogate on a cell that is strained, and settled by the reference."""
+    silicon, other = diamond_pair
+    cell = diamond("Si", 5.430949778405213, primitive=True)
+    model = cauchy_born_mismatch(silicon, other, vacancy(cell, 4))
+    h = 1e-4
+    for axis in (3, 5):
+        forces = []
+        for sign in (1, -1):
+            e = strain_tensor(sign * h * np.eye(6)[axis])
+            deformation = np.eye(3) + np.asarray(e)
+            shifts = sign * h * np.asarray(model.followed)[:, :, axis]
+            positions = (np.asarray(cell.positions) + shifts) @ deformation
+            strained = make_structure(positions, np.asarray(cell.cell) @ deformation, "Si", True)
+            both = (
+                energy_and_forces(p, build_graph(strained, p.r_cut))[1][:2]
+                for p in (silicon, other)
+            )
+            theirs, ours = both
+            assert float(jnp.abs(theirs).max()) < 10 * h**2 * 100  # second order: it has settled
+            forces.append(np.asarray(ours))
+        slope = (forces[0] - forces[1]) / (2 * h)
+        assert np.abs(slope).max() > 0.1
+        np.testing.assert_allclose(np.asarray(model.unbalanced)[:, :, axis], slope, atol=1e-5)
+
+
+def test_with_internal_strain_the_rest_falls_as_k_squared(diamond_pair):
+    """Of an acoustic wave of the reference in diamond, which has centres of inversion. Elasticity
+    alone leaves a share that does not fall: what makes multilattices different in kind."""
+    cell, left = diamond("Si", 5.430949778405213, primitive=True), []
+    for m in (10, 20):
+        repeats = (m, 3, 3)
+        defect, norm = vacancy(cell, repeats), reference_lattice(cell, repeats)
+        model = cauchy_born_mismatch(*diamond_pair, defect)
+        theirs, ours = (force_constants(p, cell, repeats) for p in diamond_pair)
+        _, modes = np.linalg.eigh(np.asarray(theirs.half_fourier())[1, 0, 0])
+        phase = np.exp(2j * np.pi * np.indices(repeats)[0].reshape(-1) / m)
+        w = jnp.asarray(np.real(phase[:, None] * modes[:, 2]).reshape(-1, 3))
+        first = theirs.apply(w) - ours.apply(w)
+        rest = first - model.forces(w)[0]
+        left.append([float(norm.negative_norm(f)) for f in (rest, rest - model.internal_forces(w))])
+        left[-1] = [size / float(norm.strain_norm(w)) for size in left[-1]]
+    (elastic, kept), (elastic_longer, kept_longer) = left
+    assert elastic_longer == pytest.approx(elastic, rel=0.1)
+    assert kept / kept_longer == pytest.approx(4.0, rel=0.15) and kept < 0.1 * elastic
+
+
+def test_the_cut_leaves_no_shift_of_its_own(diamond_pair):
+    """Of a smooth displacement u = H x with its sublattices settled, the cut-off w is settled too,
+    up to the next order of the cut's gradient: twice as far out it is twice (four times) less."""
+    silicon, _ = diamond_pair
+    cell = diamond("Si", 5.430949778405213, primitive=True)
+    internal, off = elastic_constants(silicon, cell).internal, []
+    for m, radius in ((8, 8.0), (16, 16.0)):
+        defect = vacancy(cell, (m, m, m))
+        away = minimum_image(
+            np.asarray(defect.reference.positions) - np.asarray(defect.centre), defect.reference
+        )[0]
+        slope = np.random.default_rng(5).normal(size=(3, 3))
+        e = engineering_strain(jnp.asarray(0.5 * (slope + slope.T)))
+        settled = np.tile(np.asarray(internal @ e), (m**3, 1))
+        u = away @ slope.T + settled
+        present = np.asarray(defect.lattice.present)[:, None]
+        w = far_field(defect, np.where(present, u, 0.0), radius, internal)
+        strains, shifts = cell_strain(defect)(w)
+        inside = (defect.distances() < radius).reshape(-1, 2).all(axis=1)
+        wrong = shifts - jnp.einsum("aci,Ni->Nac", internal, strains)
+        off.append(float(jnp.max(jnp.abs(wrong[inside]))))
+    assert off[1] < 0.6 * off[0] and off[1] < 0.1 * float(np.abs(settled).max())
 
 
 def plane_wave(reference, waves):

@@ -14,6 +14,7 @@ from lprjax.atoms.structures import bcc, rattled
 from lprjax.defects.defect import relax_defect, vacancy
 from lprjax.defects.formation import formation_energy
 from lprjax.defects.implicit_derivatives import minimiser, relaxed_formation_energy
+from lprjax.defects.response import hessian_solve
 from lprjax.potentials import zhou_eam
 from lprjax.potentials.observables import observe, total_energy
 from lprjax.regression.assembly import compress_structures
@@ -87,6 +88,26 @@ def test_it_may_be_jitted_with_the_potential_as_an_argument(fitted):
     plain = lambda p: relaxed_formation_energy(p, fitted.defect, fitted.displacement)  # noqa: E731
     found = jax.jit(plain)(fitted.potential)
     assert float(found) == pytest.approx(float(plain(fitted.potential)), abs=1e-9)
+
+
+def test_relaxing_bends_the_formation_energy_down(fitted):
+    """The energy is linear in the coefficients: all of its second derivative is -f . H^+ f, f the
+    change of the forces, by a solve of its own; and relaxations at two steps agree."""
+    change = fitted.refit(30.0).coefficients - fitted.fit.coefficients
+    defect, u = fitted.defect, fitted.displacement
+
+    def at(step):
+        c = fitted.fit.coefficients + step * change
+        return dataclasses.replace(fitted.potential, coefficients=c)
+
+    found = jax.grad(jax.grad(lambda h: relaxed_formation_energy(at(h), defect, u)))(0.0)
+    relaxed = build_graph(defect.displaced(u), SPEC.r_cut)
+    n = defect.structure.n_atoms
+    forces = observe(at(1.0), relaxed, ("forces",)).forces[:n]
+    forces = forces - observe(fitted.potential, relaxed, ("forces",)).forces[:n]
+    step = hessian_solve(fitted.potential, defect, u, defect.on_sites(forces)).displacement
+    expected = -float(jnp.vdot(defect.on_sites(forces), step))
+    assert expected < -1e-6 and float(found) == pytest.approx(expected, rel=1e-5)
 
 
 def test_refits_with_other_coefficients_relax_to_the_derivatives(fitted, row):

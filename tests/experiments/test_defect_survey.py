@@ -8,7 +8,11 @@ import pytest
 
 from experiments import defect_survey as figure
 from experiments.panels.errors import FLAG_MARKERS
+from experiments.studies.defect_fits import surrogate
+from experiments.studies.predictions import first_order
 from experiments.systems.materials import material
+from lprjax.atoms.graphs import build_graph
+from lprjax.potentials.observables import observe
 from tests.helpers.figures import check_figure, drawn_line, power_of
 
 TINY = ("--preset smoke --pairs W/vacancy --sizes 2 --copies 10").split()
@@ -52,6 +56,27 @@ def test_what_first_order_leaves_out_is_of_second_order(records):
     assert np.all(misses < 5 * true**3)
     # and eta / c, the bound to first order, is above both
     assert np.all(arrays["eta"] / arrays["stability"] > found)
+
+
+def test_a_prediction_is_what_the_fits_own_forces_undo(run, records):
+    """H v = f, with H v by differences of the fit's forces: no other Hessian passes."""
+    (point,) = figure.points(run.config)
+    factors = figure.training_factors(point, point.m)
+    result = figure.weighted_fit(point, factors, ("energy", "forces"))
+    defect, u, *_ = figure.reference_simulation(point)
+    first, potential = first_order(point, result), surrogate(point, result)
+    h, n = 1e-4, defect.structure.n_atoms
+    v = first.response.displacement
+
+    def forces(step):
+        graph = build_graph(defect.displaced(u + step * v), potential.r_cut)
+        return defect.on_sites(observe(potential, graph, ("forces",)).forces[:n])
+
+    left = (forces(-h) - forces(h)) / (2 * h) - first.forces
+    assert float(defect.lattice.negative_norm(left)) < 1e-5 * first.eta
+    arrays = records[0].arrays
+    assert arrays["geometry_predicted"][0] == pytest.approx(float(defect.lattice.strain_norm(v)))
+    assert arrays["kantorovich"][0] > 0 and not arrays["unproven"][0]
 
 
 def test_what_has_no_response_has_no_prediction(run, summary):
