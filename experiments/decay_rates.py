@@ -17,7 +17,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import linregress
 
 from experiments.harness.records import Record
 from experiments.harness.run import conclude, gather, start
@@ -31,6 +30,7 @@ from experiments.panels.decay import (
     slope_label,
 )
 from experiments.studies.decay import Point, compute
+from experiments.studies.slopes import fitted, slope_of
 from experiments.systems.decay_kinds import KINDS
 
 
@@ -139,51 +139,6 @@ def errors_alone(box: Mapping[str, Any]) -> dict[str, Any]:
     """What is drawn of a smaller box."""
     names = ("L", "geometry", "energy")
     return {"curves": {k: {n: curve[n] for n in names} for k, curve in box["curves"].items()}}
-
-
-def slope_of(curve: Mapping[str, Any], quantity: str, window: Sequence[float]) -> dict[str, Any]:
-    """Regression in the window, without what failed or lies below ten times the floor.
-
-    Args:
-        curve: lists over L.
-        quantity: one of QUANTITIES.
-        window: least and largest L.
-
-    Returns:
-        "slope" and "error", NaN where the quantity changes sign in the window, or has fewer than
-        three points; "changes_sign"; "left_out", the L that are not used; "local", slopes between
-        neighbouring L.
-    """
-    x, value = np.array(curve["L"]), np.array(curve[quantity])
-    y, sign = np.abs(value), np.sign(value)
-    floor = 10 * np.array(curve.get(f"{quantity}_floor", np.zeros_like(x)))
-    good = np.array(curve["converged"], bool) & (y > floor)
-    inside = (x >= window[0]) & (x <= window[1])
-    used = good & inside
-    changes = len(set(sign[used])) > 1
-    local = np.diff(np.log(y)) / np.diff(np.log(x))
-    both = good[1:] & good[:-1] & (sign[1:] == sign[:-1])
-    return fitted(x[used & (not changes)], y[used & (not changes)]) | {
-        "changes_sign": changes,
-        "left_out": x[inside & ~good],
-        "local": np.where(both, local, np.nan),
-    }
-
-
-def fitted(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Slope of log y against log x and its standard error; NaN for fewer than three points.
-
-    Args:
-        x: (n,) positive.
-        y: (n,) positive.
-
-    Returns:
-        "slope" and "error".
-    """
-    if len(x) < 3:
-        return {"slope": float("nan"), "error": float("nan")}
-    found = linregress(np.log(x), np.log(y))
-    return {"slope": found.slope, "error": found.stderr}
 
 
 def extrapolate(small: dict, large: dict, growth: float, window: Sequence[float]) -> None:

@@ -24,6 +24,7 @@ FIGURES = (
     "observation_value",
     "strain_decay",
     "decay_rates",
+    "multilattice_rates",
     "toy_rigidity",
     "rigidity_and_disagreement",
     "amorphous_silicon",

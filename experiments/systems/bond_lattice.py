@@ -20,7 +20,7 @@ Derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1
 import dataclasses
 import itertools
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,6 @@ from jax.typing import ArrayLike
 from experiments.systems import symmetric_fields
 from experiments.systems.symmetric_fields import (
     REACH,
-    Transform,
     mirrored,
     mirrored_vector,
     multiplicity,
@@ -130,6 +129,10 @@ class Model:
         """The model without the other groups, each one of LATTICE, CHANGE, DEFECT."""
         kept = jnp.isin(jnp.arange(3), jnp.array(groups))
         return dataclasses.replace(self, coefficients=self.coefficients * kept[:, None, None])
+
+    def gradient(self, u: jax.Array) -> jax.Array:
+        """dE/du (d, ...), see `gradient`."""
+        return gradient(self, u)
 
 
 def _over_bonds(term, start, model: Model, u) -> jax.Array:
@@ -283,6 +286,22 @@ def reference(m: int, dimension: int) -> Model:
     )
 
 
+class Bonds(Protocol):
+    """A model of any lattice: a pytree with a gradient."""
+
+    def gradient(self, u: jax.Array) -> jax.Array:
+        """dE/du, of the shape of u."""
+        ...
+
+
+class Solver(Protocol):
+    """The inverse of a homogeneous lattice's Hessian."""
+
+    def solve(self, f: jax.Array) -> jax.Array:
+        """Phi^-1 f, of the shape of f."""
+        ...
+
+
 class Equilibrium(NamedTuple):
     """Where E'(u) equals a given load."""
 
@@ -292,10 +311,10 @@ class Equilibrium(NamedTuple):
 
 
 def equilibrium(
-    model: Model,
+    model: Bonds,
     start: jax.Array,
     load: jax.Array,
-    solver: Transform,
+    solver: Solver,
     tolerance: float,
     inner: float = 1e-7,
 ) -> Equilibrium:
@@ -327,7 +346,7 @@ def equilibrium(
 
 @jax.jit
 def residual(
-    model: Model, u: jax.Array, load: jax.Array, solver: Transform
+    model: Bonds, u: jax.Array, load: jax.Array, solver: Solver
 ) -> tuple[jax.Array, jax.Array]:
     """E'(u) - load, and its size in the negative norm of Phi.
 
@@ -340,13 +359,13 @@ def residual(
     Returns:
         (d, ...) and a scalar.
     """
-    rest = gradient(model, u) - load
+    rest = model.gradient(u) - load
     return rest, jnp.sqrt(jnp.vdot(rest, solver.solve(rest)))
 
 
 @jax.jit
 def response(
-    model: Model, u: jax.Array, f: jax.Array, solver: Transform, tolerance: ArrayLike
+    model: Bonds, u: jax.Array, f: jax.Array, solver: Solver, tolerance: ArrayLike
 ) -> Solved:
     """E''(u)^-1 f by conjugate gradients, preconditioned by the homogeneous lattice's inverse.
 
@@ -360,5 +379,8 @@ def response(
     Returns:
         the solution and how it was found.
     """
-    hessian = partial(hessian_product, model, u)
+
+    def hessian(v):
+        return jax.jvp(model.gradient, (u,), (v,))[1]
+
     return conjugate_gradients(hessian, solver.solve, f, tolerance, MAX_PRODUCTS)

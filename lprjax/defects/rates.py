@@ -11,10 +11,10 @@ L at once, so a slope alone neither confirms nor refutes.
 
 In a multilattice such as diamond a mismatch of the internal strain acts at elastic order, s = 0,
 and no virial measures it: virials alone gain nothing there (measured for silicon, and on a
-honeycomb lattice by `experiments.decay_rates`), forces on strained cells or force constants do. So
-at second order of the strain: virials at finite strains gain nothing without the forces that go
-with them (for the same reason; not measured). With both right, s = 1 where the crystal has a centre
-of inversion, as diamond has, or every atom is one; elsewhere one power instead of two is left.
+honeycomb lattice), forces on strained cells or force constants do. So at second order of the
+strain: virials at finite strains gain nothing without the forces that go with them (for the same
+reason; not measured). With both right, s = 1 where the crystal has a centre of inversion, as
+diamond has, or every atom is one; elsewhere one power instead of two is left.
 
 Source: derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053; the
 decay of Ehrlacher, Ortner and Shapeev, Arch. Ration. Mech. Anal. 222 (2016) 1217.
