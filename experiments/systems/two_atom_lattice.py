@@ -86,7 +86,8 @@ def energy(model: Model, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     s = jnp.sum(rho * stretch + 0.5 * stretch**2, axis=-1)
 
     def half_bonds(group, s, shells):
-        a1, a2, a3, a4 = model.coefficients[group].T[:, shells]
+        a = model.coefficients[group].T[:, shells]
+        a1, a2, a3, a4 = (jnp.broadcast_to(each, s.shape) for each in a)
         return 0.5 * s * (a1 + s * (a2 / 2 + s * (a3 / 6 + s * a4 / 24)))
 
     terms = half_bonds(LATTICE, s, SHELLS)
@@ -235,9 +236,9 @@ def change(kind: str, strength: float) -> np.ndarray:
     """What the surrogate adds to a_2 outside, so that one kind of moduli is off.
 
     Args:
-        kind: "elastic": shear modulus less and bulk modulus more by the strength, internal strain
-            kept; "internal_strain": off by the strength, both moduli kept; "force_constants": all
-            three kept, from a start with a last shell that is off by twice the strength.
+        kind: "elastic": both moduli off by the strength, internal strain kept; "internal_strain":
+            off by the strength, both moduli kept; "force_constants": all three kept, from a start
+            with a last shell that is off by twice the strength.
         strength: relative.
 
     Returns:
@@ -245,7 +246,7 @@ def change(kind: str, strength: float) -> np.ndarray:
     """
     second = np.array(SECOND)
     factors = {
-        "elastic": (1 + strength, 1 - strength, 1.0),
+        "elastic": (1 + strength, 1 + strength, 1.0),
         "internal_strain": (1.0, 1.0, 1 + strength),
         "force_constants": (1.0, 1.0, 1.0),
     }[kind]

@@ -76,13 +76,13 @@ def test_a_change_keeps_what_it_says_and_nothing_else(kind, model):
     assert not added[:, [0, 2, 3]].any() and np.abs(added[:, 1]).max() > 0.01
     ratio = moduli(second + added[:, 1]) / moduli(second)
     wanted = {
-        "elastic": (1.1, 0.9, 1),
+        "elastic": (1.1, 1.1, 1),
         "internal_strain": (1, 1, 1.1),
         "force_constants": (1, 1, 1),
     }
     np.testing.assert_allclose(ratio, wanted[kind], rtol=1e-10)
     wrong = dataclasses.replace(model, coefficients=model.coefficients.at[CHANGE].set(added))
-    assert 0.02 < lattice.stability_of(wrong) <= lattice.stability_of(model)
+    assert 0.1 < lattice.stability_of(wrong) <= lattice.stability_of(model)
 
 
 def test_the_shift_under_shear_is_where_forces_vanish(model):
