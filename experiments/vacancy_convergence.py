@@ -8,8 +8,8 @@ and the bound say from the forces at the reference's geometry. L = m a / 2, the 
 sphere inside the training cell. What the weights multiply, and failures: see `defect_fits`.
 
 Drawn beside them are rates of the theory for mismatches that do not change with L. In diamond, a
-multilattice, virials do not see the internal strain: without force constants the slope is that of
-energies and forces alone.
+multilattice, virials do not see the internal strain: without force constants the slope of the
+geometry, though not that of the energy, is that of energies and forces alone.
 """
 
 import textwrap

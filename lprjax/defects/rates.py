@@ -9,12 +9,15 @@ s = 1 where the elastic constants of that order are right and s = 0 where they a
 terms of the error budget, each with its mismatch held fixed: a real fit changes every mismatch with
 L at once, so a slope alone neither confirms nor refutes.
 
-In a multilattice such as diamond a mismatch of the internal strain acts at elastic order, s = 0,
-and no virial measures it: virials alone gain nothing there (measured for silicon, and on a
-honeycomb lattice), forces on strained cells or force constants do. So at second order of the
-strain: virials at finite strains gain nothing without the forces that go with them (for the same
-reason; not measured). With both right, s = 1 where the crystal has a centre of inversion, as
-diamond has, or every atom is one; elsewhere one power instead of two is left.
+In a multilattice such as diamond a mismatch of the internal strain acts at elastic order, and no
+virial measures it: in the geometry virials alone gain nothing (measured for silicon, and on a
+honeycomb lattice: -1.1 and -1), forces on strained cells or force constants do. The energy gains
+from virials alone: what the wrong shifts cost at the reference's geometry, relaxing them gives
+back, and what is left depends on the relaxed elastic constants (honeycomb: -4.2 and -4). So at
+second order of the strain: virials at finite strains gain nothing in the geometry without the
+forces that go with them (for the same reason; not measured). With both right, s = 1 where the
+crystal has a centre of inversion, as diamond has, or every atom is one; elsewhere one power instead
+of two is left.
 
 Source: derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053; the
 decay of Ehrlacher, Ortner and Shapeev, Arch. Ration. Mech. Anal. 222 (2016) 1217.
@@ -32,15 +35,16 @@ class Rate(NamedTuple):
 
 
 ORDERS = {
-    "elastic": (2, False),
-    "internal_strain": (2, False),
-    "force_constants": (2, True),
-    "third_elastic": (3, False),
-    "third_internal": (3, False),
-    "third": (3, True),
-    "fourth": (4, False),
+    "elastic": (2, False, True),
+    "internal_strain": (2, True, False),
+    "force_constants": (2, True, True),
+    "third_elastic": (3, False, True),
+    "third_internal": (3, True, False),
+    "third": (3, True, True),
+    "fourth": (4, False, True),
 }
-"""Of each term: order of the derivatives, and whether what acts at elastic order is kept."""
+"""Of each term: order of the derivatives, and whether elastic constants and internal strains of
+that order are kept."""
 
 MULTILATTICE_ONLY = {"internal_strain", "third_internal"}
 """How sublattices follow a strain, to first and to second order in it."""
@@ -55,7 +59,9 @@ CURED_BY = {
 """The terms that each kind of observation takes away, besides energies and forces of the core."""
 
 
-def error_rate(order: int, dimension: int, *, elastic_kept: bool = False) -> Rate:
+def error_rate(
+    order: int, dimension: int, *, elastic_kept: bool = False, internal_kept: bool = True
+) -> Rate:
     """The exponents of L that a mismatch of one order of derivatives leaves.
 
         -(k - 3/2) d - 2 s   and   -(k - 1) d - 2 s
@@ -63,8 +69,10 @@ def error_rate(order: int, dimension: int, *, elastic_kept: bool = False) -> Rat
     Args:
         order: k, of the derivatives of the lattice energy; at least 2.
         dimension: d, 2 or 3.
-        elastic_kept: s, whether all that acts at elastic order is right: the elastic constants of
-            that order and, in a multilattice, the internal strains.
+        elastic_kept: s, whether the elastic constants of that order are right, those of relaxed
+            sublattices.
+        internal_kept: whether the internal strains of that order are, too: without, s = 0 for the
+            geometry.
 
     Returns:
         The exponents.
@@ -80,8 +88,8 @@ def error_rate(order: int, dimension: int, *, elastic_kept: bool = False) -> Rat
             f"order is {order!r} and dimension {dimension!r}: wanted an order of at least 2 and a "
             "dimension of 2 or 3; first derivatives are stresses, which move no atom of a lattice."
         )
-    gain = 2.0 * elastic_kept
-    return Rate(-(order - 1.5) * dimension - gain, -(order - 1.0) * dimension - gain)
+    gain, settled = 2.0 * elastic_kept, 2.0 * (elastic_kept and internal_kept)
+    return Rate(-(order - 1.5) * dimension - settled, -(order - 1.0) * dimension - gain)
 
 
 def fitted_rate(kinds: Collection[str], dimension: int, *, multilattice: bool = False) -> Rate:
@@ -110,8 +118,8 @@ def fitted_rate(kinds: Collection[str], dimension: int, *, multilattice: bool = 
     if not multilattice:
         cured = cured | MULTILATTICE_ONLY
     left = [
-        error_rate(order, dimension, elastic_kept=kept)
-        for term, (order, kept) in ORDERS.items()
+        error_rate(order, dimension, elastic_kept=elastic, internal_kept=internal)
+        for term, (order, elastic, internal) in ORDERS.items()
         if term not in cured
     ]
     return Rate(max(rate.geometry for rate in left), max(rate.energy for rate in left))

@@ -116,10 +116,10 @@ SLOPES = {  # of geometry and energy in d = 3 for mismatches that do not change 
 }
 
 
-@pytest.mark.parametrize("material, virials", [("W", (-3.5, -5.0)), ("Si-SW", (-1.5, -3.0))])
+@pytest.mark.parametrize("material, virials", [("W", (-3.5, -5.0)), ("Si-SW", (-1.5, -5.0))])
 def test_the_slopes_of_the_theory_are_drawn(run, records, material, virials):
     """From the smallest cell on, with their number beside; in a multilattice virials, which do not
-    see the internal strain, gain nothing."""
+    see the internal strain, gain nothing in the geometry."""
     three = [
         r._replace(arrays=r.arrays | {"radius": np.array(radius)})
         for r, radius in zip(records * 3, (3.0, 5.0, 9.0), strict=True)
