@@ -200,7 +200,7 @@ def test_internal_strain_of_diamond():
     a = matrix(lambda v: -model.internal_forces(v), 64)
     worst = np.linalg.norm(root.T @ a @ root, ord=2)
     found = internal_strain_mismatch(model, defect)
-    assert found == pytest.approx(worst, rel=1e-8) and found > 1e-2
+    assert found == pytest.approx(worst, rel=1e-8) and found > 5e-3
     forces = model.internal_forces(split.far)
     work = -0.5 * float(jnp.vdot(forces, split.far))
     assert split.energies["internal_strain"] == pytest.approx(work, rel=1e-9)
