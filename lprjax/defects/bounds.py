@@ -17,8 +17,8 @@ is the norm of the defect D, larger by at most kappa (`transfer`):
     ||f_p||_{-1,D} <= kappa ||f_p||_{-1,L} <= kappa e_p weight_p(w) .
 
 The mismatch of elastic constants alone is sharp for some w. That of third order chains three
-inequalities: within a factor of ten for the worst w, but 100 to 1000 times above the norm in the
-far fields of defects in d = 3, where it says little. Core, third derivatives and remainder have no
+inequalities: within a factor of ten for the worst w, but 10 to 60 times above the norm in the far
+fields of defects in the plane and some hundreds of times in d = 3, where it says little. Core, third derivatives and remainder have no
 such bound: their mismatch is the norm over the weight, so that the product is the norm by
 construction.
 
