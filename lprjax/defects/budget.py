@@ -9,10 +9,10 @@ missing sites cost there (`transfer`).
 
 What is a bound, and of what. Of elastic, internal_strain, force_constants and third_elastic,
 mismatch * weight bounds the norm, whatever the defect (some times above it; third_elastic some
-hundreds of times in d = 3). Of core, third and remainder it *is* the norm, by construction: their mismatch is measured
-along the actual far field. The bounds of geometry and energy are Kantorovich's with an estimate of
-M and hold for h = M eta / c^2 <= 1/2; beyond, `failures` has "unproven", and even the first order
-may be far off: 0.23 of a true 2.6 Å for a fit of the <100> dumbbell in copper.
+hundreds of times in d = 3). Of core, third and remainder it *is* the norm, by construction: their
+mismatch is measured along the actual far field. The bounds of geometry and energy are Kantorovich's
+with an estimate of M and hold for h = M eta / c^2 <= 1/2; beyond, `failures` has "unproven", and
+even the first order may be far off: 0.23 of a true 2.6 Å for a fit of the <100> dumbbell in copper.
 """
 
 import math
