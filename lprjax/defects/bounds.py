@@ -18,9 +18,9 @@ is the norm of the defect D, larger by at most kappa (`transfer`):
 
 The mismatch of elastic constants alone is sharp for some w. That of third order chains three
 inequalities: within a factor of ten for the worst w, but 10 to 60 times above the norm in the far
-fields of defects in the plane and some hundreds of times in d = 3, where it says little. Core, third derivatives and remainder have no
-such bound: their mismatch is the norm over the weight, so that the product is the norm by
-construction.
+fields of defects in the plane and some hundreds of times in d = 3, where it says little. Core,
+third derivatives and remainder have no such bound: their mismatch is the norm over the weight, so
+that the product is the norm by construction.
 
 Source: derived, after Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
