@@ -269,3 +269,19 @@ def test_too_few_slots_are_said_aloud():
         sparse = supercell(diamond("Si", 33.0), (2, 2, 2))
         found = molecular_dynamics(SW, [sparse, SILICON], KEYS, [0.0], n_neighbours=2)
     assert found.overflow.tolist() == [False, True]
+
+
+def test_free_atoms_are_slowed_at_the_rate_of_the_friction():
+    """Without forces and at zero temperature v(t) = v(0) exp(-friction t), exactly."""
+    cluster = make_structure([[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]], 40.0 * np.eye(3), "Si", False)
+    start = np.random.default_rng(0).normal(size=(1, 2, 3))
+    found = molecular_dynamics(
+        stillinger_weber(),
+        [cluster],
+        jax.random.split(jax.random.key(0), 1),
+        np.zeros(6),
+        friction=0.05,
+        time_step=0.5,
+        velocities=start,
+    )
+    np.testing.assert_allclose(found.velocities[:, -1], start * np.exp(-0.05 * 3.0), rtol=1e-12)
