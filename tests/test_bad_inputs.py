@@ -134,6 +134,8 @@ TABLE = {
         ValueError,
         "r_cut of Sites",
     ),
+    "metals as a list": (lambda: lp.zhou_eam(["W"]), ValueError, "no parameters for"),
+    "a metal's cutoff in words": (lambda: lp.zhou_eam("W", r_cut="5"), ValueError, "r_cut is '5'"),
     "an unknown metal": (lambda: lp.zhou_eam("Au"), ValueError, "no parameters for.*Au"),
     "another element than silicon": (
         lambda: lp.observe(lp.stillinger_weber(), graph()),

@@ -19,6 +19,7 @@ values of the public EAM database (those distributed with LAMMPS).
 """
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -196,8 +197,8 @@ def zhou_eam(*elements: str, r_cut: float | None = None) -> ZhouEAM:
     named = tuple(e for e in ZHOU_2004 if not elements or e in elements)
     if r_cut is None:
         r_cut = np.sqrt(5.0) * max(ZHOU_2004[e].re for e in named)
-    if not 0.0 < r_cut < np.inf:
-        raise ValueError(f"r_cut is {r_cut}: wanted a positive length in Å.")
+    if not (isinstance(r_cut, Real) and 0.0 < r_cut < np.inf):
+        raise ValueError(f"r_cut is {r_cut!r}: wanted a positive length in Å.")
     return ZhouEAM(named, float(r_cut))
 
 
