@@ -121,7 +121,8 @@ def _tungsten(make: Callable[..., Defect], **options: Any) -> Case:
 
 
 def _copper() -> Case:
-    return Case(dumbbell(fcc("Cu", 3.615), 3, (1, 0, 0)), zhou_eam("Cu"), 5.0, 0.1)
+    eam = zhou_eam("Cu", r_cut=1.65 * 3.615)  # between two shells: see `zhou_eam`
+    return Case(dumbbell(fcc("Cu", 3.615), 3, (1, 0, 0)), eam, 5.0, 0.1)
 
 
 def _silicon() -> Case:
