@@ -190,6 +190,7 @@ def plot(summary: Mapping[str, Any]) -> Figure:
     labels = [name.replace("_", "\n") for name in summary["ratios"]]
     ax.set_xticks(range(len(labels)), labels=labels)
     ax.set_ylabel("bound / what it bounds")
+    ax.set_ylim(top=5.0 * ax.get_ylim()[1])  # room for the legend
     ax.legend(ncols=4, fontsize=7, loc="upper left")
     figure.supxlabel(textwrap.fill(caption(summary), 150), fontsize=8, ha="left", x=0.01)
     return figure
