@@ -78,9 +78,11 @@ def draw_flags(ax: Axes, x: np.ndarray, y: np.ndarray, curve: Curve) -> None:
         ax: the axes.
         x: (n,) abscissae.
         y: (n,) ordinates, NaN where there is no number.
-        curve: the flags, each a list of n.
+        curve: the flags, each a list of n; those that a figure does not know are left out.
     """
     for flag, marker in FLAG_MARKERS.items():
+        if flag not in curve:
+            continue
         raised = np.array(curve[flag], bool)
         style = dict(color="red", ms=9, mew=1.5, ls="", marker=marker, zorder=5)
         shown, lost = raised & np.isfinite(y), raised & ~np.isfinite(y)
