@@ -255,14 +255,13 @@ def test_nothing_jumps_when_a_neighbour_crosses_the_cutoff(small):
 
 def test_rows_are_compiled_once_per_shape():
     small, vacancy = (case_of("four factors", make) for make in (small_cell, vacancy_cell))
-    compiled = ace_rows._first_order._cache_size(), ace_rows._force_constants._cache_size()
-    for case in (small, vacancy):
+
+    def compiled_with(case):
         design_rows(case.spec, case.graph, "energy")
         design_rows(case.spec, case.graph, ["force_constants"], atoms=[1, 0])
-    assert compiled == (
-        ace_rows._first_order._cache_size(),
-        ace_rows._force_constants._cache_size(),
-    )
+        return ace_rows._first_order._cache_size(), ace_rows._force_constants._cache_size()
+
+    assert compiled_with(small) == compiled_with(vacancy)
 
 
 # --- the door ---------------------------------------------------------------------------------

@@ -65,6 +65,11 @@ def budget(radius=4.0, displacement=U, reference=EAM, defect=VACANCY):
     return lp.error_budget(reference, EAM, defect, radius, displacement=displacement)
 
 
+def wide_budget(radius):
+    wide = lp.vacancy(W, 3)
+    return budget(radius, np.zeros((wide.lattice.n_sites, 3)), defect=wide)
+
+
 TABLE = {
     # which defect, in which crystal
     "a graph for a crystal": (lambda: lp.vacancy(GRAPH, 2), T, "unit_cell is a Graph"),
@@ -130,8 +135,9 @@ TABLE = {
         r"reservoir of W has atomic numbers \[14\]",
     ),
     # errors of surrogates
-    "training data to NaN": (lambda: budget(np.nan), V, "radius is nan.*wanted one with atoms"),
-    "training data beyond the cell": (lambda: budget(99.0), V, "radius is 99.*beyond it"),
+    "training data to NaN": (lambda: wide_budget(np.nan), V, "radius is nan.*one with atoms"),
+    "training data beyond the cell": (lambda: wide_budget(99.0), V, "radius is 99.*beyond it"),
+    "a cell too small for its gradients": (budget, V, r"at least \(3, 3, 3\) unit cells"),
     "a geometry of another shape": (lambda: budget(displacement=U[:3]), V, "each of the 16 sites"),
     "a geometry of NaN": (lambda: budget(displacement=NOWHERE), V, "displacement holds NaN"),
     "a name for a potential": (lambda: budget(reference="EAM"), T, "potential is a str"),
