@@ -285,3 +285,16 @@ def test_free_atoms_are_slowed_at_the_rate_of_the_friction():
         velocities=start,
     )
     np.testing.assert_allclose(found.velocities[:, -1], start * np.exp(-0.05 * 3.0), rtol=1e-12)
+
+
+def test_neighbours_that_were_lost_once_stay_flagged():
+    """Three free atoms, two of them in reach of the first at the start alone, with room for one."""
+    line = np.array([[0.0, 0.8, 0.0], [0.0, 0.0, 0.0], [0.0, -0.8, 0.0]])
+    cell = make_structure(line, 10.0 * np.eye(3), "Si")
+    with pytest.warns(UserWarning, match="n_neighbours is 1"):
+        run = molecular_dynamics(
+            Springs(0.0), [cell], KEYS[:1], np.zeros(2), velocities=line[None], friction=0.0,
+            n_neighbours=1, every=1,
+        )  # fmt: skip
+    np.testing.assert_allclose(run.positions[0, -1], 3.0 * line, atol=1e-12)
+    assert run.overflow.tolist() == [True]
