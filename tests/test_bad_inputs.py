@@ -90,7 +90,8 @@ TABLE = {
         "at least one atom",
     ),
     # graphs
-    "a cutoff in words": (lambda: lp.build_graph(W, "5"), TypeError, "r_cut|str|real number"),
+    "a cutoff in words": (lambda: lp.build_graph(W, "5"), ValueError, "r_cut is '5'"),
+    "no cutoff": (lambda: lp.build_graph(W, None), ValueError, "r_cut is None"),
     "a cutoff of zero": (lambda: lp.build_graph(W, 0.0), ValueError, "positive length"),
     "a negative skin": (lambda: lp.build_graph(W, 4.0, skin=-1.0), ValueError, "skin"),
     "two atoms on one site": (

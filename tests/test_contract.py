@@ -31,7 +31,6 @@ from lprjax.defects.far_field import lattice_orders
 from lprjax.potentials import (
     ase_potential,
     observe,
-    stillinger_weber,
     tersoff,
     total_energy,
     zhou_eam,
@@ -218,4 +217,3 @@ def test_padding_has_no_energy_whatever_a_potential_says():
 def test_a_users_graph_may_be_moved_and_keeps_its_periodicity():
     graph = build_graph(make_structure(CUBE.positions, CUBE.cell, "W", (True, False, True)), 4.0)
     assert moved(graph, graph.positions + 1.0).pbc == (True, False, True)
-    assert stillinger_weber().r_cut < 4.0

@@ -9,7 +9,6 @@ to a few sizes so that a sweep over structures compiles a handful of times.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 import vesin
 
 from lprjax.atoms.structures import Pbc, Structure, check_geometry
-from lprjax.numerics.checks import require_x64
+from lprjax.numerics.checks import is_number, require_x64
 from lprjax.numerics.memory import spare_maps
 
 MAX_EXTENT = 500.0
@@ -195,9 +194,9 @@ def build_graph(
     """
     require_x64()
     spare_maps()
-    if not (math.isfinite(r_cut) and r_cut > 0):
+    if not (is_number(r_cut) and r_cut > 0):
         raise ValueError(f"r_cut is {r_cut!r}: wanted a positive length in Å, e.g. r_cut=5.0.")
-    if not (math.isfinite(skin) and skin >= 0):
+    if not (is_number(skin) and skin >= 0):
         raise ValueError(f"skin is {skin!r}: wanted a length >= 0 in Å.")
     positions, cell = check_geometry(structure.positions, structure.cell)
     i, j, shifts = _edges(positions, cell, structure.pbc, float(r_cut + skin))

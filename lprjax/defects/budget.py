@@ -12,7 +12,7 @@ mismatch * weight bounds the norm, whatever the defect (some times above it; thi
 hundreds of times in d = 3). Of core, third and remainder it *is* the norm, by construction: their
 mismatch is measured along the actual far field. The bounds of geometry and energy are Kantorovich's
 with an estimate of M and hold for h = M eta / c^2 <= 1/2; beyond, `failures` has "unproven", and
-even the first order may be far off: 0.23 of a true 2.6 Å for a fit of the <100> dumbbell in copper.
+even the first order may be far off.
 """
 
 import math

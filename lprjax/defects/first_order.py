@@ -6,8 +6,7 @@
 ubar the reference's minimiser, f the forces that the surrogate leaves there and H the surrogate's
 Hessian there. One solve; nothing is relaxed with the surrogate. Whether first order is enough it
 does not tell: h = M eta / c^2 <= 1/2 does (`bounds.kantorovich`; `error_budget` flags what is
-above), and beyond that a prediction may be off by a factor of four, as for a fit of the <100>
-dumbbell in copper.
+above), and beyond that a prediction may be far off.
 
 Source: derived: it is Newton's first step, in the setting of Ortner and Wang, Multiscale Model.
 Simul. 21 (2023) 1053.

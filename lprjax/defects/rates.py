@@ -10,14 +10,13 @@ terms of the error budget, each with its mismatch held fixed: a real fit changes
 L at once, so a slope alone neither confirms nor refutes.
 
 In a multilattice such as diamond a mismatch of the internal strain acts at elastic order, and no
-virial measures it: in the geometry virials alone gain nothing (measured for silicon, and on a
-honeycomb lattice: -1.1 and -1), forces on strained cells or force constants do. The energy gains
-from virials alone: what the wrong shifts cost at the reference's geometry, relaxing them gives
-back, and what is left depends on the relaxed elastic constants (honeycomb: -4.2 and -4). So at
-second order of the strain: virials at finite strains gain nothing in the geometry without the
-forces that go with them (for the same reason; not measured). With both right, s = 1 where the
-crystal has a centre of inversion, as diamond has, or every atom is one; elsewhere one power instead
-of two is left.
+virial measures it: in the geometry virials alone gain nothing, forces on strained cells or force
+constants do. The energy gains from virials alone: what the wrong shifts cost at the reference's
+geometry, relaxing them gives back, and what is left depends on the relaxed elastic constants. (The
+figure `multilattice_rates` measures both on a honeycomb lattice.) So at second order of the strain:
+virials at finite strains gain nothing in the geometry without the forces that go with them (for the
+same reason; not measured). With both right, s = 1 where the crystal has a centre of inversion, as
+diamond has, or every atom is one; elsewhere one power instead of two is left.
 
 Source: derived, in the setting of Ortner and Wang, Multiscale Model. Simul. 21 (2023) 1053; the
 decay of Ehrlacher, Ortner and Shapeev, Arch. Ration. Mech. Anal. 222 (2016) 1217.

@@ -102,7 +102,7 @@ def check_positive(**options: float) -> None:
         ValueError: one is zero, negative, NaN, infinite or no number; it is named.
     """
     for name, value in options.items():
-        if not (_is_number(value) and value > 0):
+        if not (is_number(value) and value > 0):
             raise ValueError(f"{name} is {value!r}: wanted a positive, finite number.")
 
 
@@ -139,12 +139,16 @@ def check_at_least_zero(name: str, value: Any) -> None:
     Raises:
         ValueError: an array, a negative number, NaN or infinity, or no number (None, text, traced).
     """
-    if not (_is_number(value) and value >= 0.0):
+    if not (is_number(value) and value >= 0.0):
         raise ValueError(f"{name} is {value!r}: wanted a finite number >= 0.")
 
 
-def _is_number(value: Any) -> bool:
-    """One real number whose value is known, neither NaN nor infinite."""
+def is_number(value: Any) -> bool:
+    """Whether a value is one real number that is known, neither NaN nor infinite.
+
+    Args:
+        value: anything; text, None, arrays and what is traced are no numbers.
+    """
     try:
         return np.ndim(value) == 0 and math.isfinite(value)
     except TypeError:

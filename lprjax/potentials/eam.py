@@ -19,7 +19,6 @@ values of the public EAM database (those distributed with LAMMPS).
 """
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lprjax.atoms.graphs import Graph
-from lprjax.numerics.checks import require_x64
+from lprjax.numerics.checks import is_number, require_x64
 from lprjax.potentials.environments import Environment, over_sites
 from lprjax.potentials.potential import (
     check,
@@ -197,7 +196,7 @@ def zhou_eam(*elements: str, r_cut: float | None = None) -> ZhouEAM:
     named = tuple(e for e in ZHOU_2004 if not elements or e in elements)
     if r_cut is None:
         r_cut = np.sqrt(5.0) * max(ZHOU_2004[e].re for e in named)
-    if not (isinstance(r_cut, Real) and 0.0 < r_cut < np.inf):
+    if not (is_number(r_cut) and r_cut > 0.0):
         raise ValueError(f"r_cut is {r_cut!r}: wanted a positive length in Å.")
     return ZhouEAM(named, float(r_cut))
 

@@ -26,6 +26,7 @@ from jax.core import Tracer
 
 from lprjax.atoms.graphs import Graph, build_graph
 from lprjax.atoms.structures import Structure
+from lprjax.numerics.checks import is_number
 
 
 class Potential(Protocol):
@@ -94,7 +95,7 @@ def cutoff_of(potential: Potential) -> float:
             f"potential of type {type(potential).__name__} has no r_cut: wanted a cutoff in Å; "
             "give it an attribute r_cut."
         )
-    if not (np.ndim(r_cut) == 0 and 0.0 < float(r_cut) < np.inf):
+    if not (is_number(r_cut) and r_cut > 0.0):
         raise ValueError(f"r_cut of {_name(potential)} is {r_cut!r}: wanted a positive length, Å.")
     return float(r_cut)
 
