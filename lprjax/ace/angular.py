@@ -15,6 +15,8 @@ import numpy as np
 
 Polynomial = dict[tuple[int, int, int], float]
 """{(a, b, c): coefficient of x^a y^b z^c}."""
+ROUNDING = 1e-12
+"""Coefficients are of order one: what falls below is rounding."""
 
 
 def _harmonic(l: int, m: int) -> Polynomial:
@@ -70,6 +72,16 @@ def _polynomials(l_max: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(keys), matrix
 
 
+@cache
+def _gradients_in_harmonics(l_max: int) -> np.ndarray:
+    """The matrix (3, (l_max+1)^2, l_max^2) of `harmonic_gradients`; one column of zeros without."""
+    _, matrix = _polynomials(l_max)
+    lower = matrix[:, 0, : max(1, l_max**2)]
+    made = np.linalg.lstsq(lower, matrix[:, 1:].reshape(len(matrix), -1))[0]
+    made = np.where(np.abs(made) > ROUNDING, made, 0.0)
+    return np.moveaxis(made.reshape(-1, *matrix[0, 1:].shape), 0, -1)
+
+
 def _monomials(unit: jax.Array, l_max: int) -> jax.Array:
     """All x^a y^b z^c that the harmonics up to l_max need, (n_monomials, ...)."""
     exponents, _ = _polynomials(l_max)
@@ -117,7 +129,20 @@ def spherical_harmonics_and_gradients(unit: jax.Array, l_max: int) -> tuple[jax.
     Returns:
         Y_lm, ((l_max+1)^2, ...), and the gradients, (3, (l_max+1)^2, ...), dimensionless.
     """
-    _, matrix = _polynomials(l_max)
-    found = jnp.tensordot(matrix.reshape(len(matrix), -1).T, _monomials(unit, l_max), 1)
-    found = found.reshape(*matrix.shape[1:], *unit.shape[1:])
-    return found[0], found[1:]
+    values = spherical_harmonics(unit, l_max)
+    return values, harmonic_gradients(values, l_max)
+
+
+def harmonic_gradients(values: jax.Array, l_max: int) -> jax.Array:
+    """The gradients of the homogeneous polynomials r^l Y_lm at unit vectors, from Y_lm there.
+
+    A derivative of a harmonic polynomial of degree l is one of degree l - 1.
+
+    Args:
+        values: Y_lm, ((l_max+1)^2, ...), of `spherical_harmonics`.
+        l_max: highest degree, >= 0.
+
+    Returns:
+        The gradients, (3, (l_max+1)^2, ...), dimensionless.
+    """
+    return jnp.tensordot(_gradients_in_harmonics(l_max), values[: max(1, l_max**2)], 1)

@@ -136,7 +136,25 @@ def atomic_base(spec: ACESpec, sites: Sites) -> tuple[jax.Array, jax.Array]:
     r = jnp.sqrt(jnp.sum(vectors**2, axis=0))
     radial, pair = radial_functions(spec, r, sites.edge_mask)
     angular = spherical_harmonics(vectors / r[None], tables(spec).l_max)
-    one_hot = species_one_hot(spec, sites.others)
+    return base_of_edges(spec, sites.others, radial, pair, angular)
+
+
+def base_of_edges(
+    spec: ACESpec, others: jax.Array, radial: jax.Array, pair: jax.Array, angular: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The same from the functions of the edges.
+
+    Args:
+        spec: of the basis.
+        others: atomic numbers of the neighbours, (n, K).
+        radial: many-body radial functions, (n_max, n, K), zero on padded edges.
+        pair: pair functions, (n_max, n, K), zero there too.
+        angular: spherical harmonics, ((l_max+1)^2, n, K).
+
+    Returns:
+        As `atomic_base`.
+    """
+    one_hot = species_one_hot(spec, others)
     by_species = jnp.moveaxis(one_hot, -1, 0)[:, None] * radial[None]  # (z, n_max, n, K)
     grid = jnp.einsum("znis,yis->znyi", by_species, angular)
     z, n, l, m = tables(spec).channels.T

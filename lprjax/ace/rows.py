@@ -27,9 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lprjax.ace.adjoint import Block, adjoint_tables, block_functions, channels_of, rows_of
-from lprjax.ace.angular import spherical_harmonics_and_gradients
+from lprjax.ace.angular import harmonic_gradients, spherical_harmonics
 from lprjax.ace.basis import (
     atomic_base,
+    base_of_edges,
     centres,
     check_graph,
     radial_functions_and_slopes,
@@ -62,6 +63,18 @@ class Rows(NamedTuple):
     force_constants: jax.Array | None = None  # (n_a, 3, n, 3, C)
 
 
+class _Edges(NamedTuple):
+    """The K edges of n atoms, and what slopes on them are made of; atoms come last but one."""
+
+    unit: jax.Array  # (3, n, K) r_ij / r
+    over_r: jax.Array  # (n_max, n, K) R / r, 1/Å
+    radial: jax.Array  # (n_max, n, K) dR / dr, 1/Å
+    pair: jax.Array  # (n_max, n, K) slopes of the pair functions, 1/Å
+    angular: jax.Array  # ((l_max+1)^2, n, K) Y
+    vectors: jax.Array  # (3, n, K) Å
+    mask: jax.Array  # (n, K)
+
+
 class _Atoms(NamedTuple):
     """What the rows of c atoms depend on: the atoms and their surroundings, K edges each."""
 
@@ -69,8 +82,7 @@ class _Atoms(NamedTuple):
     own: jax.Array  # (c, n_elements) one-hot species
     neighbours: jax.Array  # (c, K)
     others: jax.Array  # (c, n_elements, K) one-hot species of the neighbours
-    edges: jax.Array  # (c, K, 3) Å
-    edge_mask: jax.Array  # (c, K)
+    edges: _Edges
 
 
 class _Slopes(NamedTuple):
@@ -80,34 +92,44 @@ class _Slopes(NamedTuple):
     pair: jax.Array  # (c, 3, n_max, K)
 
 
-def _edge_slopes(spec: ACESpec, edges: jax.Array, edge_mask: jax.Array) -> _Slopes:
-    """grad(R Y) = R' u Y + R (1 - u u^T) g / r, with g the gradient of the polynomial at u."""
+def _edges_of(
+    spec: ACESpec, edges: jax.Array, edge_mask: jax.Array
+) -> tuple[_Edges, tuple[jax.Array, jax.Array, jax.Array]]:
+    """Of edges (n, K, 3) in Å, and radial, pair and angular functions, zero where masked."""
     vectors = jnp.moveaxis(edges, -1, 0)
     r = jnp.sqrt(jnp.sum(vectors**2, axis=0))
-    (radial, _), (radial_slope, pair_slope) = radial_functions_and_slopes(spec, r, edge_mask)
+    (radial, pair), (radial_slope, pair_slope) = radial_functions_and_slopes(spec, r, edge_mask)
     unit = vectors / r[None]
-    angular, gradients = spherical_harmonics_and_gradients(unit, tables(spec).l_max)
-    radial_part = unit[:, None] * jnp.sum(unit[:, None] * gradients, axis=0)[None]
-    across = (gradients - radial_part) / r[None, None]
-    # Atoms first, in one go: transposing what is made of these would cost ten times more.
-    found = (radial, radial_slope, angular, across, unit, pair_slope)
-    found = jax.lax.optimization_barrier([jnp.moveaxis(x, -2, 0) for x in found])
-    radial, radial_slope, angular, across, unit, pair_slope = found
-    along = unit[:, :, None] * angular[:, None]
+    angular = spherical_harmonics(unit, tables(spec).l_max)
+    over_r = radial / r[None]
+    found = _Edges(unit, over_r, radial_slope, pair_slope, angular, vectors, edge_mask)
+    return found, (radial, pair, angular)
 
-    def of(block: Block) -> jax.Array:
-        n, lm = slice(block.n_max), slice(block.l**2, (block.l + 1) ** 2)
-        return (
-            radial_slope[:, None, n, None] * along[:, :, None, lm]
-            + radial[:, None, n, None] * across[:, :, None, lm]
-        )
+
+def _edge_slopes(spec: ACESpec, edges: _Edges) -> _Slopes:
+    """grad(R Y) = (R' - l R/r) u Y + R/r g, with g the gradient of the polynomial r^l Y at u."""
+    gradients = harmonic_gradients(edges.angular, tables(spec).l_max)
+    features = jax.lax.optimization_barrier((*edges[:5], gradients))
+
+    def make() -> _Slopes:
+        u, over_r, radial, pair, y, g = (jnp.moveaxis(x, -2, 0) for x in features)
+
+        def of(block: Block) -> jax.Array:
+            n, lm = slice(block.n_max), slice(block.l**2, (block.l + 1) ** 2)
+            outward = radial[:, n] - block.l * over_r[:, n]
+            along = u[:, :, None] * y[:, None, lm]
+            return (
+                outward[:, None, :, None] * along[:, :, None]
+                + over_r[:, None, n, None] * g[:, :, None, lm]
+            )
+
+        blocks = adjoint_tables(spec).blocks
+        return _Slopes([of(b) for b in blocks], u[:, :, None] * pair[:, None])
 
     # A branch of its own keeps them in this shape: XLA would otherwise make them again in that of
     # every product they enter, where it no longer sees that one radial function serves all m.
-    make = lambda: [of(b) for b in adjoint_tables(spec).blocks]  # noqa: E731
-    none = lambda: [jnp.zeros(x.shape) for x in jax.eval_shape(make)]  # noqa: E731
-    many_body = jax.lax.cond(jnp.any(edge_mask), make, none)
-    return _Slopes(many_body, unit[:, :, None] * pair_slope[:, None])
+    none = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape), jax.eval_shape(make))  # noqa: E731
+    return jax.lax.cond(jnp.any(edges.mask), make, none)
 
 
 def _block_forces(
@@ -137,7 +159,7 @@ def _block_forces(
 
 def _pair_forces(atoms: _Atoms, slopes: jax.Array) -> jax.Array:
     """The same of the pair functions: slopes (c, x, n_max, K), result (c, x, centre, z, n_max)."""
-    by_species = jnp.einsum("cxnk,ctk->cxtn", slopes, atoms.others)
+    by_species = jnp.moveaxis(_over_edges(slopes, atoms.others), -1, 2)
     return (
         by_species[:, :, :, None] * atoms.own[:, None, None, :, None]
         + by_species[:, :, None] * atoms.own[:, None, :, None, None]
@@ -166,16 +188,25 @@ def _force_rows(
     return _columns(spec, rows_of(spec, parts), pair, jnp.zeros(pair.shape[:3]))
 
 
-def _strain_slopes(slopes: jax.Array, lever: jax.Array) -> jax.Array:
-    """How sums over edges of phi change, less the sign, with a symmetric strain in Voigt order.
+def _over_edges(slopes: jax.Array, values: jax.Array) -> jax.Array:
+    """Sums over the K edges of c atoms, (c, …, v), of slopes (c, …, K) times values (c, v, K)."""
+    flat = slopes.reshape(len(slopes), -1, slopes.shape[-1])
+    # The slopes, many, come first and are not transposed.
+    sums = jax.lax.dot_general(flat, jnp.swapaxes(values, 1, 2), (((2,), (1,)), ((0,), (0,))))
+    return sums.reshape(*slopes.shape[:-1], -1)
 
+
+def _strain_slopes(slopes: jax.Array, lever: jax.Array) -> jax.Array:
+    """How sums over edges of phi change, less the sign, with a strain, components in Voigt order.
+
+    Those of six components will do: sums that no rotation changes have symmetric virials.
     slopes: d phi/dr_ij (c, 3, …, K); lever: r_ij by species of the neighbour (c, z, 3, K).
     Returns (c, 6, z, …).
     """
-    flat = slopes.reshape(len(slopes), -1, slopes.shape[-1])
-    moments = -jnp.einsum("cpk,czbk->czbp", flat, lever)
-    moments = moments.reshape(*lever.shape[:3], 3, *slopes.shape[2:-1])
-    return jnp.moveaxis(0.5 * (moments[:, :, ROWS, COLUMNS] + moments[:, :, COLUMNS, ROWS]), 2, 1)
+    by_edge = lever.reshape(len(lever), -1, lever.shape[-1])
+    moments = -_over_edges(slopes, by_edge).reshape(*slopes.shape[:-1], *lever.shape[1:3])
+    moments = jnp.moveaxis(moments, (-1, -2), (2, 3))
+    return moments[:, ROWS, COLUMNS]
 
 
 def _sums(
@@ -214,26 +245,28 @@ def _chunk_size(spec: ACESpec, graph: Graph, copies: int) -> int:
     return min(n, max(4, room // gathered))
 
 
-def _by_chunks(spec: ACESpec, graph: Graph, make: Callable[[_Atoms], Any], copies: int = 1) -> Any:
+def _by_chunks(
+    spec: ACESpec, graph: Graph, edges: _Edges, make: Callable[[_Atoms], Any], copies: int = 1
+) -> Any:
     """make(atoms), arrays (c, …) for c atoms, put together for all, (n, …); zero on padding atoms.
 
     Chunks of padding atoms are not visited, so that padding costs nothing here. The last chunk
     begins early enough to be a whole one.
     """
-    vectors, size = graph.vectors(), _chunk_size(spec, graph, copies)
+    size = _chunk_size(spec, graph, copies)
 
     def chunk(begin):
-        of = lambda x: jax.lax.dynamic_slice_in_dim(x, begin, size)  # noqa: E731
+        of = lambda x, axis=-2: jax.lax.dynamic_slice_in_dim(x, begin, size, axis)  # noqa: E731
         index = begin + jnp.arange(size)
-        edges = of(graph.neighbours), of(vectors), of(graph.edge_mask)
-        return make(_surroundings(spec, graph, index, *edges))
+        own_edges = jax.tree.map(of, edges)
+        return make(_surroundings(spec, graph, index, of(graph.neighbours), own_edges))
 
     def add(number, result):
-        begin = jnp.minimum(number * size, len(vectors) - size)
+        begin = jnp.minimum(number * size, len(graph.positions) - size)
         place = lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, begin, 0)  # noqa: E731
         return jax.tree.map(place, result, chunk(begin))
 
-    empty = lambda x: jnp.zeros((len(vectors), *x.shape[1:]), x.dtype)  # noqa: E731
+    empty = lambda x: jnp.zeros((len(graph.positions), *x.shape[1:]), x.dtype)  # noqa: E731
     start = jax.tree.map(empty, jax.eval_shape(chunk, 0))
     n_chunks = (jnp.sum(graph.atom_mask) + size - 1) // size
     return jax.lax.fori_loop(0, n_chunks, add, start)
@@ -244,24 +277,25 @@ def _surroundings(
     graph: Graph,
     index: jax.Array,
     neighbours: jax.Array,
-    edges: jax.Array,
-    edge_mask: jax.Array,
+    edges: _Edges,
 ) -> _Atoms:
-    """The atoms of these indices (c,) with the edges given, (c, K) and (c, K, 3)."""
+    """The atoms of these indices (c,) with neighbours (c, K) and edges given."""
     own = centres(spec, graph)[index]
     others = jnp.swapaxes(species_one_hot(spec, graph.species[neighbours]), 1, 2)
-    return _Atoms(index, own, neighbours, others, edges, edge_mask)
+    return _Atoms(index, own, neighbours, others, edges)
 
 
 @partial(jax.jit, static_argnums=0)
 def _first_order(spec: ACESpec, graph: Graph) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rows of all first-order kinds: energy (C,), forces (n, 3, C), virial (3, 3, C)."""
-    base, pairs = atomic_base(spec, sites_of(graph))
+    edges, values = _edges_of(spec, graph.vectors(), graph.edge_mask)
+    base, pairs = base_of_edges(spec, graph.species[graph.neighbours], *values)
+    blocks = adjoint_tables(spec).blocks
     functions = block_functions(spec, adjoint_tables(spec).q(base))
 
     def make(atoms: _Atoms) -> tuple[jax.Array, list[jax.Array], jax.Array]:
-        slopes = _edge_slopes(spec, atoms.edges, atoms.edge_mask)
-        lever = jnp.einsum("ckb,czk->czbk", atoms.edges, atoms.others)
+        slopes = _edge_slopes(spec, atoms.edges)
+        lever = jnp.moveaxis(atoms.edges.vectors, 0, 1)[:, None] * atoms.others[:, :, None]
         moving = [_strain_slopes(s, lever) for s in slopes.many_body]
         forces = _force_rows(spec, atoms, slopes, functions)
         return forces, moving, _strain_slopes(slopes.pair, lever)
@@ -270,8 +304,7 @@ def _first_order(spec: ACESpec, graph: Graph) -> tuple[jax.Array, jax.Array, jax
         """(n, 6, …) and (…, n): (n, 7, …)."""
         return jnp.concatenate([moving, jnp.moveaxis(values, -1, 0)[:, None]], axis=1)
 
-    forces, moving, pair_moving = _by_chunks(spec, graph, make)
-    blocks = adjoint_tables(spec).blocks
+    forces, moving, pair_moving = _by_chunks(spec, graph, edges, make)
     channels = [
         with_values(m, base[channels_of(spec, b)]) for m, b in zip(moving, blocks, strict=True)
     ]
@@ -288,6 +321,7 @@ def _force_constants(spec: ACESpec, graph: Graph, atoms: jax.Array) -> jax.Array
     depend, and the slopes of its own edges only.
     """
     axes, vectors = jnp.arange(3), graph.vectors()
+    edges, _ = _edges_of(spec, vectors, graph.edge_mask)
 
     def functions(positions: jax.Array) -> list[jax.Array]:
         base, _ = atomic_base(spec, sites_of(moved(graph, positions)))
@@ -301,11 +335,11 @@ def _force_constants(spec: ACESpec, graph: Graph, atoms: jax.Array) -> jax.Array
         changes = jax.vmap(along)(directions)
 
         def make(atoms: _Atoms) -> jax.Array:
-            slopes = _edge_slopes(spec, atoms.edges, atoms.edge_mask)
+            slopes = _edge_slopes(spec, atoms.edges)
             slopes = slopes._replace(pair=jnp.zeros_like(slopes.pair))
             return jax.vmap(lambda q: _force_rows(spec, atoms, slopes, q), out_axes=1)(changes)
 
-        far = jnp.swapaxes(_by_chunks(spec, graph, make, copies=3), 0, 1)
+        far = jnp.swapaxes(_by_chunks(spec, graph, edges, make, copies=3), 0, 1)
         near = _stiffness(spec, graph, vectors, at_rest, atom)
         change = far.at[:, graph.neighbours[atom]].add(near).at[:, atom].add(-jnp.sum(near, axis=1))
         return -change
@@ -322,16 +356,16 @@ def _stiffness(
 ) -> jax.Array:
     """How the forces along one atom's K edges change with the edges, (3, K, 3, C): the edge moves
     in the first direction; the force on its atom changes so, that on its neighbour oppositely."""
-    neighbours = graph.neighbours[atom]
-    index, edges, mask = jnp.full_like(neighbours, atom), vectors[atom], graph.edge_mask[atom]
-    ends = _surroundings(
-        spec, graph, index, neighbours[:, None], edges[:, None], mask[:, None]
-    )  # atoms of one edge
+    neighbours, edges = graph.neighbours[atom], vectors[atom][:, None]
+    index, mask = jnp.full_like(neighbours, atom), graph.edge_mask[atom][:, None]
+    of = lambda edges: _edges_of(spec, edges, mask)[0]  # noqa: E731
+    # Atoms of one edge each.
+    ends = _surroundings(spec, graph, index, neighbours[:, None], of(edges))
 
     def change(direction: jax.Array) -> jax.Array:
-        direction = jnp.broadcast_to(direction, ends.edges.shape)
-        of = lambda edges: _edge_slopes(spec, edges, ends.edge_mask)  # noqa: E731
-        return _force_rows(spec, ends, jax.jvp(of, (ends.edges,), (direction,))[1], functions)
+        slopes = lambda edges: _edge_slopes(spec, of(edges))  # noqa: E731
+        _, change = jax.jvp(slopes, (edges,), (jnp.broadcast_to(direction, edges.shape),))
+        return _force_rows(spec, ends, change, functions)
 
     return jax.vmap(change)(jnp.eye(3)[:, None, None])
 
