@@ -220,6 +220,49 @@ def test_gradient_equals_central_differences():
     np.testing.assert_allclose((4 * fine - coarse) / 3, exact, rtol=1e-6, atol=1e-9)
 
 
+def with_explicit_q(factors, weights, ridge):
+    """What `solution` returns, by a QR that JAX differentiates itself."""
+    rows = [w * f.triangular for w, f in zip(weights, factors, strict=True)]
+    targets = [w * f.target for w, f in zip(weights, factors, strict=True)]
+    q, r = jnp.linalg.qr(jnp.concatenate([*rows, jnp.sqrt(ridge) * jnp.eye(K)]))
+    sign = jnp.sign(jnp.diagonal(r))
+    target = q.T @ jnp.concatenate([*targets, jnp.zeros(K)])
+    return jax.scipy.linalg.solve_triangular(r, target), sign[:, None] * r
+
+
+# Corrected once, A^+ errs as with Q: by eps cond, 2e-11 for the second; uncorrected by eps cond^2.
+@pytest.mark.parametrize("data, tolerance", [(WELL, 1e-12), (ILL, 1e-10)], ids=["well", "ill"])
+def test_derivatives_are_those_of_an_explicit_q(data, tolerance):
+    factors, ridge = tuple(factors_of(data).values()), jnp.asarray(1e-14)
+    weights, draw = jnp.array(list(RESOLVED.values())), np.random.default_rng(4)
+    triangles = [np.triu(draw.normal(size=(K, K))) * 1e-3 for _ in factors]
+    change = [
+        f._replace(triangular=jnp.asarray(t) @ f.triangular, n_rows=np.zeros((), jax.dtypes.float0))
+        for f, t in zip(factors, triangles, strict=True)
+    ]
+    at, along = (factors, weights, ridge), (tuple(change), weights**2, ridge)
+    _, found = jax.jvp(solution, at, along)
+    _, expected = jax.jvp(with_explicit_q, at, along)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
+def test_second_derivatives_and_batches():
+    """Of both parts in the logarithms of the weights, and all at once for several ridges."""
+    factors, probe = tuple(WELL_FACTORS.values()), jnp.arange(1.0, K + 1)
+    logs, ridges = jnp.log(jnp.array(list(RESOLVED.values()))), jnp.array([0.1, 1.0])
+
+    def number(solver, logs, ridge):
+        c, r = solver(factors, jnp.exp(logs), ridge)
+        return probe @ c + jnp.sum(jnp.sin(r) * probe[None])
+
+    found, expected = (
+        jax.vmap(jax.hessian(lambda x, s, of=of: number(of, x, s)), (None, 0))(logs, ridges)
+        for of in (solution, with_explicit_q)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+
+
 def test_solution_equals_fit():
     coefficients, factor = solution(
         tuple(WELL_FACTORS.values()), jnp.array(list(RESOLVED.values())), 1e-2
