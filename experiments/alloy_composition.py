@@ -12,7 +12,6 @@ energies are known; (b) Nb-Ta by density-functional theory, from files that the 
 between species are shared evenly, see `alloys`.
 """
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,8 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import data_folder, start
+from experiments.harness.script import Plan, script
 from experiments.panels.alloys import all_sites, caption, plot
 from experiments.systems import alloys
 from experiments.systems.alloy_sets import CURVES, DESIGNS, KINDS, OTHERS, SETS
@@ -273,17 +273,10 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Make the figure.
-
-    Args:
-        argv: the flags; those of the command line if None.
-
-    Returns:
-        the summary as it was written.
-    """
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("alloy_composition", PRESETS, argv, __doc__)
-    folder = run.config.data or os.environ.get("LPRJAX_DATA", "")
+    folder = data_folder(run.config.data)
     if folder:
         alloys.require_data(folder)
     else:
@@ -292,8 +285,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             f"part (b) is left out: --data DIR with {files}; from {alloys.SOURCE}", stacklevel=2
         )
     found = points(run.config, folder)
-    records, summary = gather(run, found, partial(compute, folder=folder), summarise)
-    return conclude(run, summary, plot(summary, records), caption(summary))
+    return Plan(run, found, partial(compute, folder=folder), summarise, plot, caption)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.atoms import colour_scale, draw_atoms
 from experiments.studies.amorphous import CLASSES, Study, by_class, quartiles, study
@@ -310,15 +311,8 @@ PRESETS = {
 }  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Make the figure.
-
-    Args:
-        argv: the flags; those of the command line if None.
-
-    Returns:
-        the summary as it was written.
-    """
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("amorphous_silicon", PRESETS, argv, __doc__)
     kept = {}
 
@@ -327,9 +321,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         kept["found"] = study_of(config, kept["cells"])
         return summarise(**kept, config=config, records=records, preset=preset)
 
-    _, summary = gather(run, points(run.config), compute, summed_up)
-    write_cells(run.folder, kept["found"], run.config)
-    return conclude(run, summary, plot(summary, kept["found"]), caption(summary))
+    def drawn(summary: dict[str, Any], _: list[Record]) -> Figure:
+        write_cells(run.folder, kept["found"], run.config)
+        return plot(summary, kept["found"])
+
+    return Plan(run, points(run.config), compute, summed_up, drawn, caption)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.style import PALETTE
 from experiments.systems.perturbed_defects import CASES, perturbed
 from lprjax.defects.bounds import PIECES
@@ -225,18 +226,15 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Make the figure.
-
-    Args:
-        argv: the flags; those of the command line if None.
-
-    Returns:
-        the summary as it was written.
-    """
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("bound_survey", PRESETS, argv, __doc__)
-    _, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(run, summary, plot(summary), caption(summary))
+    return Plan(
+        run, points(run.config), compute, summarise, lambda summary, _: plot(summary), caption
+    )
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.statistics import rank_within, relation
 from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.errors import COLOURS, LABELS, MARKERS, ticks_at
@@ -322,10 +323,17 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("defect_rigidity", PRESETS, argv, __doc__)
-    records, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(run, summary, plot(summary, records, run.config), caption(summary))
+
+    def drawn(summary: dict[str, Any], records: list[Record]) -> Figure:
+        return plot(summary, records, run.config)
+
+    return Plan(run, points(run.config), compute, summarise, drawn, caption)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.statistics import extremes, relation
 from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.errors import (
@@ -276,10 +277,15 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("defect_survey", PRESETS, argv, __doc__)
-    _, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(run, summary, plot(summary), caption(summary))
+    return Plan(
+        run, points(run.config), compute, summarise, lambda summary, _: plot(summary), caption
+    )
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.statistics import extremes, relation
 from experiments.panels.accuracy import ABSCISSAE, draw_bases, draw_energy, draw_geometry
 from experiments.panels.errors import flag_caption
@@ -253,10 +254,15 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("fit_accuracy", PRESETS, argv, __doc__)
-    _, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(run, summary, plot(summary), caption(summary))
+    return Plan(
+        run, points(run.config), compute, summarise, lambda summary, _: plot(summary), caption
+    )
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.panels.weight_maps import caption, plot
 from experiments.studies import defect_fits
 from experiments.studies.defect_fits import residual_norm, simulate, training_factors
@@ -262,13 +264,19 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("loss_weights", PRESETS, argv, __doc__)
-    records, summary = gather(run, points(run.config), compute, summarise)
-    _, planes = gathered(run.config, records)
-    axes = [[run.config.axis(p.x_decades), run.config.axis(p.y_decades)] for p in PLANES]
-    lost = [failed(arrays) for arrays in planes]
-    return conclude(run, summary, plot(summary, axes, planes, lost), caption(summary))
+
+    def drawn(summary: dict[str, Any], records: list[Record]) -> Figure:
+        _, planes = gathered(run.config, records)
+        axes = [[run.config.axis(p.x_decades), run.config.axis(p.y_decades)] for p in PLANES]
+        return plot(summary, axes, planes, [failed(arrays) for arrays in planes])
+
+    return Plan(run, points(run.config), compute, summarise, drawn, caption)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

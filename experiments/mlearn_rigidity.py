@@ -15,7 +15,6 @@ they were at hand. Its weights, prior and ridge are those that do best on a vali
 training set.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,7 +24,8 @@ import jax
 import numpy as np
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import data_folder, start
+from experiments.harness.script import Plan, script
 from experiments.panels.mlearn import caption, plot
 from experiments.studies.mlearn_loss import (
     ADDED,
@@ -301,28 +301,19 @@ SMOKE = Config(
 PRESETS = {"smoke": SMOKE, "paper": Config()}
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Make the figure.
-
-    Args:
-        argv: the flags; those of the command line if None.
-
-    Returns:
-        the summary as it was written.
-    """
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("mlearn_rigidity", PRESETS, argv, __doc__)
-    folder = run.config.data or os.environ.get("LPRJAX_DATA", "")
+    folder = data_folder(run.config.data)
     synthetic = run.preset == "smoke" and not folder
     if synthetic:
         print("No data given: SYNTHETIC cells of Stillinger-Weber silicon stand in for mlearn.")
-    records, summary = gather(
-        run,
-        points(run.config, "synthetic" if synthetic else digest(run.config.materials, folder)),
-        partial(compute, folder),
-        summarise,
-        version=VERSION,
-    )
-    return conclude(run, summary, plot(summary, records), caption(summary))
+    data = "synthetic" if synthetic else digest(run.config.materials, folder)
+    found = points(run.config, data)
+    return Plan(run, found, partial(compute, folder), summarise, plot, caption, VERSION)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

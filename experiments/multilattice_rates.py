@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.style import PALETTE, label_axes
 from experiments.studies.slopes import slope_of
 from experiments.studies.two_atom_decay import RATES, Point, compute
@@ -121,18 +122,15 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Make the figure.
-
-    Args:
-        argv: the flags; those of the command line if None.
-
-    Returns:
-        the summary as it was written.
-    """
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("multilattice_rates", PRESETS, argv, __doc__)
-    _, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(run, summary, plot(summary), caption(summary))
+    return Plan(
+        run, points(run.config), compute, summarise, lambda summary, _: plot(summary), caption
+    )
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

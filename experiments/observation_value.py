@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.statistics import extremes, relation
 from experiments.panels.errors import flag_caption
 from experiments.panels.value import draw, table
@@ -281,12 +282,19 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("observation_value", PRESETS, argv, __doc__)
-    _, summary = gather(run, points(run.config), compute, summarise, version=VERSION)
-    (run.folder / f"{run.figure}.md").write_text(table(summary) + "\n")
-    print(table(summary))
-    return conclude(run, summary, plot(summary), caption(summary))
+
+    def drawn(summary: dict[str, Any], _: list[Record]) -> Figure:
+        (run.folder / f"{run.figure}.md").write_text(table(summary) + "\n")
+        print(table(summary))
+        return plot(summary)
+
+    return Plan(run, points(run.config), compute, summarise, drawn, caption, VERSION)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

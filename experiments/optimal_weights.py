@@ -22,7 +22,8 @@ import numpy as np
 import optax
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.panels.descent import caption, plot
 from experiments.studies import defect_fits
 from experiments.studies.defect_fits import mismatches, simulate, training_factors
@@ -237,10 +238,13 @@ PRESETS = {
 }  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("optimal_weights", PRESETS, argv, __doc__)
-    records, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(run, summary, plot(summary, records), caption(summary))
+    return Plan(run, points(run.config), compute, summarise, plot, caption)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

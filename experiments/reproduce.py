@@ -1,17 +1,23 @@
-"""Make every figure: `python -m experiments.reproduce --preset smoke|paper [--jobs 2]`."""
+"""Make every figure: `python -m experiments.reproduce --preset smoke|paper [--jobs 2]`.
+
+Workers compute the points of all figures; meanwhile this process draws those that are complete.
+"""
 
 import argparse
-import contextlib
 import importlib
-import io
-import multiprocessing
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from functools import partial
+from itertools import islice
+from types import ModuleType
 from typing import Any
 
-from experiments.harness.run import add_run_flags, finish
+from experiments.harness.engines import engine, share_gpu
+from experiments.harness.run import add_engine_flags, add_run_flags, finish
+from experiments.harness.sweeps import PointsFailed, run_sweeps
 
 FIGURES = (
     "vacancy_convergence",
@@ -30,62 +36,60 @@ FIGURES = (
     "amorphous_silicon",
     "alloy_composition",
     "mlearn_rigidity",
-    "benchmark",
 )
-"""Modules of this package; each has `main(argv) -> summary`. Neighbours share what they compile."""
+"""Scripts of this package, each with a `plan`. Neighbours share what they compile."""
+
+BENCHMARK = "benchmark.__main__"
+"""What measures this machine: it comes last, when no worker is busy."""
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run each figure's module with the same flags.
+def main(argv: Sequence[str] | None = None, executor: Executor | None = None) -> dict[str, Any]:
+    """Make each figure with the same flags.
 
     Args:
         argv: the flags; those of the command line if None.
+        executor: whose workers compute the points; None: as the flags say.
 
     Returns:
-        "summaries" of the figures and their wall times "seconds" (s), by figure.
+        "summaries" of the figures, the "seconds" (s) that this process waited for each and drew,
+        by figure, and the names of those that "failed", their points being without records.
     """
     parser = argparse.ArgumentParser(prog="python -m experiments.reproduce", description=__doc__)
     add_run_flags(parser, ("smoke", "paper"))
-    parser.add_argument("--jobs", type=int, default=1, help="figures made at a time (%(default)s)")
+    add_engine_flags(parser)
     flags = parser.parse_args(argv)
+    if flags.jobs > 1:
+        share_gpu()
     passed_on = ["--preset", flags.preset, "--results", str(flags.results)]
     passed_on += ["--fresh"] * flags.fresh + ["--plot-only"] * flags.plot_only
-    start, summaries, seconds = time.perf_counter(), {}, {}
-    for figure, (summary, took) in zip(FIGURES, _made(passed_on, flags.jobs), strict=True):
-        summaries[figure], seconds[figure] = summary, round(took, 1)
+    start, seconds, summaries, failed = time.perf_counter(), {}, {}, []
+
+    def make(figure: str, making: Callable[[], dict[str, Any]]) -> None:
+        begun = time.perf_counter()
+        try:
+            summaries[figure] = making()
+        except PointsFailed as error:
+            print(f"{figure}: {error}", file=sys.stderr)
+            failed.append(figure)
+        seconds[figure] = round(time.perf_counter() - begun, 1)
+
+    plans = {figure: _module(figure).plan(passed_on) for figure in FIGURES}
+    workers = engine("" if flags.plot_only else flags.engine, flags.jobs, flags.results)
+    with workers if executor is None else nullcontext(executor) as executor:
+        outcomes = run_sweeps([plan.sweep for plan in plans.values()], executor)
+        for figure, plan in plans.items():
+            make(figure, partial(plan.made, islice(outcomes, len(plan.points))))
+    make("benchmark", partial(_module(BENCHMARK).main, passed_on))
     whole = {"figure": "reproduce", "preset": flags.preset, "jobs": flags.jobs}
-    whole["wall_seconds"] = round(time.perf_counter() - start, 1)
-    return finish(whole | {"seconds": seconds, "summaries": summaries}, flags.results)
+    whole |= {"engine": flags.engine, "wall_seconds": round(time.perf_counter() - start, 1)}
+    return finish(
+        whole | {"failed": failed, "seconds": seconds, "summaries": summaries}, flags.results
+    )
 
 
-def _made(flags: list[str], jobs: int) -> Iterator[tuple[dict, float]]:
-    """Summary and seconds of every figure, in order."""
-    if jobs == 1:
-        yield from (_make(figure, flags) for figure in FIGURES)
-        return
-    # New processes, not copies of this one: JAX has threads, which a copy loses.
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        for text, *made in pool.map(partial(_captured, flags=flags), FIGURES):
-            print(text, end="", flush=True)
-            yield tuple(made)
-
-
-def _make(figure: str, flags: list[str]) -> tuple[dict, float]:
-    """Summary and seconds of one figure."""
-    start = time.perf_counter()
-    module = importlib.import_module(f"experiments.{figure}")
-    if not hasattr(module, "main"):  # a package
-        module = importlib.import_module(f"experiments.{figure}.__main__")
-    summary = module.main(flags)
-    return summary, time.perf_counter() - start
-
-
-def _captured(figure: str, flags: list[str]) -> tuple[str, dict, float]:
-    """The same, with what the figure prints, so that figures made side by side do not mix."""
-    with contextlib.redirect_stdout(io.StringIO()) as text:
-        summary, seconds = _make(figure, flags)
-    return text.getvalue(), summary, seconds
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"experiments.{name}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(len(main()["failed"]))

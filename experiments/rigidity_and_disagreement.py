@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.stats import linregress
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.statistics import relation, share_interval
 from experiments.panels.disagreement import COMMITTEES, caption, plot
 from experiments.studies.silicon_models import (
@@ -252,20 +254,17 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Make the figure.
-
-    Args:
-        argv: the flags; those of the command line if None.
-
-    Returns:
-        the summary as it was written.
-    """
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("rigidity_and_disagreement", PRESETS, argv, __doc__)
-    records, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(
-        run, summary, plot(summary, central(records), spreads(records)), caption(summary)
-    )
+
+    def drawn(summary: dict[str, Any], records: list[Record]) -> Figure:
+        return plot(summary, central(records), spreads(records))
+
+    return Plan(run, points(run.config), compute, summarise, drawn, caption)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     Returns:
         the summary, or None from a process that leaves it to another to print.
     """
-    run = start("sharded_factors", PRESETS, argv, __doc__)
+    run = start("sharded_factors", PRESETS, argv, __doc__, alone=True)
     config = run.config
     if config.processes > 1 and not config.coordinator:
         return started(run)

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from scipy.stats import linregress
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.style import PALETTE, label_axes, reference_slope
 from experiments.systems.materials import material, named_pair
 from lprjax.defects.catalogue import named_defect
@@ -203,18 +204,13 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Make the figure.
-
-    Args:
-        argv: the flags; those of the command line if None.
-
-    Returns:
-        the summary as it was written.
-    """
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("strain_decay", PRESETS, argv, __doc__)
-    records, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(run, summary, plot(summary, records), caption(summary))
+    return Plan(run, points(run.config), compute, summarise, plot, caption)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.panels.toy import caption, plot
 from lprjax.regression.factors import RCOND, compress
 from lprjax.regression.fitting import fit
@@ -278,18 +279,13 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Make the figure.
-
-    Args:
-        argv: the flags; those of the command line if None.
-
-    Returns:
-        the summary as it was written.
-    """
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("toy_rigidity", PRESETS, argv, __doc__)
-    records, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(run, summary, plot(summary, records), caption(summary))
+    return Plan(run, points(run.config), compute, summarise, plot, caption)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from scipy.stats import linregress
 
 from experiments.harness.records import Record
-from experiments.harness.run import conclude, gather, start
+from experiments.harness.run import start
+from experiments.harness.script import Plan, script
 from experiments.harness.statistics import extremes
 from experiments.harness.style import label_axes, reference_slope
 from experiments.panels.errors import (
@@ -244,10 +245,13 @@ PRESETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
     run = start("vacancy_convergence", PRESETS, argv, __doc__)
-    records, summary = gather(run, points(run.config), compute, summarise, version=VERSION)
-    return conclude(run, summary, plot(summary, records), caption(summary))
+    return Plan(run, points(run.config), compute, summarise, plot, caption, VERSION)
+
+
+main = script(plan)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from experiments.harness.run import keep_compiled  # noqa: E402
+from experiments.harness.session import keep_compiled  # noqa: E402
 from lprjax.numerics.memory import spare_maps  # noqa: E402
 
 keep_compiled()  # for the other workers, the figures, and the next time

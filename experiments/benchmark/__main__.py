@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     Returns:
         the summary as it was written.
     """
-    run = start("benchmark", PRESETS, argv, __doc__)
+    run = start("benchmark", PRESETS, argv, __doc__, alone=True)
     run = replace(run, fresh=not run.plot_only)
     platform = jax.default_backend()
     entries, drawn = measure(run, platform)

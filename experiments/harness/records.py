@@ -1,4 +1,4 @@
-"""Records: one file per computed point, so that a rerun computes only what is missing.
+"""Records: one file per computed point, so that a rerun computes only what is missing (`sweeps`).
 
 A record is a NumPy archive (`numpy.load` opens it) followed by the SHA-256 of all its bytes. Its
 name is a hash of the experiment's name, the point and the version, and it holds the arrays and the
@@ -14,20 +14,17 @@ import io
 import json
 import platform
 import tempfile
-import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 import lprjax
 from lprjax.numerics.disk import replace_file
-from lprjax.numerics.memory import spare_maps
 
 FORMAT = 1
 """Version of the file format; a new one leaves every stored record unread."""
@@ -190,76 +187,6 @@ def load(
     return Record(point, arrays, meta)
 
 
-def run_points(
-    points: Iterable[Any],
-    compute: Callable[[Any], Mapping[str, Any]] | None,
-    folder: str | Path,
-    fresh: bool = False,
-    *,
-    experiment: str | None = None,
-    version: int = 1,
-    code: str | None = None,
-) -> Iterator[Record]:
-    """Yield the records of the points in their order, computing those that are missing.
-
-    A bar on the standard error stream shows the time left. Several processes may share the folder;
-    each record is then whole, whoever wrote it, but only different points share the work. Records
-    of another version of the library or of other code are computed anew, with a warning; where
-    nothing is to be computed they are taken, with a warning.
-
-    Args:
-        points: see :func:`identity`.
-        compute: the arrays of a point, by name, from nothing but the point. None reads only.
-        folder: where the records are.
-        fresh: compute every point, stored or not.
-        experiment: name of the experiment; the folder's name if not given.
-        version: version of the experiment.
-        code: hash of what computes; None: records of any code are taken.
-
-    Raises:
-        FileNotFoundError: `compute` is None and a point has no valid record.
-        OSError: the folder cannot be written; before anything is computed.
-    """
-    points, folder = list(points), Path(folder)
-    names: dict[str, Any] = dict(experiment=experiment or folder.name, version=version)
-    stored = [
-        not (fresh and compute) and record_path(folder, identity(point, **names)).exists()
-        for point in points
-    ]
-    # Stored points count as done from the start: the time left is that of computing the others.
-    with tqdm(total=len(points), initial=sum(stored), desc=names["experiment"]) as bar:
-        for point, known in zip(points, stored, strict=True):
-            record = None if fresh and compute else load(folder, point, **names)
-            if record is not None and code is not None and _is_of_other_code(record, code):
-                _warn_of_other_code(folder, record, code, anew=compute is not None)
-                record = record if compute is None else None
-            bar.update((record is not None) - known)
-            if record is None:
-                record = _computed(point, compute, folder, code, names)
-                bar.update()
-            yield record
-
-
-def _computed(
-    point: Any,
-    compute: Callable[[Any], Mapping[str, Any]] | None,
-    folder: Path,
-    code: str | None,
-    names: dict[str, Any],
-) -> Record:
-    if compute is None:
-        raise FileNotFoundError(
-            f"{folder} has no valid record of {point}: wanted one to read; "
-            "run once without --plot-only."
-        )
-    require_writable(folder)
-    start = time.perf_counter()
-    arrays = {name: np.asarray(value) for name, value in compute(point).items()}
-    seconds = time.perf_counter() - start
-    spare_maps()
-    return save(folder, point, arrays, seconds=seconds, code=code, **names)
-
-
 def require_writable(folder: str | Path) -> None:
     """Refuse a folder of results that cannot be written, before hours are spent on what goes there.
 
@@ -278,23 +205,6 @@ def require_writable(folder: str | Path) -> None:
             f"results folder {folder} cannot be written ({error}): wanted one that can; choose it "
             "with --results."
         ) from error
-
-
-def _is_of_other_code(record: Record, code: str) -> bool:
-    stored = (record.meta["versions"]["lprjax"], record.meta.get("code"))
-    return stored != (lprjax.__version__, code)
-
-
-def _warn_of_other_code(folder: Path, record: Record, code: str, anew: bool) -> None:
-    """Once for each code, by Python's own rule for a repeated text."""
-    then, was = record.meta["versions"]["lprjax"], record.meta.get("code")
-    fate = "computed anew" if anew else "DRAWN AS THEY ARE; leave out --plot-only to renew them"
-    warnings.warn(
-        f"{folder} has records of lprjax {then}, code {str(was)[:8]}, and this is lprjax "
-        f"{lprjax.__version__}, code {code[:8]}: they are {fate}.",
-        RuntimeWarning,
-        stacklevel=3,
-    )
 
 
 def _distrust(path: Path, reason: str) -> None:

@@ -1,42 +1,28 @@
-"""What every experiment shares: flags from a frozen dataclass, presets, records, last line.
-
-A script reads:
-
-@dataclass(frozen=True)
-class Config:
-    order: int = 3
-    sizes: tuple[int, ...] = field(default=(2, 3, 4), metadata={"help": "cubic cells per side"})
-
-PRESETS = {"smoke": Config(order=2, sizes=(2,)), "paper": Config()}
-
-def main(argv=None) -> dict:
-    run = start("my_figure", PRESETS, argv, __doc__)
-    records, summary = gather(run, points(run.config), compute, summarise)
-    return conclude(run, summary, plot(summary, records), caption(summary))
-"""
+"""What every run shares: flags from a frozen dataclass, presets, records, the last line."""
 
 import argparse
 import dataclasses
 import json
 import math
 import os
-import time
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
-from experiments.harness.records import Record, run_points
+from experiments.harness.engines import engine, share_gpu
+from experiments.harness.records import Record
+from experiments.harness.session import begin_session
 from experiments.harness.sources import code_hash
-from experiments.harness.style import figure_style, save_figure
-
-MIN_COMPILE_SECONDS = 0.2
-"""Compilation time (s) from which a function is worth a file in the persistent cache: a choice."""
+from experiments.harness.style import figure_style
+from experiments.harness.sweeps import Sweep, run_sweeps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +36,8 @@ class Run:
         results: the folder of all results.
         fresh: compute every point, stored or not.
         plot_only: read records, compute nothing.
+        jobs: processes, or SLURM jobs, that compute points.
+        engine: whose they are, see `engines.engine`.
     """
 
     figure: str
@@ -58,35 +46,31 @@ class Run:
     results: Path = Path("results")
     fresh: bool = False
     plot_only: bool = False
+    jobs: int = 1
+    engine: str = ""
 
     @property
     def folder(self) -> Path:
         """Where records, figure and summary go: results/<figure>."""
         return self.results / self.figure
 
-    def records(
+    def sweep(
         self,
         points: Iterable[Any],
         compute: Callable[[Any], Mapping[str, Any]] | None,
         *,
         version: int = 1,
-    ) -> Iterator[Record]:
-        """The records of the points: read, or computed where missing, as the flags say.
+    ) -> Sweep:
+        """The points of the run and what computes them, as the flags say.
 
         Args:
             points: dataclass instances or mappings of plain values, see `records.identity`.
             compute: the arrays of a point, by name, from nothing but the point; None: read only,
                 whatever code the records are of.
             version: version of the experiment, to be raised when `compute` computes something else.
-
-        Returns:
-            the records in the order of the points, each as soon as it is there.
-
-        Raises:
-            FileNotFoundError: the run is plot-only and a point has no valid record.
         """
-        return run_points(
-            points,
+        return Sweep(
+            list(points),
             None if self.plot_only else compute,
             self.folder,
             self.fresh,
@@ -95,12 +79,35 @@ class Run:
             code=None if compute is None else code_hash(compute),
         )
 
+    def records(
+        self,
+        points: Iterable[Any],
+        compute: Callable[[Any], Mapping[str, Any]] | None,
+        *,
+        version: int = 1,
+    ) -> Iterator[Record]:
+        """The records of the points, each as soon as it is there, computed by this process.
+
+        Args:
+            points, compute, version: see `sweep`.
+
+        Raises:
+            FileNotFoundError: the run is plot-only and a point has no valid record.
+        """
+        return run_sweeps([self.sweep(points, compute, version=version)])
+
+    def executor(self) -> AbstractContextManager[Executor | None]:
+        """Whose workers are to compute the points; None: this process."""
+        return engine("" if self.plot_only else self.engine, self.jobs, self.results)
+
 
 def start(
     figure: str,
     presets: Mapping[str, Any],
     argv: Sequence[str] | None = None,
     description: str | None = None,
+    *,
+    alone: bool = False,
 ) -> Run:
     """Read the flags, switch JAX to float64 and its cache on, set the figures' style.
 
@@ -109,6 +116,7 @@ def start(
         presets: instances of one frozen dataclass, by name; the first is the default.
         argv: the flags; those of the command line if None.
         description: shown by `--help`.
+        alone: nothing is computed by workers, so there are no `--jobs` and no `--engine`.
 
     Returns:
         the run, see `parse`.
@@ -117,23 +125,10 @@ def start(
         TypeError: the dataclass is not frozen, or a field has a type that no flag can set.
         SystemExit: a flag is wrong.
     """
-    run = parse(figure, presets, argv, description)
-    jax.config.update("jax_enable_x64", True)
-    keep_compiled()
+    run = parse(figure, presets, argv, description, alone=alone)
+    begin_session()
     figure_style()
     return run
-
-
-def keep_compiled() -> None:
-    """Let the next process read what this one compiles, from ~/.cache/lprjax/jax.
-
-    JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps none.
-    What compiles within MIN_COMPILE_SECONDS is not kept.
-    """
-    if jax.config.jax_compilation_cache_dir is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "lprjax" / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
 
 
 def parse(
@@ -141,6 +136,8 @@ def parse(
     presets: Mapping[str, Any],
     argv: Sequence[str] | None = None,
     description: str | None = None,
+    *,
+    alone: bool = False,
 ) -> Run:
     """Turn command-line flags into a run.
 
@@ -154,6 +151,7 @@ def parse(
             int, float, str, bool or tuples of the first three.
         argv: the flags; those of the command line if None.
         description: shown by `--help`.
+        alone: without `--jobs` and `--engine`.
 
     Returns:
         the run, its configuration the preset's with what the flags changed.
@@ -175,6 +173,8 @@ def parse(
         allow_abbrev=False,
     )
     add_run_flags(parser, presets)
+    if not alone:
+        add_engine_flags(parser)
     group = parser.add_argument_group("configuration (default: the preset's)")
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -186,7 +186,10 @@ def parse(
             **_flag(f"{kind.__name__}.{field.name}", hints[field.name]),
         )
     flags = vars(parser.parse_args(argv))
-    run = {name: flags.pop(name) for name in ("preset", "results", "fresh", "plot_only")}
+    names = {field.name for field in dataclasses.fields(Run)} & flags.keys()
+    run = {name: flags.pop(name) for name in names}
+    if run.get("jobs", 1) > 1:
+        share_gpu()
     changes = {k: tuple(v) if isinstance(v, list) else v for k, v in flags.items()}
     config = dataclasses.replace(presets[run["preset"]], **changes)
     return Run(figure=figure, config=config, **run)
@@ -207,54 +210,26 @@ def add_run_flags(parser: argparse.ArgumentParser, presets: Iterable[str]) -> No
     either.add_argument("--plot-only", action="store_true", help="read records, compute nothing")
 
 
-def gather(
-    run: Run,
-    points: Iterable[Any],
-    compute: Callable[[Any], Mapping[str, Any]],
-    summarise: Callable[[Any, list[Record], str], dict[str, Any]],
-    *,
-    version: int = 1,
-) -> tuple[list[Record], dict[str, Any]]:
-    """The records of a run and their summary, `summarise(config, records, preset)`.
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of what workers can compute: `--jobs` and `--engine`.
 
     Args:
-        run: the run, see `start`.
-        points: see `records.identity`.
-        compute: the arrays of a point, by name.
-        summarise: headline numbers from configuration, records and the preset's name.
-        version: version of the experiment.
-
-    Returns:
-        the records, and the summary with "seconds", what computing all of the records took, and
-        "wall_seconds", what this run took, which may have found some of them stored.
-
-    Raises:
-        FileNotFoundError: the run is plot-only and a point has no valid record.
+        parser: what they are added to.
     """
-    began = time.perf_counter()
-    records = list(run.records(points, compute, version=version))
-    summary = summarise(run.config, records, run.preset)
-    summary["seconds"] = round(sum(record.meta["seconds"] or 0.0 for record in records), 1)
-    summary["wall_seconds"] = round(time.perf_counter() - began, 1)
-    return records, summary
+    parser.add_argument("--jobs", type=int, default=1, help="points at a time (%(default)s)")
+    parser.add_argument(
+        "--engine", type=_engine, default="", metavar="ENGINE",
+        help="dask:ADDRESS or slurm: who computes them, instead of processes of this machine",
+    )  # fmt: skip
 
 
-def conclude(run: Run, summary: dict[str, Any], figure: Figure, caption: str) -> dict[str, Any]:
-    """Save the figure under the summary's name, print its caption, and `finish`.
+def data_folder(named: str) -> str:
+    """The folder of data that people download: the named one or LPRJAX_DATA, "" where neither is.
 
-    Args:
-        run: the run, see `start`.
-        summary: headline numbers, with the name of the figure under "figure".
-        figure: saved as results/<figure>/<figure>.pdf and .png, and closed.
-        caption: what the figure shows, printed before the last line.
-
-    Returns:
-        the summary as it was written.
+    It is absolute, for workers may run elsewhere.
     """
-    name = summary["figure"]
-    save_figure(figure, run.results / name / name)
-    print(caption)
-    return finish(summary, run.results)
+    folder = named or os.environ.get("LPRJAX_DATA", "")
+    return os.path.abspath(folder) if folder else ""
 
 
 def finish(summary: Mapping[str, Any], results: str | Path = "results") -> dict[str, Any]:
@@ -278,6 +253,12 @@ def finish(summary: Mapping[str, Any], results: str | Path = "results") -> dict[
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     print(json.dumps(summary, allow_nan=False), flush=True)
     return summary
+
+
+def _engine(name: str) -> str:
+    if not re.fullmatch("dask:.+|slurm|", name):
+        raise argparse.ArgumentTypeError(f"{name!r}: wanted dask:ADDRESS or slurm")
+    return name
 
 
 def _help(field: dataclasses.Field) -> str:

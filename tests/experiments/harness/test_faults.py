@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from experiments.harness.records import load
-from tests.helpers.killed import FOUR, KILLS, SIZE
+from tests.helpers import squares
+from tests.helpers.killed import COUNT, FOUR, KILLS, RUNS, SIZE
 
 ROOT = Path(__file__).parents[3]
 
@@ -61,3 +62,24 @@ def test_four_processes_share_a_folder(tmp_path):
     for n in range(FOUR):
         assert_whole(tmp_path, n)
     assert len(list(tmp_path.iterdir())) == FOUR
+
+
+def test_a_run_with_workers_that_is_killed_loses_the_running_points_only(tmp_path):
+    """20 times, at random moments, its workers left alone: they end with it; no record is lost or
+    torn, none is computed again but the two that were running, and a rerun ends in the numbers of
+    an undisturbed run."""
+    seen = run("runs", tmp_path / "killed")
+    flags = ["--count", str(COUNT), "--seconds", "0.01"]
+    last = squares.main([*flags, "--results", str(tmp_path / "killed"), "--jobs", "2"])
+    assert len(seen) == RUNS and seen[-1]["there"]
+    for before, after in zip(seen, [*seen[1:], {"there": range(COUNT)}], strict=True):
+        assert set(before["there"]) <= set(after["there"])
+        assert not set(before["there"]) & set(before["began"])
+    for before, after in zip(seen[:-1], seen[1:], strict=True):
+        new = set(after["there"]) - set(before["there"])
+        assert new <= set(before["began"]) and len(before["began"]) <= len(new) + 2
+    notes = tmp_path / "killed/squares/notes"
+    assert len(list(notes.iterdir())) <= COUNT + 2 * RUNS
+    records = list((tmp_path / "killed/squares").glob("*.npz"))
+    undisturbed = squares.main(["--count", str(COUNT), "--results", str(tmp_path / "whole")])
+    assert len(records) == COUNT and last["squares"] == undisturbed["squares"]

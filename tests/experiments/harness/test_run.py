@@ -7,18 +7,16 @@ import pkgutil
 import re
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from experiments import reproduce
-from experiments.harness.run import Run, conclude, finish, gather, parse, start
+from experiments.harness.run import Run, finish, parse, start
 from experiments.harness.sources import code_hash
 
 ROOT = Path(__file__).parents[3]
@@ -51,14 +49,33 @@ def test_a_flag_overrides_one_field_of_the_preset():
     assert (run.results, run.plot_only, run.fresh) == (Path("there"), True, False)
 
 
+def test_processes_that_share_a_gpu_do_not_take_most_of_it_each(monkeypatch):
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    monkeypatch.setenv(name, "")  # what is set now comes back, or nothing does
+    monkeypatch.delenv(name)
+    parse("figure", PRESETS, [])
+    assert name not in os.environ
+    run = parse("figure", PRESETS, ["--engine", "dask:tcp://there:1", "--jobs", "3"])
+    assert (run.jobs, run.engine, os.environ[name]) == (3, "dask:tcp://there:1", "false")
+
+
 @pytest.mark.parametrize(
     "flags",
-    ["--preset big", "--order x", "--window 1", "--sizes", "--fresh --plot-only", "--ord 3"],
+    [
+        *("--preset big", "--order x", "--window 1", "--sizes", "--fresh --plot-only", "--ord 3"),
+        *("--jobs x", "--engine ray", "--engine dask:"),
+    ],
 )
 def test_a_wrong_flag_is_refused(flags, capsys):
     with pytest.raises(SystemExit) as stop:
         parse("figure", PRESETS, flags.split())
     assert stop.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def test_what_computes_alone_has_no_workers():
+    with pytest.raises(SystemExit):
+        parse("figure", PRESETS, ["--jobs", "2"], alone=True)
+    assert parse("figure", PRESETS, [], alone=True).jobs == 1
 
 
 def test_a_field_that_cannot_be_a_flag_is_refused_by_name():
@@ -115,15 +132,11 @@ def test_a_name_that_there_is_not_ends_in_those_that_there_are(
     assert not list(tmp_path.rglob("*.npz"))
 
 
-@pytest.mark.parametrize("figure", reproduce.FIGURES)
+@pytest.mark.parametrize("figure", [*reproduce.FIGURES, reproduce.BENCHMARK])
 def test_what_help_refers_to_is_there(figure, capsys):
     """Every dotted name of a package of ours can be imported."""
-    module = importlib.import_module(f"experiments.{figure}")
-    main = (
-        getattr(module, "main", None) or importlib.import_module(module.__name__ + ".__main__").main
-    )
     with pytest.raises(SystemExit):
-        main(["--help"])
+        importlib.import_module(f"experiments.{figure}").main(["--help"])
     text = capsys.readouterr().out
     for name in re.findall(r"\b(?:lprjax|experiments)(?:\.\w+)+", text):
         assert pkgutil.resolve_name(name) is not None, name
@@ -143,7 +156,7 @@ def test_a_second_process_reads_what_the_first_compiled(tmp_path):
     code = """
 import sys, jax
 from dataclasses import dataclass
-from experiments.harness import run
+from experiments.harness import run, session
 
 @dataclass(frozen=True)
 class Config:
@@ -151,7 +164,7 @@ class Config:
 
 events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
-run.MIN_COMPILE_SECONDS = 0.0
+session.MIN_COMPILE_SECONDS = 0.0
 run.start("figure", {"smoke": Config()}, [])
 jax.jit(lambda x: jax.numpy.sin(x) @ x)(jax.numpy.ones(3))
 print(sum("cache_hits" in event for event in events))
@@ -217,53 +230,3 @@ def test_the_last_line_is_strict_json(tmp_path, capsys):
     assert json.loads((tmp_path / "f/summary.json").read_text(), parse_constant=refuse) == want
     with pytest.raises(TypeError, match="value of the summary"):
         finish({"figure": "f", "what": object()}, tmp_path)
-
-
-def test_seconds_are_those_of_the_records_and_the_figure_bears_the_summarys_name(tmp_path, capsys):
-    """A second run computes nothing and takes no time, but says what the numbers took."""
-    calls = []
-
-    def compute(point):
-        time.sleep(0.2)
-        calls.append(point)
-        return {"value": np.float64(point["order"])}
-
-    def summarise(config, records, preset):
-        values = [float(record.arrays["value"]) for record in records]
-        return {"figure": "named", "preset": preset, "order": config.order, "values": values}
-
-    run = start("figure", PRESETS, ["--results", str(tmp_path)])
-    points = [{"order": 1}, {"order": 2}]
-    _, first = gather(run, points, compute, summarise)
-    records, again = gather(run, points, compute, summarise)
-    assert len(calls) == len(records) == 2 and again["values"] == [1.0, 2.0]
-    assert first["seconds"] == again["seconds"] >= 0.4
-    assert first["wall_seconds"] >= 0.4 and first["wall_seconds"] > again["wall_seconds"]
-    written = conclude(run, again, plt.figure(), "what it shows")
-    assert "what it shows" in capsys.readouterr().out
-    assert (tmp_path / "named" / "named.png").exists() and written["order"] == 2
-
-
-def test_reproduce_passes_its_flags_on_and_collects(tmp_path, capsys, monkeypatch):
-    seen = []
-
-    class Module:
-        @staticmethod
-        def main(argv):
-            seen.append(parse("figure", PRESETS, argv))
-            return {"figure": "figure", "slope": -1.0}
-
-    monkeypatch.setattr(reproduce, "FIGURES", ("figure",))
-    monkeypatch.setattr(reproduce.importlib, "import_module", lambda name: Module)
-    flags = ["--preset", "paper", "--results", str(tmp_path), "--fresh"]
-    summary = reproduce.main(flags)
-    assert seen == [Run("figure", "paper", Config(), tmp_path, fresh=True)]
-    assert summary["summaries"]["figure"]["slope"] == -1.0 and summary["seconds"]["figure"] >= 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
-
-
-def test_every_figure_of_reproduce_is_a_module_here():
-    folder = Path(reproduce.__file__).parent
-    scripts = {path.stem for path in folder.glob("*.py")}
-    scripts |= {path.parent.name for path in folder.glob("*/__main__.py")}
-    assert scripts - {"__init__", "reproduce"} >= set(reproduce.FIGURES)
