@@ -204,6 +204,7 @@ TESTED_BY = {
     "ace/basis": "ace/test_potential",
     "ace/sums_of_products": "ace/test_adjoint",
     "defects/hessian": "defects/test_response",
+    "regression/samples": "regression/test_assembly",
     "models/features": "models/test_kernels",
     "potentials/eam": "potentials/test_references",
     "potentials/stillinger_weber": "potentials/test_references",

@@ -21,11 +21,12 @@ from experiments.systems.silicon_cells import BOND, FAMILIES, Cell, draw
 from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.graphs import Graph, build_graphs
-from lprjax.regression.assembly import compress_structures, stacked_rows
+from lprjax.regression.assembly import compress_structures
 from lprjax.regression.factors import Factor, merge, weighed
 from lprjax.regression.fitting import Fit, fit, solution
 from lprjax.regression.posterior import calibrate, committee, coverage
 from lprjax.regression.rigidity import prediction_rigidity
+from lprjax.regression.samples import stacked_rows
 
 KINDS = ("energy", "forces")
 BATCHES = 10  # of each committee: their differences give the standard error of a slope

@@ -22,8 +22,8 @@ from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph, build_graph, build_graphs
 from lprjax.atoms.structures import Labels, Structure, make_structure, rattled, strained, supercell
 from lprjax.potentials.observables import observe
-from lprjax.regression.assembly import stacked_rows
 from lprjax.regression.factors import Factor, compress
+from lprjax.regression.samples import stacked_rows
 
 KINDS = ("energy", "forces", "virial")
 GROUPS = ("AIMD-NVT", "Elastic", "Surface", "Vacancy")

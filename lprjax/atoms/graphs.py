@@ -197,6 +197,32 @@ def build_graph(
             singular cell, atoms less than 0.1 Å apart (names the pair), a cluster of more than 500
             cutoffs, or sizes too small for the structure.
     """
+    # `jnp.asarray` would compile a copy for every shape.
+    return jax.device_put(host_graph(structure, r_cut, skin, n_atoms, n_neighbours))
+
+
+def host_graph(
+    structure: Structure,
+    r_cut: float,
+    skin: float = 0.0,
+    n_atoms: int | None = None,
+    n_neighbours: int | None = None,
+) -> Graph:
+    """The graph of `build_graph`, of NumPy arrays: for what goes on to work on the host.
+
+    Args:
+        structure: as in `build_graph`.
+        r_cut: as in `build_graph`.
+        skin: as in `build_graph`.
+        n_atoms: as in `build_graph`.
+        n_neighbours: as in `build_graph`.
+
+    Returns:
+        The graph.
+
+    Raises:
+        RuntimeError, ValueError: as `build_graph`.
+    """
     require_x64()
     spare_maps()
     if not (is_number(r_cut) and r_cut > 0):
@@ -221,18 +247,17 @@ def build_graph(
     edge_mask[i, slot] = True
 
     extra = n_pad - n
-    # `jnp.asarray` would compile a copy for every shape.
-    return Graph(
-        positions=jax.device_put(np.pad(positions, ((0, extra), (0, 0)))),
-        cell=jax.device_put(cell),
-        species=jax.device_put(np.pad(np.asarray(structure.species, dtype=np.int32), (0, extra))),
-        neighbours=jax.device_put(neighbour_table),
-        shifts=jax.device_put(shift_table),
-        edge_mask=jax.device_put(edge_mask),
-        atom_mask=jax.device_put(np.arange(n_pad) < n),
-        reach=jax.device_put(np.float64(r_cut + skin)),
-        pbc=structure.pbc,
+    found: dict[str, Any] = dict(
+        positions=np.pad(positions, ((0, extra), (0, 0))),
+        cell=cell,
+        species=np.pad(np.asarray(structure.species, dtype=np.int32), (0, extra)),
+        neighbours=neighbour_table,
+        shifts=shift_table,
+        edge_mask=edge_mask,
+        atom_mask=np.arange(n_pad) < n,
+        reach=np.float64(r_cut + skin),
     )
+    return Graph(**found, pbc=structure.pbc)
 
 
 def build_graphs(structures: Sequence[Structure], r_cut: float, *, shapes: int = 1) -> list[Graph]:
@@ -257,16 +282,16 @@ def build_graphs(structures: Sequence[Structure], r_cut: float, *, shapes: int =
     if not structures or shapes < 1:
         what = "structures is empty" if not structures else f"shapes is {shapes}"
         raise ValueError(f"{what}: wanted at least one.")
-    graphs = [build_graph(structure, r_cut) for structure in structures]
+    graphs = [host_graph(structure, r_cut) for structure in structures]
     sizes = np.array([structure.n_atoms for structure in structures])
-    most = np.array([int(graph.neighbour_counts().max()) for graph in graphs])
+    most = np.array([int(graph.edge_mask.sum(axis=1).max()) for graph in graphs])
     shape_of = np.searchsorted(_largest_of_each(sizes, shapes), sizes)
     resized = {}
     for shape in np.unique(shape_of):
         mine = np.flatnonzero(shape_of == shape)
         n, k = int(sizes[mine].max()), 8 * max(1, -(-int(most[mine].max()) // 8))
         resized |= {i: _resized(graphs[i], n, k) for i in mine}
-    return [resized[i] for i in range(len(graphs))]
+    return jax.device_put([resized[i] for i in range(len(graphs))])
 
 
 def _largest_of_each(sizes: np.ndarray, shapes: int) -> np.ndarray:
@@ -282,11 +307,11 @@ def _largest_of_each(sizes: np.ndarray, shapes: int) -> np.ndarray:
 def _resized(graph: Graph, n: int, k: int) -> Graph:
     """Padding cut or added: real atoms, and the true edges of each, come first."""
 
-    def resized(x: Any, *shape: int) -> jax.Array:
+    def resized(x: Any, *shape: int) -> np.ndarray:
         x = np.asarray(x)[tuple(slice(size) for size in shape)]
         rest = [(0, 0)] * (x.ndim - len(shape))
         missing = [(0, size - had) for size, had in zip(shape, x.shape, strict=False)]
-        return jax.device_put(np.pad(x, missing + rest))
+        return np.pad(x, missing + rest)
 
     by_atom = {name: resized(getattr(graph, name), n) for name in _BY_ATOM}
     by_edge = {name: resized(getattr(graph, name), n, k) for name in _BY_EDGE}

@@ -49,7 +49,7 @@ from lprjax.atoms.structures import Labels, label_shapes
 from lprjax.models.features import column_statistics
 from lprjax.numerics.checks import check_at_least_zero, require_x64
 from lprjax.potentials.observables import observe
-from lprjax.regression.assembly import checked_label, checked_sample
+from lprjax.regression.samples import checked_label, checked_sample
 
 KINDS = ("energy", "forces", "virial")
 """The kinds of observables that `train` fits."""

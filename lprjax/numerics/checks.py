@@ -4,7 +4,8 @@ Each function raises at once, in Python, with what the value is, what is wanted,
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, overload
 
 import jax
@@ -28,6 +29,19 @@ def require_x64() -> None:
             'jax.config.update("jax_enable_x64", True) before making any array, or set the '
             "environment variable JAX_ENABLE_X64=1."
         )
+
+
+@contextmanager
+def named(what: str) -> Generator[None]:
+    """Say what an error is about: `structure 7: atoms 0 and 1 ...`.
+
+    Args:
+        what: goes before the message of a ValueError or TypeError raised within.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 @overload

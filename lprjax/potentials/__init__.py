@@ -1,6 +1,7 @@
 """What a potential is, what is observed of any, and the references with published parameters."""
 
 from lprjax.potentials.bonds import PolynomialBonds, polynomial_bonds
+from lprjax.potentials.data_sets import observe_all
 from lprjax.potentials.eam import ZHOU_2004, ZhouEAM, zhou_eam
 from lprjax.potentials.from_ase import ASEPotential, ase_potential
 from lprjax.potentials.observables import KINDS, energy_and_forces, observe, total_energy
@@ -28,6 +29,7 @@ __all__ = [
     "energy_and_forces",
     "graph_for",
     "observe",
+    "observe_all",
     "polynomial_bonds",
     "stillinger_weber",
     "tersoff",

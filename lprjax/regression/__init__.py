@@ -1,6 +1,6 @@
 """From rows to factors, fits, rigidities and posteriors, and the choice of the next data."""
 
-from lprjax.regression.assembly import PerAtom, compress_structures, stacked_rows
+from lprjax.regression.assembly import PerAtom, compress_structures
 from lprjax.regression.factors import Factor, compress, extend, merge, projected, weighed
 from lprjax.regression.fitting import Fit, fit, solution
 from lprjax.regression.posterior import Calibration, calibrate, committee, coverage
@@ -11,6 +11,7 @@ from lprjax.regression.rigidity import (
     skmatter_rigidity,
 )
 from lprjax.regression.rows import design_rows, prediction_rows, vanishing
+from lprjax.regression.samples import stacked_rows
 from lprjax.regression.selection import Selection, add_rows, choose, remove_rows
 from lprjax.regression.virials import VirialReport, check_virials
 

@@ -17,11 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lprjax.ace.packed_rows import packed_rows
 from lprjax.ace.potential import linear_potential
 from lprjax.ace.rows import ACE_KINDS, Rows, ace_rows
 from lprjax.ace.spec import ACESpec
+from lprjax.atoms.batches import Pack
 from lprjax.atoms.graphs import Graph
+from lprjax.atoms.structures import Labels
 from lprjax.numerics.checks import require_x64
+from lprjax.potentials.data_sets import observe_pack
 from lprjax.potentials.observables import checked_atoms, checked_kinds, observe
 from lprjax.potentials.potential import Potential, as_argument, check
 
@@ -172,16 +176,47 @@ def design_rows(
     return Rows(**rows)
 
 
+def rows_of_pack(
+    model: ACESpec | Potential, pack: Pack, kinds: tuple[str, ...], atoms: jax.Array
+) -> Rows:
+    """The rows of all structures of a pack, for use inside `jit`; nothing is checked.
+
+    Args:
+        model: as in `design_rows`.
+        pack: of n atoms and S structures, of a single one for force constants of an ACESpec.
+        kinds: in the order of `observables.KINDS`.
+        atoms: (m,), those of every structure that are displaced for the force constants.
+
+    Returns:
+        Rows of C coefficients, as of `design_rows`, but for energy (S, C) and virial (S, 3, 3, C).
+    """
+    if not isinstance(model, ACESpec):
+        observed = partial(observe_pack, pack=pack, kinds=kinds, atoms=atoms)
+        found = _jacobian_of(observed, model, kinds)
+        return Rows(**dict(zip(kinds, found, strict=True)))
+    first = tuple(kind for kind in kinds if kind != "force_constants")
+    rows = packed_rows(model, pack, first) if first else Rows()
+    if "force_constants" in kinds:
+        constants = ace_rows(model, pack.graph, ("force_constants",), atoms).force_constants
+        rows = rows._replace(force_constants=constants)
+    return rows
+
+
 @partial(jax.jit, static_argnames="kinds")
 def _jacobian(potential, graph: Graph, atoms, kinds: tuple[str, ...]) -> list[jax.Array]:
-    """Rows of each kind, of any trainable potential, by differentiation in its coefficients."""
+    """Rows of each kind, of any trainable potential, of one structure."""
+    return _jacobian_of(partial(observe, graph=graph, kinds=kinds, atoms=atoms), potential, kinds)
+
+
+def _jacobian_of(observe: Callable[..., Labels], potential, kinds: tuple[str, ...]) -> list:
+    """Rows of each kind of what is observed, by differentiation in the coefficients."""
 
     def observed(potential):
-        labels = observe(potential, graph, kinds, atoms=atoms)
+        labels = observe(potential)
         return jnp.concatenate([getattr(labels, kind).ravel() for kind in kinds])
 
     rows = prediction_rows(observed, potential)
-    shapes = [getattr(observe(potential, graph, kinds, atoms=atoms), kind).shape for kind in kinds]
+    shapes = [getattr(jax.eval_shape(observe, potential), kind).shape for kind in kinds]
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])[:-1]
     parts = jnp.split(rows, ends)
     return [part.reshape(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]

@@ -17,9 +17,10 @@ from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Labels
 from lprjax.atoms.voigt import six_components
-from lprjax.potentials.observables import observe
-from lprjax.regression.assembly import checked_label, compress_structures
+from lprjax.potentials.data_sets import observe_all
+from lprjax.regression.assembly import compress_structures
 from lprjax.regression.fitting import fit
+from lprjax.regression.samples import checked_label
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 _CLEAR = 0.6  # least correlation that decides an order: a choice
@@ -115,10 +116,10 @@ def check_virials(
     found = fit(factors, {kind: given[kind] for kind in kinds}, ridge=ridge)
     potential = linear_potential(spec, found.coefficients)
     pairs: dict[str, list] = {}
+    observed = observe_all(potential, [graph for graph, _ in samples], ("virial",))
     for number, ((graph, labels), name) in enumerate(zip(samples, names, strict=True)):
         if labels.virial is not None:
-            n = int(np.sum(np.asarray(graph.atom_mask)))
-            predicted = np.asarray(observe(potential, graph, ("virial",)).virial)
+            n, predicted = np.count_nonzero(np.asarray(graph.atom_mask)), observed[number].virial
             labelled = checked_label("virial", labels, graph, 0, number)
             both = np.stack([six_components(predicted), six_components(labelled)]) / n
             pairs.setdefault(name, []).append(both)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from lprjax.ace.potential import linear_potential
-from lprjax.atoms.structures import Labels
+from lprjax.atoms.graphs import moved
+from lprjax.atoms.structures import Labels, make_structure
 from lprjax.potentials.observables import KINDS
-from lprjax.regression.assembly import PerAtom, compress_structures, stacked, stacked_rows
+from lprjax.regression.assembly import PerAtom, compress_structures
+from lprjax.regression.samples import stacked, stacked_rows
 from tests.helpers.cases import N_ATOMS, PAIR, SPECS, case_of, small_cell, vacancy_cell
 
 
@@ -74,6 +76,18 @@ def assert_same_problem(factor, x, y):
     # The minimum has no bumps where sigma is above the cut of both, 1e-8; compare predictions.
     ours, theirs = (x @ np.linalg.lstsq(a, b, rcond=1e-8)[0] for a, b in ((r, q), (x, y)))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.linalg.norm(y))
+
+
+def assert_same_loss(factor, other):
+    """|R c - q|^2 + rho^2 as a function of c, whatever the rank: X^T X, X^T y and y^T y."""
+    for a, b in zip(*map(quadratic_form, (factor, other)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+
+
+def quadratic_form(factor):
+    whole = np.column_stack([factor.triangular, factor.target])
+    products = whole.T @ whole
+    return products[:-1, :-1], products[:-1, -1], products[-1, -1] + np.asarray(factor.residual)
 
 
 def test_compressed_structures_are_the_stacked_rows():
@@ -186,8 +200,7 @@ def test_structures_count_with_the_labels_that_they_have():
         alone = [sample for sample in samples if getattr(sample[1], kind) is not None]
         same = compress_structures(SPECS[name], alone, (kind,), atoms=PAIR)[kind]
         assert mixed[kind].n_rows == same.n_rows
-        for a, b in zip(mixed[kind], same, strict=True):  # zero rows are folded in, too
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11 * np.abs(b).max())
+        assert_same_loss(mixed[kind], same)
     without = [(graph, each._replace(virial=None)) for graph, each in samples]
     with pytest.raises(ValueError, match="no structure of samples has a label of kind 'virial'"):
         compress_structures(SPECS[name], without, KINDS, atoms=PAIR)
@@ -219,6 +232,40 @@ def test_per_atom_is_of_what_grows_with_a_cell():
     samples = [(case.graph, random_labels(case, 0))]
     with pytest.raises(ValueError, match="per_atom is 'forces': wanted 'energy', 'virial' or both"):
         compress_structures(case.spec, samples, per_atom="forces")
+
+
+@pytest.mark.parametrize("kinds", [KINDS, ("energy", "forces", "virial")])
+def test_structures_are_taken_as_graphs_are(kinds):
+    """Their neighbours are searched on the way; the padding of either is no matter."""
+    name = "two species"
+    cases = [case_of(name, make) for make in (vacancy_cell, small_cell)]
+    labels = [random_labels(case, key) for key, case in enumerate(cases)]
+    both = [
+        compress_structures(SPECS[name], zip(given, labels, strict=True), kinds, atoms=PAIR)
+        for given in ([case.graph for case in cases], [case.structure for case in cases])
+    ]
+    for kind in kinds:
+        assert both[0][kind].n_rows == both[1][kind].n_rows
+        assert_same_loss(both[0][kind], both[1][kind])
+
+
+@pytest.mark.parametrize("kinds", [("energy", "forces"), ("forces",), KINDS])
+def test_rows_that_are_not_finite_are_named(kinds):
+    """A NaN in a graph; in a pack it leaves the rows of the others as they are."""
+    case = case_of("four factors", small_cell)
+    broken = moved(case.graph, np.asarray(case.graph.positions).copy() * np.nan)
+    graphs = [case.graph, case.graph, broken, case.graph]
+    samples = [(graph, random_labels(case, 0)) for graph in graphs]
+    with pytest.raises(ValueError, match="rows of kind '.*' of structure 2 hold NaN"):
+        compress_structures(case.spec, samples, kinds, atoms=PAIR)
+
+
+def test_atoms_on_top_of_each_other_are_named():
+    case = case_of("four factors", small_cell)
+    double = make_structure([[0.0, 0.0, 0.0], [0.0, 0.0, 0.05]], 9.0 * np.eye(3), "W")
+    samples = [(cell, random_labels(case, 0)) for cell in (case.structure, double)]
+    with pytest.raises(ValueError, match="structure 1: distance of atoms 0 and 1"):
+        compress_structures(case.spec, samples)
 
 
 def test_groups_that_make_no_factor_are_refused():

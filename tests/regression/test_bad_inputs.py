@@ -35,8 +35,8 @@ from lprjax.regression import (
     stacked_rows,
     weighed,
 )
-from lprjax.regression.assembly import stacked
 from lprjax.regression.factors import empty
+from lprjax.regression.samples import stacked
 
 K = 4
 ROWS = np.random.default_rng(0).normal(size=(12, K))
@@ -174,10 +174,10 @@ BAD = {
         TypeError,
         r"structure 0 of samples is Graph: wanted \(Graph, Labels\)",
     ),
-    "structures for graphs": (
-        lambda: compress_structures(SPEC, [(bcc("W", 3.165), GOOD)]),
+    "labels before graphs": (
+        lambda: compress_structures(SPEC, [(GOOD, GRAPH)]),
         TypeError,
-        r"structure 0 of samples is \['Structure', 'Labels'\]",
+        r"structure 0 of samples is \['Labels', 'Graph'\]",
     ),
     "a structure without labels": (
         lambda: compress_structures(SPEC, samples(GOOD, Labels(virial=np.eye(3)))),
