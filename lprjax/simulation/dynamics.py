@@ -14,7 +14,9 @@ constants of ase.units.
 
 Neighbours are found in every step, inside the loop: where the largest sphere inside the cell has a
 diameter of more than two cutoffs, each pair has at most one image in reach, the one to which
-rounding the difference of lattice coordinates leads. All pairs are looked at: for small cells.
+rounding the difference of lattice coordinates leads. They are looked for among candidates, the
+atoms within SKIN of the cutoff; for these all pairs are looked at, whenever an atom has moved half
+of it. What is found does not depend on when that was.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, neighbour_bucket
 from lprjax.atoms.structures import Structure, check_geometry, inscribed_diameter
+from lprjax.numerics.blocks import in_blocks
 from lprjax.numerics.checks import finite_array, require_x64
 from lprjax.potentials.observables import observe
 from lprjax.potentials.potential import Potential, as_argument, cutoff_of, graph_for
@@ -42,6 +45,12 @@ BOLTZMANN = units.kB
 """Boltzmann's constant, eV/K, of ase.units."""
 ACCELERATION = units.fs**2
 """The acceleration of a mass of 1 u by a force of 1 eV/Å, Å/fs^2, of ase.units."""
+SKIN = 1.0
+"""How much further than the cutoff candidates are, Å: a choice; more are found less often."""
+BLOCK = 128
+"""Atoms whose candidates are looked for at a time: a choice, bounds the memory."""
+COLUMN = 64
+"""Columns that are counted by one product: a choice."""
 
 
 class Trajectory(NamedTuple):
@@ -58,12 +67,19 @@ class Trajectory(NamedTuple):
         return 2.0 * self.kinetic_energy / (3.0 * self.positions.shape[-2] * BOLTZMANN)
 
 
+class _Candidates(NamedTuple):
+    positions: jax.Array  # (n, 3) Å, when they were looked for
+    table: jax.Array  # (n, M) int32, ascending; the atom itself where there are no more
+    overflow: jax.Array  # () bool: there were more
+
+
 class _State(NamedTuple):
     positions: jax.Array  # (n, 3) Å
     velocities: jax.Array  # (n, 3) Å/fs
     forces: jax.Array  # (n, 3) eV/Å
     energy: jax.Array  # (), eV
     overflow: jax.Array  # () bool
+    listed: _Candidates
 
 
 def molecular_dynamics(
@@ -109,9 +125,11 @@ def molecular_dynamics(
     r_cut = cutoff_of(potential)
     argument = as_argument(potential, "potential")
     positions, cells, species = _stacked(structures, r_cut)
-    slots = _slots(potential, structures, r_cut)
+    slots, candidates = _slots(potential, structures, r_cut)
     n_neighbours = slots if n_neighbours is None else n_neighbours
     _check_numbers(time_step, friction, n_neighbours)
+    candidates = max(candidates, candidates * int(n_neighbours) // slots)
+    rooms = int(n_neighbours), min(candidates, positions.shape[1])
     schedule = _checked_schedule(temperatures, every)
     keys = jnp.asarray(keys)
     if keys.shape[:1] != (len(structures),):
@@ -126,9 +144,8 @@ def molecular_dynamics(
     velocities = jnp.asarray(velocities, float)
     finite_array("velocities", velocities, positions.shape, "Å/fs")
     start = (positions, velocities, cells, species, masses)
-    numbers = (float(time_step), float(friction), r_cut)
-    pbc = structures[0].pbc
-    found = _integrate(argument, start, keys, schedule, numbers, pbc, int(n_neighbours))
+    numbers, pbc = (float(time_step), float(friction)), structures[0].pbc
+    found = _integrate(argument, start, keys, schedule, numbers, r_cut, pbc, rooms)
     if (lacking := np.flatnonzero(found.overflow)).size:
         warnings.warn(
             f"n_neighbours is {n_neighbours}: in structure(s) {lacking.tolist()} an atom had more "
@@ -174,79 +191,137 @@ def minimum_image_graph(
     Returns:
         The graph (n, K), and whether some atom has more neighbours than are kept, () bool.
     """
-    positions, cell, n = structure.positions, structure.cell, structure.n_atoms
-    fractions = positions @ jnp.linalg.inv(cell)
-    periodic = jnp.asarray(structure.pbc, float)
-    nearest = lambda f, axis: f - axis * jnp.round(f)  # noqa: E731
-    # One plane of pairs per direction: the CPU's vector units run along atoms, not along x, y, z.
-    apart = fractions.T[:, None, :] - fractions.T[:, :, None]
-    apart = nearest(apart, periodic[:, None, None])
-    vectors = jnp.sum(apart[:, None] * cell[:, :, None, None], axis=0)
-    near = (jnp.sum(vectors**2, axis=0) < r_cut**2) & ~jnp.eye(n, dtype=bool)
-    # A running count gives the slot that a neighbour goes in, as a product because XLA's cumulative
-    # sums, and its top_k, are several times slower; those beyond the last slot are dropped.
-    count = near.astype(jnp.float32) @ jnp.triu(jnp.ones((n, n), jnp.float32))
-    slot = jnp.where(near, count.astype(jnp.int32) - 1, n_neighbours)
-    atoms = jnp.arange(n, dtype=jnp.int32)
-    table = jnp.zeros((n, n_neighbours), jnp.int32)
-    table = table.at[atoms[:, None], slot].set(jnp.tile(atoms, (n, 1)), mode="drop")
-    found = count[:, -1].astype(jnp.int32)
+    everyone = jnp.arange(structure.n_atoms, dtype=jnp.int32)
+    table = jnp.broadcast_to(everyone, (len(everyone), len(everyone)))
+    return _graph_among(structure, table, r_cut, n_neighbours)
+
+
+def _graph_among(
+    structure: Structure, candidates: jax.Array, r_cut: float, n_neighbours: int
+) -> tuple[Graph, jax.Array]:
+    """The graph of `minimum_image_graph`, its neighbours taken from candidates (n, M)."""
+    fractions = structure.positions @ jnp.linalg.inv(structure.cell)
+    own = jnp.arange(structure.n_atoms, dtype=jnp.int32)
+    near = _near(structure, fractions, own, candidates, r_cut)
+    table, found = _packed(near, candidates, n_neighbours)
     difference = fractions[table] - fractions[:, None, :]
+    periodic = jnp.asarray(structure.pbc, float)[None, None, :]
     graph = Graph(
-        positions=positions,
-        cell=cell,
+        positions=structure.positions,
+        cell=structure.cell,
         species=structure.species,
         neighbours=table,
-        shifts=nearest(difference, periodic[None, None, :]) - difference,
+        shifts=_nearest(difference, periodic) - difference,
         edge_mask=jnp.arange(n_neighbours)[None, :] < found[:, None],
-        atom_mask=jnp.ones(n, bool),
+        atom_mask=jnp.ones(len(table), bool),
         reach=jnp.asarray(r_cut, float),
         pbc=structure.pbc,
     )
     return graph, jnp.any(found > n_neighbours)
 
 
-@partial(jax.jit, static_argnames=("pbc", "n_neighbours"))
-def _integrate(potential, start, keys, schedule, numbers, pbc, n_neighbours):
-    one = partial(_trajectory, potential, pbc=pbc, n_neighbours=n_neighbours, numbers=numbers)
-    return jax.vmap(lambda start, key: one(start, key, schedule))(start, keys)
+def _candidates(structure: Structure, reach: float, n_candidates: int) -> _Candidates:
+    """The atoms within reach of each, of all pairs."""
+    fractions = structure.positions @ jnp.linalg.inv(structure.cell)
+    everyone = jnp.arange(structure.n_atoms, dtype=jnp.int32)
+
+    def of(own):
+        others = jnp.broadcast_to(everyone, (len(own), len(everyone)))
+        near = _near(structure, fractions, own, others, reach)
+        table, found = _packed(near, others, n_candidates)
+        return jnp.where(
+            jnp.arange(n_candidates)[None, :] < found[:, None], table, own[:, None]
+        ), found
+
+    table, found = in_blocks(of, everyone, BLOCK)
+    return _Candidates(structure.positions, table, jnp.any(found > n_candidates))
 
 
-def _trajectory(potential, start, key, schedule, *, numbers, pbc, n_neighbours):
-    """One cell's frames; schedule (frames, every) K."""
-    positions, velocities, cell, species, masses = start
-    time_step, friction, r_cut = numbers
-    kick = 0.5 * time_step * ACCELERATION / masses[:, None]
+def _nearest(fractions, periodic):
+    """The lattice coordinates of the image for which they are smallest."""
+    return fractions - periodic * jnp.round(fractions)
+
+
+def _near(structure, fractions, own, others, reach):
+    """Which of the others (b, M) are within reach of the atoms own (b,), themselves excepted."""
+    # One plane of pairs per direction: the CPU's vector units run along atoms, not along x, y, z.
+    apart = jnp.stack([f[others] - f[own][:, None] for f in fractions.T])
+    apart = _nearest(apart, jnp.asarray(structure.pbc, float)[:, None, None])
+    vectors = jnp.sum(apart[:, None] * structure.cell[:, :, None, None], axis=0)
+    return (jnp.sum(vectors**2, axis=0) < reach**2) & (others != own[:, None])
+
+
+def _packed(near, others, n_kept):
+    """The first n_kept of the others that are near, (b, n_kept), and how many are, (b,)."""
+    # A running count gives the slot that a neighbour goes in, as products because XLA's cumulative
+    # sums, and its top_k, are several times slower; those beyond the last slot are dropped.
+    rows, n = near.shape
+    width = min(n, COLUMN)
+    columns = jnp.pad(near, ((0, 0), (0, -n % width))).astype(jnp.float32)
+    within = columns.reshape(rows, -1, width) @ jnp.triu(jnp.ones((width, width), jnp.float32))
+    total = within[:, :, -1]
+    before = total @ jnp.triu(jnp.ones((total.shape[1],) * 2, jnp.float32), 1)
+    count = (within + before[:, :, None]).reshape(rows, -1)[:, :n].astype(jnp.int32)
+    slot = jnp.where(near, count - 1, n_kept)
+    table = jnp.zeros((rows, n_kept), jnp.int32)
+    table = table.at[jnp.arange(rows)[:, None], slot].set(others, mode="drop")
+    return table, count[:, -1]
+
+
+@partial(jax.jit, static_argnames=("r_cut", "pbc", "rooms"))
+def _integrate(potential, start, keys, schedule, numbers, r_cut, pbc, rooms):
+    """Frames of all cells; schedule (frames, every) K, rooms for neighbours and candidates."""
+    positions, velocities, cells, species, masses = start
+    time_step, friction = numbers
+    n_atoms = positions.shape[1]
+    kick = 0.5 * time_step * ACCELERATION / masses[:, :, None]
     kept = jnp.exp(-friction * time_step)
-    noise = jnp.sqrt((1.0 - kept**2) * BOLTZMANN * ACCELERATION / masses)[:, None]
+    noise = jnp.sqrt((1.0 - kept**2) * BOLTZMANN * ACCELERATION / masses)[:, :, None]
 
-    def evaluated(positions):
-        structure = Structure(positions, cell, species, pbc)
-        graph, overflow = minimum_image_graph(structure, r_cut, n_neighbours)
+    @jax.vmap
+    def search(x, cell, species):
+        return _candidates(Structure(x, cell, species, pbc), r_cut + SKIN, rooms[1])
+
+    @jax.vmap
+    def evaluated(x, cell, species, table):
+        structure = Structure(x, cell, species, pbc)
+        graph, overflow = _graph_among(structure, table, r_cut, rooms[0])
         labels = observe(potential, graph, ("energy", "forces"))
         return labels.forces, labels.energy, overflow
 
+    def at(x, listed):
+        """Forces, energy, overflow and candidates."""
+        farthest = jnp.max(jnp.sum((x - listed.positions) ** 2, axis=-1))
+        again = farthest > (0.5 * SKIN) ** 2
+        listed = jax.lax.cond(again, lambda: search(x, cells, species), lambda: listed)
+        forces, energy, overflow = evaluated(x, cells, species, listed.table)
+        return forces, energy, overflow | listed.overflow, listed
+
+    @jax.vmap
+    def drawn(key):
+        return jax.random.normal(key, (n_atoms, 3))
+
     def step(state, now):
         number, temperature = now
-        x, v, forces, _, overflow = state
+        x, v, forces, _, overflow, listed = state
         v = v + kick * forces
         x = x + 0.5 * time_step * v
-        xi = jax.random.normal(jax.random.fold_in(key, number), v.shape)
+        xi = drawn(jax.vmap(jax.random.fold_in, (0, None))(keys, number))
         v = kept * v + jnp.sqrt(temperature) * noise * xi
         x = x + 0.5 * time_step * v
-        forces, energy, here = evaluated(x)
-        return _State(x, v + kick * forces, forces, energy, overflow | here), None
+        forces, energy, here, listed = at(x, listed)
+        return _State(x, v + kick * forces, forces, energy, overflow | here, listed), None
 
     def frame(state, now):
         state, _ = jax.lax.scan(step, state, now)
         x, v = state.positions, state.velocities
-        kinetic = 0.5 * jnp.sum(masses[:, None] * v**2) / ACCELERATION
+        kinetic = 0.5 * jnp.sum(masses[:, :, None] * v**2, axis=(1, 2)) / ACCELERATION
         return state, (x, v, state.energy, kinetic)
 
-    state = _State(positions, velocities, *evaluated(positions))
+    state = _State(positions, velocities, *at(positions, search(positions, cells, species)))
     steps = jnp.arange(schedule.size).reshape(schedule.shape)
     state, frames = jax.lax.scan(frame, state, (steps, schedule))
-    return Trajectory(*frames, state.overflow)
+    return Trajectory(*(jnp.moveaxis(x, 0, 1) for x in frames), state.overflow)
 
 
 def _stacked(
@@ -275,18 +350,21 @@ def _stacked(
     return positions, cells, species
 
 
-def _slots(potential: Potential, structures: Sequence[Structure], r_cut: float) -> int:
-    """Neighbours to keep room for, once every cell is one that the potential describes."""
-    most = 0.0
+def _slots(potential: Potential, structures: Sequence[Structure], r_cut: float) -> tuple[int, int]:
+    """Neighbours and candidates to keep room for, once the potential describes every cell."""
+    reach, most = np.array([r_cut, r_cut + SKIN]), np.zeros(2)
     for number, structure in enumerate(structures):
         try:
-            graph = graph_for(potential, structure)
+            graph = graph_for(potential, structure, skin=SKIN)
         except ValueError as error:
             raise ValueError(f"structure {number}: {error}") from error
+        lengths = np.linalg.norm(graph.vectors(), axis=-1)
+        near = np.asarray(graph.edge_mask) & (lengths < reach[:, None, None])
         density = structure.n_atoms / float(structure.volume) if all(structure.pbc) else 0.0
-        in_reach = 4.0 / 3.0 * math.pi * r_cut**3 * density
-        most = max(most, in_reach, float(graph.neighbour_counts().max()))
-    return neighbour_bucket(math.ceil(1.25 * most))
+        in_reach = 4.0 / 3.0 * math.pi * reach**3 * density
+        most = np.max([most, in_reach, near.sum(axis=2).max(axis=1)], axis=0)
+    slots, candidates = (neighbour_bucket(math.ceil(1.25 * m)) for m in most)
+    return slots, candidates
 
 
 def _checked_schedule(temperatures: ArrayLike | Sequence[float], every: int | None) -> jax.Array:

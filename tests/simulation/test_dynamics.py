@@ -20,6 +20,7 @@ from lprjax.atoms.structures import (
 from lprjax.potentials.eam import zhou_eam
 from lprjax.potentials.observables import observe
 from lprjax.potentials.stillinger_weber import stillinger_weber
+from lprjax.simulation import dynamics
 from lprjax.simulation.dynamics import (
     ACCELERATION,
     BOLTZMANN,
@@ -285,6 +286,43 @@ def test_free_atoms_are_slowed_at_the_rate_of_the_friction():
         velocities=start,
     )
     np.testing.assert_allclose(found.velocities[:, -1], start * np.exp(-0.05 * 3.0), rtol=1e-12)
+
+
+def test_when_candidates_are_looked_for_is_of_no_account(monkeypatch):
+    """216 atoms that fly several Å: the same trajectory where they are looked for in every step,
+    and the energy at its end is that of the neighbour search."""
+    cell, key = rattled(supercell(diamond("Si", 5.5), (3, 3, 3)), KEYS[0], 0.05), KEYS[:1]
+    hot = 0.05 * np.random.default_rng(0).normal(size=(1, cell.n_atoms, 3))
+    options = dict(velocities=hot, friction=0.0, every=10, n_neighbours=24)
+    found = molecular_dynamics(SW, [cell], key, np.zeros(40), **options)
+    assert np.linalg.norm(found.positions[0, -1] - cell.positions, axis=1).max() > 3.0
+    last = dataclasses.replace(cell, positions=found.positions[0, -1])
+    expected = observe(SW, build_graph(last, SW.r_cut), "energy").energy
+    np.testing.assert_allclose(found.potential_energy[0, -1], expected, rtol=1e-12)
+    monkeypatch.setattr(dynamics, "SKIN", 0.0)
+    always = molecular_dynamics(SW, [cell], key, np.zeros(40), **options)
+    for frames in (found, always):
+        assert not frames.overflow[0]
+    # Rounding differs by compilation, and chaos makes it larger.
+    np.testing.assert_allclose(found.positions, always.positions, rtol=0, atol=1e-9)
+
+
+def test_lost_candidates_count_as_lost_neighbours():
+    """Twelve atoms come from 6 Å to 1.5 Å of one: none is in reach, but more than the 8 candidates
+    that there is room for would have to be watched."""
+    golden, ends = 0.5 * (1.0 + np.sqrt(5.0)), [(i, j) for i in (-1, 1) for j in (-1, 1)]
+    corners = [np.roll([0.0, i, golden * j], k) for i, j in ends for k in range(3)]
+    out = np.array(corners) / np.linalg.norm(corners[0])
+    start, inward = np.zeros((13, 3)), np.zeros((1, 13, 3))
+    start[1:], inward[0, 1:] = 6.0 * out, -0.5 * out
+    cell = make_structure(start, 40.0 * np.eye(3), "Si", False)
+    with pytest.warns(UserWarning, match="n_neighbours is 1"):
+        run = molecular_dynamics(
+            Springs(0.0), [cell], KEYS[:1], np.zeros(9), velocities=inward, friction=0.0,
+            n_neighbours=1,
+        )  # fmt: skip
+    np.testing.assert_allclose(run.positions[0, -1, 1:], 1.5 * out, atol=1e-12)
+    assert run.overflow.tolist() == [True]
 
 
 def test_neighbours_that_were_lost_once_stay_flagged():
