@@ -7,6 +7,7 @@ line that installs them. Times of another day do not compare, so every run measu
 of all rows measured so far is `--plot-only`. On a GPU the same command fills the GPU's column.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments.benchmark import data, kernels
+from experiments.benchmark import data, kernels, sets
 from experiments.benchmark.cells import silicon_shape
 from experiments.benchmark.clock import Turns
 from experiments.benchmark.panels import plot, point
@@ -49,6 +50,13 @@ class Config:
     processes: int = field(default=3, metadata={"help": "repeats in fresh processes"})
     data: tuple[int, int] = field(default=(500, 64), metadata={"help": "cells, atoms; refitted"})
     lpr: tuple[int, int] = field(default=(1000, 20_000), metadata={"help": "features, atoms"})
+    files: str = field(
+        default=os.environ.get("LPRJAX_DATA", ""),
+        metadata={"help": "folder of mlearn's files; none: a stand-in"},
+    )
+    cells: tuple[int, int] = field(default=(200, 64), metadata={"help": "cells, atoms; packed"})
+    small_cells: int = field(default=2000, metadata={"help": "cells of 2 to 16 atoms"})
+    large_cell: int = field(default=1024, metadata={"help": "atoms, of the kernel alone"})
     vacancy: tuple[int, int] = field(default=(8, 37), metadata={"help": "cubic W cells per side"})
     cold: tuple[str, ...] = field(
         default=KERNELS, metadata={"help": "kernels compiled", "choices": KERNELS}
@@ -100,6 +108,7 @@ def targets(config: Config) -> Iterator[Row]:
             "LAMMPS reads splines of the EAM, and each of its pairs once",
             "lammps",
         )  # fmt: skip
+    yield from set_targets(config)
     yield from linear_algebra_targets(config)
     yield from cold_targets(config)
 
@@ -124,6 +133,32 @@ def design_targets(config: Config, degree: int) -> Iterator[Row]:
         f"{matter}; these products run at {{rows_GFLOP_s:.0f}} GFLOP/s of wall time, all else "
         "included, X^T X at {product_GFLOP_s:.0f}",
     )  # fmt: skip
+
+
+def set_targets(config: Config) -> Iterator[Row]:
+    """Whole data sets: file to factors."""
+    degree, (cells, atoms) = config.degrees[-1], config.cells
+    yield Row(
+        f"file_to_factors_{degree}", f"extended XYZ to factors E+F+V, mlearn's Si, D = {degree}",
+        f"row kernel on one cell of {config.large_cell} atoms, per atom", 1.4, False, "µs/atom",
+        partial(sets.file_set, degree, config.files, config.large_cell, config.pace),
+        "rows of packs, then QR, two thirds of whose work is on new rows; text and neighbours take "
+        "a tenth",
+    )  # fmt: skip
+    yield Row(
+        f"small_cells_{degree}",
+        f"the same of {config.small_cells} cells of 2 to 16 atoms, D = {degree}",
+        "cells of 54 atoms, per atom", 2, False, "µs/atom",
+        partial(sets.small_cells, degree, config.small_cells, config.pace),
+        "frames to be read, neighbours to be searched and packs that are filled by few atoms",
+    )  # fmt: skip
+    for degree, target in zip(config.degrees, (4, 8), strict=False):
+        yield Row(
+            f"packed_{degree}", f"graphs to factors of {cells} cells of {atoms}, D = {degree}",
+            "µs per atom, on an accelerator", target, False, "µs/atom",
+            partial(sets.packed, degree, cells, atoms, config.pace),
+            "rows, and products that stand for QR",
+        )  # fmt: skip
 
 
 def linear_algebra_targets(config: Config) -> Iterator[Row]:
@@ -281,6 +316,7 @@ PRESETS = {
     "smoke": Config(
         peers=False, degrees=(3,), rows_atoms=8, atoms=(8,), reference_atoms=8, turns=2, turn=0.0,
         factor=(300, 8), threads=(1,), processes=1, data=(2, 8), lpr=(5, 40), vacancy=(2, 2),
+        files="", cells=(3, 8), small_cells=9, large_cell=8,
         cold=("site_basis",), sweep=(8,), curve_degrees=(3,), curve_atoms=(8,),
     ),
     "paper": Config(),

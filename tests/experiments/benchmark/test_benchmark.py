@@ -19,6 +19,7 @@ from experiments.benchmark.kernels import (
     rows_call,
     rows_floor,
 )
+from experiments.benchmark.sets import file_set, packed, small_cells
 from experiments.benchmark.table import Row, entry, markdown
 
 ONCE = Turns(1, 0.0)
@@ -105,6 +106,8 @@ def test_the_rows_of_the_paper_preset_are_those_of_the_targets():
     wanted |= {f"energy_forces_{d}_{n}": "≥ 1.5" for d in (12, 16) for n in (216, 2000)}
     wanted |= {"force_constant_rows_12": "≤ 6", "sw_8000": "≤ 3", "eam_8000": "≤ 3"}
     wanted |= {"factor": "≤ 1", "refit": "≥ 100", "lpr_skmatter": "≥ 50", "relaxation": "≤ 1.5"}
+    wanted |= {"file_to_factors_16": "≤ 1.4", "small_cells_16": "≤ 2"}
+    wanted |= {"packed_12": "≤ 4", "packed_16": "≤ 8"}
     wanted |= {f"compile_{k}_16": "≤ 5" for k in benchmark.KERNELS} | {"compile_sweep_16": "≤ 3"}
     assert {name: r.wanted for name, r in rows.items()} == wanted
 
@@ -146,6 +149,19 @@ def test_the_floor_is_a_product_of_all_rows():
 def test_ours_is_measured_where_the_other_code_is_not():
     assert "theirs" not in reference("eam", 16, ONCE, there=False)
     assert force_constants(2, 8, ONCE, there=True)["theirs"].shape == (1,)
+
+
+def test_sets_are_measured_per_atom():
+    """Of files that are written where none are given; the accelerator's target waits for one."""
+    whole, small = file_set(3, "", 8, ONCE), small_cells(3, 9, ONCE)
+    assert whole["cells"] == 2 and whole["atoms_in_all"] == 16 and not whole["real_data"]
+    assert small["mean_size"] == pytest.approx((2 + 4 + 4 + 8 + 4 + 8 + 8 + 16 + 2) / 9)
+    for found in (whole, small):
+        judged = entry(row(at_least=False), {k: np.asarray(v) for k, v in found.items()})
+        assert judged["ratio"] == pytest.approx(judged["ours"] / judged["theirs"])
+    waiting = {k: np.asarray(v) for k, v in packed(3, 3, 8, ONCE).items()}
+    judged = entry(row(at_least=False), waiting)
+    assert judged["met"] is None and judged["ours"] > 0 and "accelerator" in judged["why"]
 
 
 def test_both_factors_of_the_same_rows_are_the_same():
