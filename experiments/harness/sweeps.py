@@ -215,8 +215,14 @@ def run_sweeps(
 def _spread(
     jobs: list[tuple[Sweep, Any]], stored: list[bool], executor: Executor, bar: tqdm
 ) -> Iterator[Record | Failure]:
-    """The same by workers, to whom all that is missing is handed at once."""
-    calls = {}
+    """The same by workers, to whom all that is missing is handed at once.
+
+    The first point of every sweep comes before the others, so that these find compiled what they
+    share with it, instead of several workers compiling the same at the same time.
+    """
+    firsts: dict[Path, partial] = {}
+    others: dict[Path, partial] = {}
+    begun = set()
     for (sweep, point), known in zip(jobs, stored, strict=True):
         record = sweep.stored(point)
         bar.update((record is not None) - known)
@@ -224,7 +230,10 @@ def _spread(
             bare = dataclasses.replace(
                 sweep, points=(), folder=sweep.folder.absolute(), experiment=sweep.name
             )
+            calls = others if bare.folder in begun else firsts
             calls[bare.path(point)] = partial(bare.computed, point)
+            begun.add(bare.folder)
+    calls = firsts | others
     messages: dict[Path, str] = {}
     with handed_out(calls, executor) as ended:
         for sweep, point in jobs:

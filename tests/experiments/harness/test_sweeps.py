@@ -112,7 +112,8 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_the_first_point(tmp_p
 
 
 def test_several_sweeps_are_one_after_the_other(tmp_path):
-    """Each in its folder, all points in their order, what is stored among them."""
+    """Each in its folder, all points in their order, what is stored among them; workers begin with
+    the first of each, so that the others find compiled what they share with it."""
     list(run_points([Point(3)], compute, tmp_path / "b"))
     asked = []
 
@@ -120,13 +121,18 @@ def test_several_sweeps_are_one_after_the_other(tmp_path):
         asked.append(point.size)
         return compute(point)
 
-    sweeps = [
-        Sweep([Point(size) for size in sizes], noting, tmp_path / name)
-        for name, sizes in (("a", (1, 2)), ("b", (3, 4)))
-    ]
-    assert [record.point.size for record in run_sweeps(sweeps)] == [1, 2, 3, 4]
-    assert asked == [1, 2, 4]
-    assert [len(list((tmp_path / name).glob("*.npz"))) for name in "ab"] == [2, 2]
+    def sweeps(folder):
+        points = {"a": (1, 2), "b": (3, 4, 5)}
+        return [Sweep([*map(Point, points[name])], noting, folder / name) for name in points]
+
+    assert [record.point.size for record in run_sweeps(sweeps(tmp_path))] == [1, 2, 3, 4, 5]
+    assert asked == [1, 2, 4, 5]
+    assert [len(list((tmp_path / name).glob("*.npz"))) for name in "ab"] == [2, 3]
+    asked.clear()
+    with ThreadPoolExecutor(1) as executor:
+        found = run_sweeps(sweeps(tmp_path / "workers"), executor)
+        assert [record.point.size for record in found] == [1, 2, 3, 4, 5]
+    assert asked == [1, 3, 2, 4, 5]
 
 
 def test_an_executor_makes_the_records_that_are_missing(tmp_path):
