@@ -12,7 +12,7 @@ import pytest
 import lprjax as lp
 from lprjax.numerics import memory
 from lprjax.potentials.bonds import polynomial_bonds
-from lprjax.potentials.observables import _observe
+from lprjax.potentials.derivatives import site_energies_and_forces
 
 BONDS = polynomial_bonds([1.0], [[-1.0, 0.0, 2.0]], r_cut=1.2)  # eV per bond of 1 Å
 SITES = np.array(list(np.ndindex(8, 8, 8)), float)
@@ -36,14 +36,14 @@ def test_time_and_memory_do_not_grow_with_the_number_of_structures():
     """Padding makes a dozen shapes of 500 sizes: no more is compiled, kept, or waited for; and the
     energies are those of the bonds that are there."""
     compiled, arrays, resident, seconds = [], [], [], []
-    start = _observe._cache_size()
+    start = site_energies_and_forces._cache_size()
     for n in SIZES:
         structure = lp.make_structure(SITES[:n], 8.0 * np.eye(3), "W")
         began = time.process_time()
         energy, forces = lp.energy_and_forces(BONDS, lp.build_graph(structure, BONDS.r_cut))
         seconds.append(time.process_time() - began)
         assert float(energy) == pytest.approx(-bonds_among(n), abs=1e-9)
-        compiled.append(_observe._cache_size() - start)
+        compiled.append(site_energies_and_forces._cache_size() - start)
         if len(compiled) % 100 == 0:
             gc.collect()
             arrays.append(len(jax.live_arrays()))

@@ -64,6 +64,7 @@ class Config:
     sweep: tuple[int, ...] = field(
         default=(64, 96, 144, 216, 288, 384, 512, 640), metadata={"help": "cell sizes, atoms"}
     )
+    budget: tuple[float, float] = field(default=(4, 5.0), metadata={"help": "cubes, radius in Å"})
     curve_degrees: tuple[int, ...] = field(default=(8, 10, 12, 14, 16), metadata={"help": "figure"})
     curve_atoms: tuple[int, ...] = field(
         default=(64, 216, 512, 1728, 8000), metadata={"help": "figure"}
@@ -210,6 +211,22 @@ def cold_targets(config: Config) -> Iterator[Row]:
         "one compilation for every padded shape, of which `build_graphs` makes as many as asked "
         "for",
     )  # fmt: skip
+    cubes, radius = config.budget
+    again = "{xla:.1f} s in XLA and {first:.1f} s in all, {again:.2f} s once more"
+    for name, metal, path, target in (
+        ("cold_budget", "W", "compilations of the first error budget, a W vacancy, D = 8", 60),
+        ("cold_second", "Mo", "compilations of a second one, of Mo", 3),
+    ):
+        yield Row(
+            name, path, "count", target, False, "s",
+            partial(data.cold_budget, metal, int(cubes), radius),
+            f"one program per potential and shape for forces, for products with second and with "
+            f"third derivatives, and for strains; {again}",
+        )  # fmt: skip
+    yield Row(
+        "cold_readme", "compilations of the README's Python blocks", "count", 80, False, "s",
+        data.cold_readme, "a fit, its rigidities and a budget; {xla:.1f} s of {first:.1f} s in XLA",
+    )  # fmt: skip
 
 
 def curves(config: Config) -> dict[str, partial]:
@@ -317,7 +334,7 @@ PRESETS = {
         peers=False, degrees=(3,), rows_atoms=8, atoms=(8,), reference_atoms=8, turns=2, turn=0.0,
         factor=(300, 8), threads=(1,), processes=1, data=(2, 8), lpr=(5, 40), vacancy=(2, 2),
         files="", cells=(3, 8), small_cells=9, large_cell=8,
-        cold=("site_basis",), sweep=(8,), curve_degrees=(3,), curve_atoms=(8,),
+        cold=("site_basis",), sweep=(8,), budget=(3, 4.0), curve_degrees=(3,), curve_atoms=(8,),
     ),
     "paper": Config(),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 `python -m experiments.benchmark.cold TASK JSON` prints what the task returns, one line of JSON.
 """
 
+import contextlib
 import json
 import re
 import sys
@@ -63,11 +64,8 @@ def first_call(name: str, degree: int, shape: list[int]) -> dict[str, float]:
     from lprjax.atoms.graphs import build_graph
 
     made = _seconds(lambda: ace_spec(degree).n_columns)
-    inside = []
     call = kernel(name, degree, build_graph(rattled_silicon(tuple(shape)), R_CUT))
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: inside.append(seconds) if event == COMPILED else None
-    )
+    inside = _compilations()
     first, again = (_seconds(lambda: jax.block_until_ready(call())) for _ in range(2))
     return {"first": made + first, "tables": made, "xla": sum(inside), "again": again}
 
@@ -103,6 +101,71 @@ def sweep(name: str, degree: int, shapes: list[list[int]]) -> dict[str, float]:
     kernels = max(taken.values(), key=sum)
     others = sum(len(times) for times in taken.values()) - len(kernels)
     return {"compiled": len(kernels), "seconds": sum(map(sum, taken.values())), "others": others}
+
+
+METALS = {"W": (3.165, 2.74), "Mo": (3.150, 2.73)}
+"""Lattice constant and r0 of what is simulated, Å: of one structure, and so of equal shapes."""
+ORDER, DEGREE, R_CUT = 2, 8, 5.5
+
+
+def budgets(cubes: int, radius: float) -> dict[str, float]:
+    """The error budgets of a vacancy in one metal after another, fits of order 2 and degree 8.
+
+    Args:
+        cubes: cubic cells along each side.
+        radius: L, Å.
+
+    Returns:
+        Of each metal "compiled_W", how often XLA was called, "xla_W", the seconds in it, "first_W",
+        those of all, and of a second call "again_W". The fits are not counted.
+    """
+    import jax
+
+    import lprjax as lp
+
+    found: dict[str, float] = {}
+    compiled = _compilations()
+    for metal, (a, r0) in METALS.items():
+        reference, crystal = lp.zhou_eam(metal, r_cut=R_CUT), lp.bcc(metal, a)
+        spec = lp.ACESpec((metal,), ORDER, DEGREE, R_CUT, r0)
+        keys = jax.random.split(jax.random.key(SEED), 20)
+        cells = [lp.rattled(lp.supercell(crystal, (2, 2, 2)), key, 0.05) for key in keys]
+        graphs = lp.build_graphs(cells, R_CUT)
+        labels = [lp.observe(reference, graph) for graph in graphs]
+        factors = lp.compress_structures(spec, zip(graphs, labels, strict=True))
+        fit = lp.fit(factors, {"energy": 10.0, "forces": 1.0}, ridge=1e-10)
+        defect, surrogate = lp.vacancy(crystal, cubes), lp.linear_potential(spec, fit.coefficients)
+        compiled.clear()
+        call = partial(lp.error_budget, reference, surrogate, defect, radius)
+        found[f"first_{metal}"] = _seconds(call)
+        found |= {f"compiled_{metal}": len(compiled), f"xla_{metal}": sum(compiled)}
+        found[f"again_{metal}"] = _seconds(call)
+    return found
+
+
+def readme() -> dict[str, float]:
+    """The Python blocks of the README, one after another, as a reader runs them.
+
+    Returns:
+        "compiled", "xla" and "first", the seconds of all but the import of JAX.
+    """
+    compiled, names = _compilations(), {"__name__": "readme"}
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    with contextlib.redirect_stdout(sys.stderr):
+        first = _seconds(lambda: [exec(block, names) for block in blocks])
+    return {"first": first, "compiled": len(compiled), "xla": sum(compiled)}
+
+
+def _compilations() -> list[float]:
+    """A list that grows by the seconds of each call of XLA."""
+    import jax
+
+    found: list[float] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: found.append(seconds) if event == COMPILED else None
+    )
+    return found
 
 
 def blocks(n_rows: int, n_columns: int, block: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -181,7 +244,8 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 TASKS = {
-    task.__name__: task for task in (first_call, sweep, streamed_factor, dense_factor, rigidity)
+    task.__name__: task
+    for task in (first_call, sweep, budgets, readme, streamed_factor, dense_factor, rigidity)
 }
 
 if __name__ == "__main__":

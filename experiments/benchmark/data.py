@@ -185,3 +185,16 @@ def sweep(degree: int, shapes: Sequence[Sequence[int]], kernels: Sequence[str]) 
     others = max(run["others"] for run in runs.values())
     extra = {"seconds_compiling": seconds, "small_functions_compiled": others}
     return {"ratio": max(counts.values()), "sizes": len(shapes), **counts, **extra}
+
+
+def cold_budget(metal: str, cubes: int, radius: float) -> Found:
+    """Compilations of an error budget in a fresh process, after those of the metals before it."""
+    found = in_fresh_process("budgets", cubes=cubes, radius=radius)
+    extra = {key: found[f"{key}_{metal}"] for key in ("xla", "first", "again")}
+    return {"ratio": found[f"compiled_{metal}"], **extra}
+
+
+def cold_readme() -> Found:
+    """Compilations of the README's Python blocks in a fresh process."""
+    found = in_fresh_process("readme")
+    return {"ratio": found.pop("compiled"), **found}

@@ -19,14 +19,14 @@ from jax.core import Tracer
 
 from lprjax.ace.angular import spherical_harmonics
 from lprjax.ace.radial import many_body_radial, pair_radial
-from lprjax.ace.spec import ACESpec, tables
+from lprjax.ace.spec import ACESpec, SharedSpec, tables
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.potential import check_reach, nan_unless, reaches
-from lprjax.potentials.zbl import ZBL, zbl
+from lprjax.potentials.zbl import ZBL
 
 
-def species_one_hot(spec: ACESpec, species: jax.Array) -> jax.Array:
+def species_one_hot(spec: ACESpec | SharedSpec, species: jax.Array) -> jax.Array:
     """One-hot rows of atomic numbers.
 
     Args:
@@ -37,13 +37,13 @@ def species_one_hot(spec: ACESpec, species: jax.Array) -> jax.Array:
         0 or 1, (..., n_elements); zero rows for padding (species 0), NaN for elements that the
         spec lacks, which no check can refuse under `jit`.
     """
-    numbers = jnp.expand_dims(jnp.asarray(spec.numbers), tuple(range(species.ndim)))
+    numbers = jnp.expand_dims(jnp.asarray(spec.numbers, int), tuple(range(species.ndim)))
     is_this = species[..., None] == numbers
     known = (species == 0) | is_this.any(axis=-1)
     return jnp.where(known[..., None], is_this.astype(float), jnp.nan)
 
 
-def centres(spec: ACESpec, graph: Graph) -> jax.Array:
+def centres(spec: ACESpec | SharedSpec, graph: Graph) -> jax.Array:
     """One-hot species of the atoms of a graph, by which every site's values are multiplied.
 
     Args:
@@ -57,7 +57,7 @@ def centres(spec: ACESpec, graph: Graph) -> jax.Array:
 
 
 def radial_functions_and_slopes(
-    spec: ACESpec, r: jax.Array, edge_mask: jax.Array
+    spec: ACESpec | SharedSpec, r: jax.Array, edge_mask: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """Many-body and pair radial functions of the edges, and their slopes.
 
@@ -70,13 +70,38 @@ def radial_functions_and_slopes(
         (many-body, pair) functions, dimensionless, and (many-body, pair) slopes, 1/Å, each
         (n_max, ...); zero on padded edges and beyond the cutoff.
     """
-    options: dict[str, Any] = dict(
-        r0=spec.r0,
-        r_cut=spec.r_cut,
-        n_max=spec.degree,
-        power=spec.cutoff_power,
-        core=spec.core,
-    )
+    return _with_slopes(*_radial_kind(spec), r, edge_mask)
+
+
+def radial_functions(
+    spec: ACESpec | SharedSpec, r: jax.Array, edge_mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Many-body and pair radial functions of the edges; differentiated by their slopes.
+
+    Args:
+        spec: of the basis, whose lengths are constants.
+        r: lengths, (...), Å.
+        edge_mask: (...) bool, False on padded edges.
+
+    Returns:
+        (many-body, pair), dimensionless, each (n_max, ...), as `radial_functions_and_slopes`.
+    """
+    return _radial_functions(*_radial_kind(spec), r, edge_mask)
+
+
+class _Lengths(NamedTuple):
+    r0: Any  # Å
+    r_cut: Any  # Å
+    core: Any  # two, Å, or None
+
+
+def _radial_kind(spec: ACESpec | SharedSpec) -> tuple[tuple[int, int], _Lengths]:
+    """Number of functions and power of the cutoff, and the lengths, which may be traced."""
+    return (spec.degree, spec.cutoff_power), _Lengths(spec.r0, spec.r_cut, spec.core)
+
+
+def _with_slopes(kind: tuple[int, int], lengths: _Lengths, r: jax.Array, edge_mask: jax.Array):
+    options: dict[str, Any] = lengths._asdict() | dict(n_max=kind[0], power=kind[1])
     found = many_body_radial(r, **options), pair_radial(r, **options)
     found = jax.tree.map(lambda x: jnp.where(edge_mask[None], x, 0.0), found)
     (many_body, many_body_slopes), (pair, pair_slopes) = found
@@ -84,26 +109,14 @@ def radial_functions_and_slopes(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def radial_functions(
-    spec: ACESpec, r: jax.Array, edge_mask: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Many-body and pair radial functions of the edges; differentiated by their slopes.
-
-    Args:
-        spec: of the basis.
-        r: lengths, (...), Å.
-        edge_mask: (...) bool, False on padded edges.
-
-    Returns:
-        (many-body, pair), dimensionless, each (n_max, ...), as `radial_functions_and_slopes`.
-    """
-    return radial_functions_and_slopes(spec, r, edge_mask)[0]
+def _radial_functions(kind, lengths, r, edge_mask):
+    return _with_slopes(kind, lengths, r, edge_mask)[0]
 
 
-@radial_functions.defjvp
-def _radial_functions_jvp(spec, primals, tangents):
-    values, slopes = radial_functions_and_slopes(spec, *primals)
-    return values, tuple(slope * tangents[0][None] for slope in slopes)
+@_radial_functions.defjvp
+def _radial_functions_jvp(kind, primals, tangents):
+    values, slopes = _with_slopes(kind, *primals)
+    return values, tuple(slope * tangents[1][None] for slope in slopes)
 
 
 class Sites(NamedTuple):
@@ -119,7 +132,7 @@ def sites_of(graph: Graph) -> Sites:
     return Sites(graph.vectors(), graph.edge_mask, graph.species[graph.neighbours])
 
 
-def atomic_base(spec: ACESpec, sites: Sites) -> tuple[jax.Array, jax.Array]:
+def atomic_base(spec: ACESpec | SharedSpec, sites: Sites) -> tuple[jax.Array, jax.Array]:
     """The channels A of every site, and the sums of its pair functions.
 
     Atoms are the last axis from here on: products gather whole rows.
@@ -140,7 +153,11 @@ def atomic_base(spec: ACESpec, sites: Sites) -> tuple[jax.Array, jax.Array]:
 
 
 def base_of_edges(
-    spec: ACESpec, others: jax.Array, radial: jax.Array, pair: jax.Array, angular: jax.Array
+    spec: ACESpec | SharedSpec,
+    others: jax.Array,
+    radial: jax.Array,
+    pair: jax.Array,
+    angular: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The same from the functions of the edges.
 
@@ -230,7 +247,7 @@ def check_graph(spec: ACESpec, graph: Graph) -> None:
         )
 
 
-def core_of(spec: ACESpec) -> ZBL | None:
+def core_of(spec: ACESpec | SharedSpec) -> ZBL | None:
     """The repulsion that every potential on the basis adds.
 
     Args:
@@ -239,7 +256,7 @@ def core_of(spec: ACESpec) -> ZBL | None:
     Returns:
         The repulsion; None for a basis without a core.
     """
-    return None if spec.core is None else zbl(*spec.core)
+    return None if spec.core is None else ZBL(*spec.core)
 
 
 class _HasSpec(Protocol):

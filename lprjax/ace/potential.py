@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from lprjax.ace.basis import OnBasis, Sites, atomic_base, centres, sites_of
-from lprjax.ace.spec import ACESpec, Tables, tables
+from lprjax.ace.basis import OnBasis, Sites, atomic_base, centres, core_of, sites_of
+from lprjax.ace.spec import ACESpec, SharedSpec, Tables, tables
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.blocks import sites_in_blocks
 from lprjax.numerics.checks import finite_array, require_x64
@@ -48,17 +48,41 @@ class LinearPotential(OnBasis):
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies in eV, (n,), zero on padding atoms."""
         check(self, graph)
+        return self.as_pytree()(graph)
+
+    def as_pytree(self) -> SharedLinear:
+        """The same with the lengths and elements of its basis as leaves."""
+        return SharedLinear(self.coefficients, self.reference_energies, self.spec.shared)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class SharedLinear:
+    """A `LinearPotential` for use inside `jit`: bases of one kind share what is compiled."""
+
+    coefficients: jax.Array  # (n_columns,), eV
+    reference_energies: jax.Array  # (n_elements,), eV
+    spec: SharedSpec
+
+    @property
+    def r_cut(self) -> jax.Array | float:
+        """Cutoff in Å."""
+        return self.spec.r_cut
+
+    def __call__(self, graph: Graph) -> jax.Array:
+        """Site energies in eV, (n,), zero on padding atoms; NaN for what it does not describe."""
         own = centres(self.spec, graph)
         by_centre = sites_in_blocks(self._by_centre, sites_of(graph), BLOCK)
         fitted = jnp.sum(own * (by_centre + self.reference_energies[None, :]), axis=-1)
-        return fitted + self.core(graph)
+        core = core_of(self.spec)
+        return fitted if core is None else fitted + core(graph)
 
     def _by_centre(self, sites: Sites) -> jax.Array:
         """The energy of every site if its atom were of each element, (n, n_elements), eV."""
         t = tables(self.spec)
         base, pairs = atomic_base(self.spec, sites)
         left, right = half_products(self.spec, base)
-        blocks = self.coefficients.reshape(len(self.spec.elements), t.n_functions)
+        blocks = self.coefficients.reshape(t.n_species, t.n_functions)
         return jnp.stack([_site_energy(t, c, left, right, pairs) for c in blocks], axis=-1)
 
 
@@ -123,8 +147,8 @@ def isolated_energies(spec: ACESpec, by_symbol: Mapping[str, float] | None) -> n
     return finite_array("reference_energies", [e0[e] for e in spec.elements], (None,), "eV")
 
 
-def half_products(spec: ACESpec, base: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Products of at most two channels: see `Tables.halves`.
+def half_products(spec: SharedSpec, base: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Products of at most two channels, or the channels themselves: see `Tables.halves`.
 
     Args:
         spec: of the basis.
@@ -133,5 +157,9 @@ def half_products(spec: ACESpec, base: jax.Array) -> tuple[jax.Array, jax.Array]
     Returns:
         The left products (P, n) and the right ones (Q, n).
     """
+
+    def products(pairs: np.ndarray | None) -> jax.Array:
+        return base if pairs is None else base[pairs[:, 0]] * base[pairs[:, 1]]
+
     left, right, _ = tables(spec).halves
-    return base[left[:, 0]] * base[left[:, 1]], base[right[:, 0]] * base[right[:, 1]]
+    return products(left), products(right)

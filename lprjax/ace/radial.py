@@ -19,7 +19,7 @@ double in number with every array operation; n is the first axis.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from math import exp, lgamma, log
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from lprjax.numerics.guarded import smoothstep
+from lprjax.numerics.guarded import inverse, smoothstep
 from lprjax.potentials.zbl import SMOOTHNESS
 
 Length = TypeVar("Length", jax.Array, float)
@@ -61,8 +61,9 @@ def agnesi(r: Length, r0: float, p: int, q: int) -> Length:
     Source: the family of Witt et al., J. Chem. Phys. 159 (2023) 164101.
     """
     a = (-2 * q + p * (-2 + 4 * q)) / (p + p**2 + q + q**2)
-    s: Any = r / r0
-    return 1.0 / (1.0 + a * s**q / (1.0 + s ** (q - p)))
+    s: Any = r * (1.0 / r0)
+    rest = 1.0 + s ** (q - p)
+    return rest * (1.0 / (rest + a * s**q) if isinstance(r, float) else inverse(rest + a * s**q))
 
 
 def _jacobi(t: np.ndarray, alpha: int, beta: int, n_max: int) -> np.ndarray:
@@ -88,17 +89,17 @@ def _jacobi_norm(n: int, alpha: int, beta: int) -> float:
 
 
 @cache
-def _jacobi_in_chebyshev(alpha: int, beta: int, n_max: int) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices (n_max, n_max) that make P_n and dP_n/dt of T_0 … T_{n_max-1}."""
+def _jacobi_in_chebyshev(alpha: int, beta: int, n_max: int, order: int) -> np.ndarray:
+    """The matrix (n_max, n_max) that makes the derivatives of P_n of T_0 … T_{n_max-1}."""
     nodes = np.cos(np.pi * (np.arange(n_max) + 0.5) / n_max)
     # at Chebyshev's own nodes the interpolation is orthogonal up to scale: no digits are lost
     values = np.linalg.solve(
         chebyshev.chebvander(nodes, n_max - 1), _jacobi(nodes, alpha, beta, n_max)
     )
-    slopes = np.zeros_like(values)
-    if n_max > 1:
-        slopes[:-1] = chebyshev.chebder(values)
-    return values.T, slopes.T
+    derivatives = np.zeros_like(values)
+    if order < n_max:
+        derivatives[: n_max - order] = chebyshev.chebder(values, order)
+    return derivatives.T
 
 
 def _chebyshev(t: jax.Array, n_max: int) -> jax.Array:
@@ -110,6 +111,21 @@ def _chebyshev(t: jax.Array, n_max: int) -> jax.Array:
     return values[:n_max]
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _polynomials(kind: tuple[int, int, int], order: int, t: jax.Array) -> jax.Array:
+    """The derivatives of some order of P_0 … P_{n_max-1}, kind = (alpha, beta, n_max), at t.
+
+    Derivatives of any order are products with the same Chebyshev polynomials.
+    """
+    return jnp.tensordot(_jacobi_in_chebyshev(*kind, order), _chebyshev(t, kind[-1]), 1)
+
+
+@_polynomials.defjvp
+def _polynomials_jvp(kind, order, primals, tangents):
+    slopes = _polynomials(kind, order + 1, *primals)
+    return _polynomials(kind, order, *primals), slopes * tangents[0][None]
+
+
 def _with_slopes(
     parts: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
     r: jax.Array,
@@ -119,8 +135,7 @@ def _with_slopes(
 ) -> tuple[jax.Array, jax.Array]:
     """P_{n-1}(t) e and its derivative in r, where parts(r) is the pair t, e."""
     (t, e), (t_slope, e_slope) = jax.jvp(parts, (r,), (jnp.ones_like(r),))
-    powers = _chebyshev(t, n_max)
-    p, p_slope = (jnp.tensordot(m, powers, 1) for m in _jacobi_in_chebyshev(alpha, beta, n_max))
+    p, p_slope = (_polynomials((alpha, beta, n_max), order, t) for order in (0, 1))
     return p * e[None], p_slope * (e * t_slope)[None] + p * e_slope[None]
 
 
@@ -128,7 +143,7 @@ def _transformed(r: jax.Array, r0: float, r_cut: float, p: int, q: int) -> jax.A
     """t(r) in [-1, 1]; distances beyond the cutoff are taken to it, where the envelope vanishes."""
     inside = jnp.minimum(r, r_cut)
     end = agnesi(r_cut, r0, p, q)
-    return 1.0 - 2.0 * (agnesi(inside, r0, p, q) - end) / (1.0 - end)
+    return 1.0 - 2.0 / (1.0 - end) * (agnesi(inside, r0, p, q) - end)
 
 
 def _faded(r: jax.Array, core: tuple[float, float] | None) -> jax.Array | float:
@@ -199,6 +214,7 @@ def pair_radial(
 
     def parts(r):
         t = _transformed(r, r0, r_cut, *PAIR_AGNESI)
-        return t, r0 / r * (1.0 - jnp.minimum(r, r_cut) / r_cut) ** power * _faded(r, core)
+        envelope = (1.0 - jnp.minimum(r, r_cut) * (1.0 / r_cut)) ** power
+        return t, r0 * inverse(r) * envelope * _faded(r, core)
 
     return _with_slopes(parts, r, 2 * power, 0, n_max)

@@ -13,14 +13,15 @@ Index convention, used by `basis`, `adjoint`, `potential` and `rows`:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import inf
 from numbers import Real
 from typing import NamedTuple
 
+import jax
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from lprjax.ace.coupling import symmetric_invariants
 from lprjax.ace.sums_of_products import Sums, sums
@@ -110,6 +111,18 @@ class ACESpec:
         """Atomic numbers of `elements`."""
         return tuple(atomic_numbers[e] for e in self.elements)
 
+    @cached_property
+    def kind(self) -> ACESpec:
+        """All that is not a length or the name of an element: what decides the tables."""
+        names = tuple(chemical_symbols[1 : len(self.elements) + 1])
+        return replace(self, elements=names, r_cut=2.0, r0=1.0, core=None)
+
+    @property
+    def shared(self) -> SharedSpec:
+        """The same for use inside `jit`, so that bases of one kind share what is compiled."""
+        numbers = np.array(self.numbers, float)
+        return SharedSpec(numbers, self.r_cut, self.r0, self.core, self.kind)
+
     @property
     def n_functions(self) -> int:
         """Basis functions per centre species."""
@@ -119,6 +132,36 @@ class ACESpec:
     def n_columns(self) -> int:
         """Length of the coefficient vector: centre species times functions."""
         return len(self.elements) * self.n_functions
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class SharedSpec:
+    """A basis whose lengths and elements are arguments of what is compiled; see `ACESpec.shared`.
+
+    Attributes:
+        numbers: atomic numbers, (n_elements,), as floats: nothing is differentiated in integers.
+        r_cut: cutoff, Å.
+        r0: typical nearest-neighbour distance, Å.
+        core: (inner, outer), Å; None: none.
+        kind: all else; static under `jit`.
+    """
+
+    numbers: np.ndarray
+    r_cut: float
+    r0: float
+    core: tuple[float, float] | None
+    kind: ACESpec = field(metadata={"static": True})
+
+    @property
+    def degree(self) -> int:
+        """As of `ACESpec`."""
+        return self.kind.degree
+
+    @property
+    def cutoff_power(self) -> int:
+        """As of `ACESpec`."""
+        return self.kind.cutoff_power
 
 
 class Channel(NamedTuple):
@@ -221,34 +264,47 @@ class Tables:
         return sums(self.n_many_body, self.term_function, self.term_channels, self.term_value)
 
     @cached_property
-    def halves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every product split in two: a left and a right pair of channels.
+    def halves(self) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
+        """Every product split in two: a left and a right one, of at most two channels each.
 
         A site energy is then left^T M right with M linear in the coefficients.
 
         Returns:
-            The left pairs (P, 2), the right ones (Q, 2), and the position of every term in the
-            P-by-Q matrix, (T,).
+            The left products (P, 2) and the right ones (Q, 2), pairs of channels; None where they
+            are single channels, which are taken all and as they are (V + 1 of them). And the
+            position of every term in the P-by-Q matrix, (T,).
         """
-        one = self.n_channels
+        order, one = self.term_channels.shape[1], self.n_channels
         padded = np.full((len(self.term_channels), 4), one)
-        padded[:, : self.term_channels.shape[1]] = self.term_channels
-        left, left_of = np.unique(padded[:, :2], axis=0, return_inverse=True)
-        right, right_of = np.unique(padded[:, 2:], axis=0, return_inverse=True)
-        return left, right, left_of.ravel() * len(right) + right_of.ravel()
+        padded[:, : (order + 1) // 2] = self.term_channels[:, : (order + 1) // 2]
+        padded[:, 2 : 2 + order // 2] = self.term_channels[:, (order + 1) // 2 :]
+        left, left_of = _distinct(padded[:, :2], one)
+        right, right_of = _distinct(padded[:, 2:], one)
+        n_right = one + 1 if right is None else len(right)
+        return left, right, left_of * n_right + right_of
 
 
-@lru_cache(maxsize=32)
-def tables(spec: ACESpec) -> Tables:
-    """The integer tables of a basis, cached by specification.
+def _distinct(pairs: np.ndarray, one: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """The distinct pairs and the place of each; None and its channel, if no pair has two."""
+    if (pairs[:, 1] == one).all():
+        return None, pairs[:, 0]
+    distinct, places = np.unique(pairs, axis=0, return_inverse=True)
+    return distinct, places.ravel()
+
+
+def tables(spec: ACESpec | SharedSpec) -> Tables:
+    """The integer tables of a basis, the same for all of its kind.
 
     Args:
-        spec: of the basis; the tables of the last 32 are kept.
+        spec: of the basis; the tables of the last 32 kinds are kept.
 
     Returns:
         The tables, on the host.
     """
-    return Tables(spec)
+    return _tables(spec.kind)
+
+
+_tables = lru_cache(maxsize=32)(Tables)
 
 
 def smoothness_prior(spec: ACESpec, power: float = 4.0) -> np.ndarray:

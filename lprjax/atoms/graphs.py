@@ -20,6 +20,7 @@ import vesin
 
 from lprjax.atoms.structures import Pbc, Structure, check_geometry
 from lprjax.numerics.checks import is_number, require_x64
+from lprjax.numerics.host import namespace, on_device, on_host
 from lprjax.numerics.memory import spare_maps
 
 MAX_EXTENT = 500.0
@@ -52,13 +53,16 @@ class Graph:
 
     def vectors(self) -> jax.Array:
         """r_ij, (n, K, 3) Å; (1, 0, 0) on padded slots, so that no root is taken of zero."""
-        ends = self.positions[self.neighbours] + self.shifts @ self.cell
-        padding = jnp.array([[[1.0, 0.0, 0.0]]], dtype=ends.dtype)
-        return jnp.where(self.edge_mask[..., None], ends - self.positions[:, None, :], padding)
+        xp = namespace(self)
+        g = self if xp is jnp else jax.tree.map(np.asarray, self)
+        ends = g.positions[g.neighbours] + g.shifts @ g.cell
+        padding = np.array([[[1.0, 0.0, 0.0]]], dtype=ends.dtype)
+        vectors = xp.where(g.edge_mask[..., None], ends - g.positions[:, None, :], padding)
+        return on_device(vectors)
 
     def neighbour_counts(self) -> jax.Array:
         """Number of true edges of each atom, (n,) int32; 0 on padding atoms."""
-        return self.edge_mask.sum(axis=-1, dtype=jnp.int32)
+        return on_device(on_host(self.edge_mask).sum(axis=-1, dtype=np.int32))
 
 
 def bucket(n: int) -> int:

@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from lprjax.atoms.voigt import six_components
 from lprjax.numerics.checks import finite_array, require_x64
+from lprjax.numerics.host import on_device, on_host, traced
 
 Pbc = tuple[bool, bool, bool]
 FLATTEST = 1e-8
@@ -55,7 +56,9 @@ class Structure:
     @property
     def volume(self) -> jax.Array:
         """|det cell|, (), Å^3 (of no physical meaning along a direction that is not periodic)."""
-        return jnp.abs(jnp.linalg.det(self.cell))
+        if traced(self.cell):
+            return jnp.abs(jnp.linalg.det(self.cell))
+        return jax.device_put(np.abs(np.linalg.det(np.asarray(self.cell))))
 
 
 class Labels(NamedTuple):
@@ -257,16 +260,17 @@ def supercell(structure: Structure, repeats: Sequence[int] | np.ndarray) -> Stru
     return _repeated(structure, (int(m[0]), int(m[1]), int(m[2])))
 
 
-@functools.partial(jax.jit, static_argnums=1)
 def _repeated(structure: Structure, m: tuple[int, int, int]) -> Structure:
-    cells = np.array(list(np.ndindex(m)), dtype=np.float64)
-    offsets = jnp.asarray(cells) @ structure.cell
-    return Structure(
-        positions=(offsets[:, None, :] + structure.positions[None, :, :]).reshape(-1, 3),
-        cell=jnp.array(m, dtype=np.float64)[:, None] * structure.cell,
-        species=jnp.tile(structure.species, math.prod(m)),
-        pbc=structure.pbc,
+    positions, cell = on_host(structure.positions), on_host(structure.cell)
+    offsets = np.array(list(np.ndindex(m)), dtype=np.float64) @ cell
+    copies = np.tile(np.arange(structure.n_atoms), math.prod(m))
+    repeated = dataclasses.replace(
+        structure,
+        positions=(offsets[:, None, :] + positions[None, :, :]).reshape(-1, 3),
+        cell=np.array(m, dtype=np.float64)[:, None] * cell,
+        species=on_host(structure.species)[copies],
     )
+    return on_device(repeated)
 
 
 def strained(structure: Structure, strain: ArrayLike | Sequence[Any]) -> Structure:
@@ -282,20 +286,12 @@ def strained(structure: Structure, strain: ArrayLike | Sequence[Any]) -> Structu
     Raises:
         ValueError: another shape.
     """
-    strain = jnp.asarray(strain, dtype=structure.cell.dtype)
+    strain = on_host(strain)
     if strain.shape != (3, 3):
         raise ValueError(f"strain has shape {strain.shape}: wanted (3, 3), dimensionless.")
-    return _deformed(structure, strain)
-
-
-@jax.jit
-def _deformed(structure: Structure, strain: jax.Array) -> Structure:
-    deformation = (jnp.eye(3, dtype=strain.dtype) + strain).T
-    return dataclasses.replace(
-        structure,
-        positions=structure.positions @ deformation,
-        cell=structure.cell @ deformation,
-    )
+    deformation = (np.eye(3) + strain).T
+    positions, cell = (on_host(x) @ deformation for x in (structure.positions, structure.cell))
+    return on_device(dataclasses.replace(structure, positions=positions, cell=cell))
 
 
 def rattled(structure: Structure, key: jax.Array, sigma: ArrayLike | Sequence[float]) -> Structure:
@@ -313,16 +309,18 @@ def rattled(structure: Structure, key: jax.Array, sigma: ArrayLike | Sequence[fl
     Raises:
         ValueError: neither one number nor three.
     """
-    sigma = jnp.asarray(sigma, dtype=structure.positions.dtype)
+    sigma = on_host(sigma)
     if sigma.shape not in ((), (3,)):
         raise ValueError(f"sigma has shape {sigma.shape}: wanted a number or three, in Å.")
-    return _displaced(structure, key, jnp.broadcast_to(sigma, (1, 3)))
+    noise = on_host(_normal(key, structure.n_atoms))
+    sigma = sigma.reshape(1, -1)  # JAX need not broadcast arrays of different rank
+    positions = on_host(structure.positions) + sigma * noise
+    return on_device(dataclasses.replace(structure, positions=positions))
 
 
-@jax.jit
-def _displaced(structure: Structure, key: jax.Array, sigma: jax.Array) -> Structure:
-    noise = jax.random.normal(key, structure.positions.shape, structure.positions.dtype)
-    return dataclasses.replace(structure, positions=structure.positions + sigma * noise)
+@functools.partial(jax.jit, static_argnums=1)
+def _normal(key: jax.Array, n: int) -> jax.Array:
+    return jax.random.normal(key, (n, 3))
 
 
 def without_atoms(structure: Structure, atoms: Sequence[int] | np.ndarray) -> Structure:
@@ -342,9 +340,8 @@ def without_atoms(structure: Structure, atoms: Sequence[int] | np.ndarray) -> St
     if gone.size and (gone.dtype.kind not in "iu" or gone.min() < 0 or gone.max() >= n):
         raise IndexError(f"atoms is {atoms!r}: wanted indices from 0 to {n - 1}.")
     kept = np.delete(np.arange(n), gone.astype(int))
-    return dataclasses.replace(
-        structure, positions=structure.positions[kept], species=structure.species[kept]
-    )
+    positions, species = on_host(structure.positions)[kept], on_host(structure.species)[kept]
+    return on_device(dataclasses.replace(structure, positions=positions, species=species))
 
 
 def inscribed_diameter(structure: Structure) -> float:

@@ -6,7 +6,6 @@ Both come from derivatives of the energy E = sum_i E_i alone, so any potential w
 import dataclasses
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,8 +16,13 @@ from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Pbc, Structure
-from lprjax.atoms.voigt import strain_tensor
+from lprjax.crystals.strain_derivatives import (
+    deformed_energy,
+    gradient_and_hessian,
+    third_derivatives,
+)
 from lprjax.numerics.checks import finite_array, require_x64
+from lprjax.numerics.host import namespace, on_device, on_host
 from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
 
 GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/Å^3 times this is in GPa
@@ -92,9 +96,8 @@ def equilibrium(
 
 
 def _scaled(structure: Structure, scale: float) -> Structure:
-    return dataclasses.replace(
-        structure, positions=structure.positions * scale, cell=structure.cell * scale
-    )
+    positions, cell = (on_host(x) * scale for x in (structure.positions, structure.cell))
+    return on_device(dataclasses.replace(structure, positions=positions, cell=cell))
 
 
 @jax.jit
@@ -150,10 +153,10 @@ def elastic_constants(potential: Potential, structure: Structure | Graph) -> Ela
     """
     require_x64()
     graph = cell_graph(potential, structure)
-    slope, hessian = _strain_derivatives(as_argument(potential, "potential"), graph)
+    slope, hessian = gradient_and_hessian(potential, graph)
     volume = _volume(graph)
     values, settled = _internal_strain(hessian)
-    return Elasticity(
+    found = Elasticity(
         relaxed=(hessian[:6, :6] + settled @ hessian[6:, :6]) / volume,
         clamped=hessian[:6, :6] / volume,
         stress=slope[:6] / volume,
@@ -161,6 +164,7 @@ def elastic_constants(potential: Potential, structure: Structure | Graph) -> Ela
         internal=settled.T.reshape(-1, 3, 6),
         hessian=hessian,
     )
+    return on_device(found)
 
 
 def cell_graph(potential: Potential, cell: Structure | Graph) -> Graph:
@@ -200,43 +204,19 @@ def _volume(graph: Graph) -> float:
     return float(abs(np.linalg.det(np.asarray(graph.cell))))
 
 
-@jax.jit
 def _internal_strain(hessian):
     """Eigenvalues of E_uu without the translations, and du/de = -E_eu E_uu^+, (6, 3 n).
 
     By a solve and not by the modes, which have no derivative where eigenvalues coincide.
     """
-    n = len(hessian) // 3 - 2
+    n, xp = len(hessian) // 3 - 2, namespace(hessian)
     if n == 1:
-        return jnp.zeros(0), jnp.zeros((6, 3))
+        return np.zeros(0), np.zeros((6, 3))
     complement = np.linalg.qr(np.concatenate([np.ones((n, 1)), np.eye(n)[:, 1:]], axis=1))[0]
     basis = np.kron(complement[:, 1:], np.eye(3))  # orthonormal, of displacements of zero mean
     optical = basis.T @ hessian[6:, 6:] @ basis
-    settled = jnp.linalg.solve(optical, basis.T @ hessian[6:, :6])
-    return jnp.linalg.eigvalsh(optical), -(basis @ settled).T
-
-
-@jax.jit
-def _strain_derivatives(potential, graph):
-    """Gradient and Hessian of the energy in (e_1 ... e_6, u_11 ... u_n3)."""
-
-    def energy(variables):
-        deformation = jnp.eye(3) + strain_tensor(variables[:6])
-        return _deformed_energy(potential, graph, deformation, variables[6:])
-
-    origin = jnp.zeros(6 + graph.positions.size)
-    gradient = jax.grad(energy)
-    column = partial(jax.jvp, gradient, (origin,))
-    columns = jax.lax.map(lambda tangent: column((tangent,))[1], jnp.eye(origin.size))
-    return gradient(origin), columns
-
-
-def _deformed_energy(potential, graph, deformation, displacements):
-    """Energy under x -> F (x + u), given the transpose of F (3, 3), and u (3 n,) or (3,)."""
-    positions = graph.positions + displacements.reshape(-1, 3)
-    return total_energy_of(
-        potential, moved(graph, positions @ deformation, graph.cell @ deformation)
-    )
+    settled = xp.linalg.solve(optical, basis.T @ hessian[6:, :6])
+    return xp.linalg.eigvalsh(optical), -(basis @ settled).T
 
 
 class ThirdOrderElasticity(NamedTuple):
@@ -276,35 +256,12 @@ def third_order_constants(
     """
     require_x64()
     graph = cell_graph(potential, structure)
-    argument, volume = as_argument(potential, "potential"), _volume(graph)
-    _, settled = _internal_strain(_strain_derivatives(argument, graph)[1])
-    relaxed, clamped = (
-        np.asarray(_third_derivatives(argument, graph, u)) / volume
-        for u in (settled, jnp.zeros_like(settled))
-    )
-    return ThirdOrderElasticity(relaxed=relaxed, clamped=clamped)
-
-
-@jax.jit
-def _third_derivatives(potential, graph, internal):
-    """(6, 6, 6) eV: along eta_I and the displacements internal[I] (6, 3 n) that go with it."""
-
-    def energy(voigt):
-        eta = strain_tensor(voigt)
-        deformation = jnp.eye(3) + eta - eta @ eta / 2 + eta @ eta @ eta / 2  # + O(eta^4)
-        return _deformed_energy(potential, graph, deformation, voigt @ internal)
-
-    def row(pair):
-        """d3E / d eta_I d eta_J d eta, (6,)."""
-        first, second = pair
-
-        def slope(voigt):
-            return jax.jvp(jax.grad(energy), (voigt,), (first,))[1]
-
-        return jax.jvp(slope, (jnp.zeros(6),), (second,))[1]
-
-    pairs = jnp.repeat(jnp.eye(6), 6, axis=0), jnp.tile(jnp.eye(6), (6, 1))
-    return jax.lax.map(row, pairs).reshape(6, 6, 6)
+    volume = _volume(graph)
+    _, settled = _internal_strain(gradient_and_hessian(potential, graph)[1])
+    clamped = np.asarray(third_derivatives(potential, graph, np.zeros(settled.shape))) / volume
+    alone = len(graph.positions) == 1  # an atom without others to shift against
+    relaxed = clamped if alone else third_derivatives(potential, graph, settled) / volume
+    return ThirdOrderElasticity(relaxed=np.asarray(relaxed), clamped=clamped)
 
 
 def acoustic_tensors(
@@ -349,7 +306,7 @@ def acoustic_tensors(
     k = k / np.linalg.norm(k, axis=1, keepdims=True)
     graph = cell_graph(potential, structure)
     hessians = _shear_hessians(as_argument(potential, "potential"), graph, jnp.asarray(k))
-    return hessians / float(structure.volume)
+    return on_device(on_host(hessians) / float(structure.volume))
 
 
 @jax.jit
@@ -358,6 +315,6 @@ def _shear_hessians(potential, graph, directions):
 
     def energy(b, k):
         deformation = jnp.eye(3) + k[:, None] * b[None, :]  # row vectors: x -> x (I + k b^T)
-        return _deformed_energy(potential, graph, deformation, jnp.zeros(3))
+        return deformed_energy(potential, graph, deformation, jnp.zeros((1, 3)))
 
     return jax.lax.map(lambda k: jax.hessian(energy)(jnp.zeros(3), k), directions)

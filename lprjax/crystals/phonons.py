@@ -24,11 +24,11 @@ from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Pbc, Structure, reduced_periods, supercell
-from lprjax.crystals.elasticity import cell_graph
 from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice, on_all_waves
 from lprjax.numerics.checks import require_x64
+from lprjax.numerics.host import namespace, on_device, on_host
 from lprjax.potentials.observables import observe
-from lprjax.potentials.potential import Potential
+from lprjax.potentials.potential import Potential, graph_for
 
 THZ = units.second * 1e-12 / (2 * math.pi)
 """The frequency in THz of an angular frequency of 1 (eV / Å^2 / u)^(1/2), of ase.units."""
@@ -59,7 +59,7 @@ class ForceConstants:
     @property
     def sum_rule(self) -> float:
         """max |sum_{R,b} Phi(R; a, b)|, eV/Å^2: the force that a shift of the crystal brings."""
-        return float(jnp.max(jnp.abs(self.blocks.sum(axis=(0, 1, 2, 5)))))
+        return float(np.max(np.abs(np.asarray(self.blocks).sum(axis=(0, 1, 2, 5)))))
 
     @jax.jit
     def apply(self, v: jax.Array) -> jax.Array:
@@ -84,8 +84,8 @@ class ForceConstants:
     def half_fourier(self) -> jax.Array:
         """Phi(k), (m1, m2, m3 // 2 + 1, 3 b, 3 b) eV/Å^2, at the waves of a real transform."""
         b3 = 3 * self.blocks.shape[3]
-        waves = jnp.fft.rfftn(self.blocks, axes=_CELLS).conj()
-        return waves.reshape(*waves.shape[:3], b3, b3)
+        waves = namespace(self).fft.rfftn(on_host(self.blocks), axes=_CELLS).conj()
+        return on_device(waves.reshape(*waves.shape[:3], b3, b3))
 
     def wave_vectors(self) -> np.ndarray:
         """The k that fit into the supercell, (m1, m2, m3, 3) 1/Å, in the first Brillouin zone."""
@@ -190,7 +190,7 @@ def force_constants(
         potential: graph -> site energies (n,), eV.
         unit_cell: b atoms; any crystal, with no forces on its atoms.
         repeats: (m1, m2, m3) cells; 1 along a direction that is not periodic.
-        graph: of the supercell, without padding, where it was made before.
+        graph: of the supercell, where it was made before.
 
     Returns:
         The force constants.
@@ -202,12 +202,14 @@ def force_constants(
     """
     require_x64()
     repeats, b = tuple(int(m) for m in repeats), unit_cell.n_atoms
+    n = math.prod(repeats) * b
     if graph is None:
-        graph = cell_graph(potential, supercell(unit_cell, repeats))
-    rows = observe(potential, graph, ("force_constants",), atoms=range(b)).force_constants
-    blocks = jnp.transpose(rows.reshape(b, 3, *repeats, b, 3), (2, 3, 4, 0, 1, 5, 6))
-    opposite = jnp.roll(jnp.flip(blocks, _CELLS), 1, _CELLS).transpose(0, 1, 2, 5, 6, 3, 4)
-    return ForceConstants(0.5 * (blocks + opposite), unit_cell)
+        graph = graph_for(potential, supercell(unit_cell, repeats))
+    found = observe(potential, graph, ("force_constants",), atoms=range(b)).force_constants
+    rows, xp = on_host(found)[:, :, :n], namespace(found)
+    blocks = rows.reshape(b, 3, *repeats, b, 3).transpose(2, 3, 4, 0, 1, 5, 6)
+    opposite = xp.roll(xp.flip(blocks, _CELLS), 1, _CELLS).transpose(0, 1, 2, 5, 6, 3, 4)
+    return ForceConstants(on_device(0.5 * (blocks + opposite)), unit_cell)
 
 
 class LatticeStability(NamedTuple):

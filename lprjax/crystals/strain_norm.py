@@ -40,6 +40,7 @@ from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import Structure, supercell
 from lprjax.numerics.checks import require_x64
 from lprjax.numerics.guarded import root
+from lprjax.numerics.host import namespace, on_device, on_host, traced
 
 SAME_LENGTH = 1e-4
 """Å; bonds closer in length than this belong to one shell: a choice."""
@@ -113,36 +114,38 @@ class ReferenceLattice:
         Those of missing sites are included and those to extra ones are not; the site itself on
         padded slots.
         """
-        regular = jnp.arange(self.n_regular, dtype=self.neighbours.dtype)
-        table = self.neighbours[: self.n_regular]
-        return jnp.where(table < self.n_regular, table, regular[:, None])
+        table = on_host(self.neighbours)[: self.n_regular]
+        regular = np.arange(self.n_regular, dtype=table.dtype)[:, None]
+        inside = table < self.n_regular
+        if traced(table):
+            return jnp.where(inside, table, regular)
+        return jax.device_put(np.where(inside, table, regular))
 
     def differences(self, v: jax.Array) -> jax.Array:
         """Dv, (n, S, c), differences v(l + rho) - v(l) of v (n, c); zero on dropped bonds."""
-        v = self._on_sites(v)
-        if self.held is not None:
-            v = jnp.where(self.held[:, None], 0.0, v)
-        kept = self.present[:, None] & self.present[self.neighbours]
-        return jnp.where(kept[..., None], v[self.neighbours] - v[:, None, :], 0.0)
+        xp, lattice, v = self._with(v)
+        if lattice.held is not None:
+            v = xp.where(lattice.held[:, None], 0.0, v)
+        kept = lattice.present[:, None] & lattice.present[lattice.neighbours]
+        return xp.where(kept[..., None], v[lattice.neighbours] - v[:, None, :], 0.0)
 
-    @jax.jit
     def strain_by_site(self, v: jax.Array) -> jax.Array:
         """|Dv(l)| = (sum_rho |v(l + rho) - v(l)|^2)^(1/2), (n,), in the unit of v (n, c)."""
-        return root(jnp.sum(self.differences(v) ** 2, axis=(1, 2)))
+        return on_device(root((self.differences(v) ** 2).sum(axis=(1, 2))))
 
-    @jax.jit
     def strain_norm(self, v: jax.Array) -> jax.Array:
         """||Dv|| = (v^T K v)^(1/2), (), in the unit of v (n, c)."""
-        return root(jnp.sum(self.differences(v) ** 2))
+        return on_device(root((self.differences(v) ** 2).sum()))
 
-    @jax.jit
     def apply(self, v: jax.Array) -> jax.Array:
         """K v, (n, c), of v (n, c); zero at missing and at held sites."""
         # The table holds every bond from both ends: half of the sum's gradient is twice one end's.
-        kv = -2.0 * jnp.sum(self.differences(v), axis=1)
-        return kv if self.held is None else jnp.where(self.held[:, None], 0.0, kv)
+        xp, lattice, v = self._with(v)
+        kv = -2.0 * lattice.differences(v).sum(axis=1)
+        if lattice.held is not None:
+            kv = xp.where(lattice.held[:, None], 0.0, kv)
+        return on_device(kv)
 
-    @jax.jit
     def solve(self, f: jax.Array) -> jax.Array:
         """K^+ f, (n, c), of f (n, c); zero at missing and at held sites.
 
@@ -151,19 +154,12 @@ class ReferenceLattice:
         pseudo-inverse does. With held sites K has full rank on the others (Dirichlet conditions):
         conjugate gradients, preconditioned by the inverse without them.
         """
-        f = self._in_range(self._on_sites(f))
-        if self.held is None:
-            return self._in_range(self._grounded_inverse(f))
-        v, _ = cg(
-            self.apply,
-            f,
-            tol=DIRICHLET_TOLERANCE,
-            maxiter=DIRICHLET_STEPS,
-            M=lambda residual: self._in_range(self._grounded_inverse(residual)),
-        )
-        return self._in_range(v)  # changes nothing here, but restricts what a gradient sends back
+        if self.held is not None:
+            self._with(f)  # refuses another shape
+            return _held_solve(self, f)
+        _, lattice, f = self._with(f)
+        return on_device(lattice._in_range(lattice._grounded_inverse(lattice._in_range(f))))
 
-    @jax.jit
     def negative_norm(self, f: jax.Array) -> jax.Array:
         """||f||_{-1} = (f^T K^+ f)^(1/2) = max_v f^T v / ||Dv||, (), in the unit of f (n, c).
 
@@ -171,28 +167,45 @@ class ReferenceLattice:
         have, and zero at missing sites. With held sites f may have any sum, and what it holds
         there does not count.
         """
-        return root(jnp.sum(f * self.solve(f)))
+        return on_device(root((on_host(f) * on_host(self.solve(f))).sum()))
 
-    def _on_sites(self, v: jax.Array) -> jax.Array:
+    def _with(self, v: jax.Array) -> tuple[Any, "ReferenceLattice", jax.Array]:
+        """numpy, or jax.numpy where something is traced; the lattice and v as arrays of that."""
         if v.ndim != 2 or v.shape[0] != self.n_sites:
             raise ValueError(
                 f"the lattice function has shape {v.shape}: wanted ({self.n_sites}, 3), one row "
                 "per site, missing sites included."
             )
-        return v
+        xp: Any = namespace(self, v)
+        lattice, v = (self, v) if xp is jnp else jax.tree.map(np.asarray, (self, v))
+        return xp, lattice, v
 
     def _in_range(self, v: jax.Array) -> jax.Array:
         """v without what is outside the range of K: missing sites, and held ones or the mean."""
-        here = self.present[:, None]
+        here, xp = self.present[:, None], namespace(self, v)
         if self.held is not None:
-            return jnp.where(here & ~self.held[:, None], v, 0.0)
-        mean = jnp.sum(v, axis=0, where=here, keepdims=True) / jnp.sum(here, dtype=v.dtype)
-        return jnp.where(here, v - mean, 0.0)
+            return xp.where(here & ~self.held[:, None], v, 0.0)
+        mean = xp.sum(v, axis=0, where=here, keepdims=True) / here.sum()
+        return xp.where(here, v - mean, 0.0)
 
     def _grounded_inverse(self, f: jax.Array) -> jax.Array:
         """G^-1 f."""
-        v = _inverse_of_complete(self.inverse_blocks, self.repeats, f, jnp)
+        v = _inverse_of_complete(self.inverse_blocks, self.repeats, f, namespace(self, f))
         return v - self.response @ (self.coupling @ v[self.touched])
+
+
+@jax.jit
+def _held_solve(lattice: ReferenceLattice, f: jax.Array) -> jax.Array:
+    """K^+ f where sites are held."""
+    f = lattice._in_range(f)
+    v, _ = cg(
+        lattice.apply,
+        f,
+        tol=DIRICHLET_TOLERANCE,
+        maxiter=DIRICHLET_STEPS,
+        M=lambda residual: lattice._in_range(lattice._grounded_inverse(residual)),
+    )
+    return lattice._in_range(v)  # changes nothing here, but restricts what a gradient sends back
 
 
 class Spectrum(NamedTuple):
@@ -266,16 +279,16 @@ def reference_lattice(
     n_sites = supercell(unit_cell, repeats).n_atoms
     m1, m2, m3 = (int(m) for m in repeats)
     bonds = _stencil(unit_cell, two_shells(unit_cell) if radius is None else radius)
-    return ReferenceLattice(
-        neighbours=jnp.asarray(_bond_table(*bonds, (m1, m2, m3), unit_cell.n_atoms)),
-        present=jnp.ones(n_sites, bool),
+    arrays = dict(
+        neighbours=_bond_table(*bonds, (m1, m2, m3), unit_cell.n_atoms),
+        present=np.ones(n_sites, bool),
         held=None,
-        inverse_blocks=jnp.asarray(_inverse_blocks(*bonds, (m1, m2, m3), unit_cell.n_atoms)),
-        touched=jnp.zeros(0, jnp.int32),
-        response=jnp.zeros((n_sites, 0)),
-        coupling=jnp.zeros((0, 0)),
-        repeats=(m1, m2, m3),
+        inverse_blocks=_inverse_blocks(*bonds, (m1, m2, m3), unit_cell.n_atoms),
+        touched=np.zeros(0, np.int32),
+        response=np.zeros((n_sites, 0)),
+        coupling=np.zeros((0, 0)),
     )
+    return ReferenceLattice(**on_device(arrays), repeats=(m1, m2, m3))
 
 
 def _stencil(unit_cell: Structure, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -453,7 +466,7 @@ def with_held_sites(
             f"held has {int((mask & present).sum())} of {int(present.sum())} sites: wanted some, "
             "and not all."
         )
-    return dataclasses.replace(lattice, held=jnp.asarray(mask))
+    return dataclasses.replace(lattice, held=jax.device_put(mask))
 
 
 def _changed(
@@ -481,11 +494,12 @@ def _changed(
             f"the missing sites are {missing}, without which the lattice falls into parts: wanted "
             "a connected lattice; remove fewer sites."
         )
-    return dataclasses.replace(
+    changed = dataclasses.replace(
         lattice,
-        neighbours=jnp.asarray(neighbours),
-        present=jnp.asarray(present),
-        touched=jnp.asarray(touched, dtype=jnp.int32),
-        response=jnp.asarray(response),
-        coupling=jnp.asarray(np.linalg.solve(mixed, change)),
+        neighbours=neighbours,
+        present=present,
+        touched=touched.astype(np.int32),
+        response=response,
+        coupling=np.linalg.solve(mixed, change),
     )
+    return on_device(changed)

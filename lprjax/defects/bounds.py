@@ -33,14 +33,14 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from lprjax.atoms.graphs import Graph
+from lprjax.atoms.graphs import Graph, bucket
 from lprjax.atoms.structures import Labels, Structure
 from lprjax.crystals.elasticity import cell_graph
 from lprjax.crystals.phonons import ForceConstants, force_constants
+from lprjax.crystals.strain_derivatives import polarisation
 from lprjax.crystals.strain_norm import on_all_waves
 from lprjax.defects.defect import Defect
 from lprjax.defects.far_field import (
@@ -59,7 +59,7 @@ from lprjax.defects.formation import (
 )
 from lprjax.defects.hessian import EnergyAt, energy_at
 from lprjax.defects.transfer import on_defect
-from lprjax.potentials.observables import observe, total_energy
+from lprjax.potentials.observables import observe
 from lprjax.potentials.potential import Potential
 
 PIECES = (
@@ -137,9 +137,10 @@ class Side:
 
     @functools.cached_property
     def lattice(self) -> Graph:
-        """The complete lattice, without padding."""
+        """The complete lattice."""
         far = np.broadcast_to(self.far, (self.defect.reference.n_atoms, 3))
-        return lattice_graph(self.potential, self.defect.reference, far)
+        n_atoms = max(bucket(len(far)), len(self.at.graph.positions))  # the shape of the defect's
+        return lattice_graph(self.potential, self.defect.reference, far, n_atoms)
 
     @functools.cached_property
     def formation_energy(self) -> float:
@@ -151,7 +152,8 @@ class Side:
         if why := undefined(self.defect, self.reservoirs):
             warnings.warn(why, stacklevel=2)
             return math.nan
-        per_atom = float(total_energy(self.potential, self.lattice)) / len(self.lattice.positions)
+        lattice = observe(self.potential, self.lattice, ("energy", "forces"))  # compiled already
+        per_atom = float(lattice.energy) / self.defect.reference.n_atoms
         reservoir = lambda structure: float(energy_per_atom(self.potential, structure))  # noqa: E731
         mu = chemical_potentials(reservoir, self.defect, self.reservoirs)
         return formation_energy(float(self.labels.energy), self.defect, per_atom, mu)
@@ -159,7 +161,7 @@ class Side:
     @property
     def forces(self) -> jax.Array:
         """The forces at the geometry, (n_sites, 3) eV/Å."""
-        return self.defect.on_sites(self.labels.forces[: len(self.at.moving)])
+        return self.defect.on_sites(np.asarray(self.labels.forces)[: self.defect.structure.n_atoms])
 
     def force_constants(self) -> ForceConstants:
         """Of the homogeneous lattice, on the cells of the defect."""
@@ -213,7 +215,8 @@ def residual_of(theirs: Side, ours: Side) -> tuple[jax.Array, float]:
     Returns:
         f, (n_sites, 3) eV/Å, and the error of E_f, eV.
     """
-    return ours.forces - theirs.forces, ours.formation_energy - theirs.formation_energy
+    forces = np.asarray(ours.forces) - np.asarray(theirs.forces)
+    return jax.device_put(forces), ours.formation_energy - theirs.formation_energy
 
 
 def split_residual(
@@ -310,7 +313,8 @@ def partition(theirs: Side, ours: Side, model: CauchyBorn, w: jax.Array, radius:
         "remainder": rest,
     }
     pieces = {name: on_defect(ours.defect.lattice, piece) for name, piece in pieces.items()}
-    core = {"core": forces - sum(pieces.values())}, {"core": energy - sum(energies.values())}
+    rest = np.asarray(forces) - sum(np.asarray(piece) for piece in pieces.values())
+    core = {"core": jax.device_put(rest)}, {"core": energy - sum(energies.values())}
     return Residual(forces, energy, core[0] | pieces, core[1] | energies, w, radius)
 
 
@@ -440,19 +444,19 @@ def third_elastic_mismatch(model: CauchyBorn) -> float:
 
     Source: derived.
     """
-    third = _third_derivatives(model)
     weights = np.asarray(model.gradient.weights)
     # |G w|^2 <= |Dw|^2 times the largest eigenvalue of sum_s (M^-1 rho)(M^-1 rho)^T = M^-1.
     inverse = np.einsum("lsi,lsj->lij", weights, weights)
     gamma = math.sqrt(float(np.linalg.eigvalsh(inverse).max()))
-    spread = np.linalg.norm(np.asarray(third).reshape(9, 81), ord=2)
+    spread = np.linalg.norm(_third_derivatives(model), ord=2)
     return 0.5 * model.site_volume * gamma**3 * float(spread)
 
 
-@jax.jit
-def _third_derivatives(model: CauchyBorn) -> jax.Array:
-    """W_3, (3, 3, 3, 3, 3, 3), eV/Å^3."""
-    return jax.jacfwd(jax.hessian(lambda h: model.densities(h)[1]))(jnp.zeros((3, 3)))
+def _third_derivatives(model: CauchyBorn) -> np.ndarray:
+    """W_3, (9, 81), eV/Å^3."""
+    lines, weights = polarisation(9, 3)
+    cubes = 6.0 * model.densities(lines.reshape(-1, 3, 3))[:, 1]
+    return (weights @ cubes).reshape(9, 81)
 
 
 def kantorovich(eta: float, stability: float, lipschitz: float) -> float:
@@ -520,13 +524,13 @@ def _internal_blocks(model: CauchyBorn, defect: Defect) -> np.ndarray:
     return _blocks(lambda v: -model.internal_forces(v), defect)
 
 
-def _blocks(linear: Callable[[jax.Array], jax.Array], defect: Defect) -> np.ndarray:
+def _blocks(linear: Callable[[np.ndarray], np.ndarray], defect: Defect) -> np.ndarray:
     """The blocks of a map that commutes with translations, from its answer to single moves."""
     n, b = defect.reference.n_atoms, defect.unit_cell.n_atoms
     size = 3 * b
     impulses = np.zeros((size, n, 3))
     impulses[np.arange(size), np.repeat(range(b), 3), np.tile(range(3), b)] = 1.0
-    columns = np.stack([np.asarray(linear(jnp.asarray(v))) for v in impulses], axis=-1)
+    columns = np.stack([linear(v) for v in impulses], axis=-1)
     return np.fft.rfftn(columns.reshape(*defect.lattice.repeats, size, size), axes=(0, 1, 2))
 
 

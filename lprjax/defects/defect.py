@@ -26,6 +26,7 @@ from lprjax.crystals.strain_norm import (
     without_sites,
 )
 from lprjax.numerics.checks import check_positive, finite_array
+from lprjax.numerics.host import on_device, on_host, traced
 from lprjax.potentials.potential import Potential
 from lprjax.simulation.relaxation import Relaxed, relax
 
@@ -81,19 +82,21 @@ class Defect:
     @property
     def start(self) -> jax.Array:
         """The displacement of `structure`, (n_sites, 3) Å."""
-        return self.on_sites(self.structure.positions - self.homes[self.site_of_atom])
+        homes = np.asarray(self.homes)[np.asarray(self.site_of_atom)]
+        return self.on_sites(np.asarray(self.structure.positions) - homes)
 
     @property
     def unit_cell(self) -> Structure:
         """The cell that the reference repeats."""
         repeats = np.array(self.lattice.repeats)
         b = self.reference.n_atoms // int(np.prod(repeats))
-        return dataclasses.replace(
+        cell = dataclasses.replace(
             self.reference,
-            positions=self.reference.positions[:b],
-            species=self.reference.species[:b],
-            cell=self.reference.cell / repeats[:, None],
+            positions=on_host(self.reference.positions)[:b],
+            species=on_host(self.reference.species)[:b],
+            cell=on_host(self.reference.cell) / repeats[:, None],
         )
+        return on_device(cell)
 
     def distances(self) -> np.ndarray:
         """How far each site is from the centre, by the nearest image, (n_sites,), Å."""
@@ -102,21 +105,29 @@ class Defect:
     def on_sites(self, values: ArrayLike) -> jax.Array:
         """(n, c) over the atoms -> (n_sites, c) over the sites, zero at missing ones."""
         values = _rows(values, self.structure.n_atoms, "atoms of the defect")
-        sites = jnp.zeros((self.lattice.n_sites, values.shape[1]), values.dtype)
-        return sites.at[self.site_of_atom].set(values)
+        shape = (self.lattice.n_sites, values.shape[1])
+        if not traced(values, self.site_of_atom):
+            sites = np.zeros(shape, values.dtype)
+            sites[np.asarray(self.site_of_atom)] = values
+            return jax.device_put(sites)
+        return jnp.zeros(shape, values.dtype).at[self.site_of_atom].set(values)
 
     def on_atoms(self, values: ArrayLike) -> jax.Array:
         """(n_sites, c) over the sites -> (n, c) over the atoms."""
-        return _rows(values, self.lattice.n_sites, "sites of the lattice")[self.site_of_atom]
+        values = _rows(values, self.lattice.n_sites, "sites of the lattice")
+        if not traced(values, self.site_of_atom):
+            return jax.device_put(values[np.asarray(self.site_of_atom)])
+        return jnp.asarray(values)[self.site_of_atom]
 
     def displaced(self, displacement: ArrayLike) -> Structure:
         """The defect with its atoms at homes + displacement (n_sites, 3), Å."""
-        positions = self.homes[self.site_of_atom] + self.on_atoms(displacement)
-        return dataclasses.replace(self.structure, positions=positions)
+        homes = on_host(self.homes)[on_host(self.site_of_atom)]
+        positions = homes + on_host(self.on_atoms(displacement))
+        return on_device(dataclasses.replace(self.structure, positions=positions))
 
 
-def _rows(values: ArrayLike, n: int, of: str) -> jax.Array:
-    values = jnp.asarray(values)
+def _rows(values: ArrayLike, n: int, of: str) -> jax.Array | np.ndarray:
+    values = on_host(values)
     if values.ndim != 2 or values.shape[0] != n:
         raise ValueError(
             f"the array has shape {values.shape}: wanted one row for each of the {n} {of}."
@@ -209,10 +220,10 @@ def make_defect(
     return Defect(
         reference=reference,
         structure=structure,
-        site_of_atom=jnp.asarray(sites, dtype=jnp.int32),
-        homes=jnp.asarray(homes),
+        site_of_atom=jax.device_put(sites.astype(np.int32)),
+        homes=jax.device_put(homes),
         lattice=with_extra_sites(lattice, bonds),
-        centre=jnp.asarray(centre, dtype=float),
+        centre=jax.device_put(centre),
         free=None,
         removed=tuple(missing.tolist()),
     )
@@ -353,16 +364,14 @@ def clamped(defect: Defect, radius: float) -> Defect:
     """
     held = defect.distances() >= radius
     lattice = with_held_sites(defect.lattice, held)
-    positions = jnp.where(
-        held[defect.site_of_atom][:, None],
-        defect.homes[defect.site_of_atom],
-        defect.structure.positions,
-    )
+    sites = np.asarray(defect.site_of_atom)
+    homes, starts = np.asarray(defect.homes)[sites], np.asarray(defect.structure.positions)
+    positions = np.where(held[sites][:, None], homes, starts)
     return dataclasses.replace(
         defect,
-        structure=dataclasses.replace(defect.structure, positions=positions),
+        structure=dataclasses.replace(defect.structure, positions=jax.device_put(positions)),
         lattice=lattice,
-        free=jnp.asarray(~held[defect.site_of_atom]),
+        free=jax.device_put(~held[sites]),
     )
 
 
@@ -413,7 +422,7 @@ def relax_defect(
         max_evaluations=max_evaluations,
         skin=skin,
     )
-    moves = relaxed.positions - defect.homes[defect.site_of_atom]
+    moves = np.asarray(relaxed.positions) - np.asarray(defect.homes)[defect.site_of_atom]
     return RelaxedDefect(defect.on_sites(moves), relaxed.energy, relaxed)
 
 
@@ -434,7 +443,7 @@ def geometry_error(defect: Defect, u: ArrayLike, v: ArrayLike) -> jax.Array:
     for x in (u, v):
         if np.ndim(x) > 0:
             _rows(x, defect.lattice.n_sites, "sites of the lattice")
-    return defect.lattice.strain_norm(jnp.asarray(u) - jnp.asarray(v))
+    return defect.lattice.strain_norm(on_host(u) - on_host(v))
 
 
 def left_basin(defect: Defect, u: ArrayLike, v: ArrayLike) -> str | None:

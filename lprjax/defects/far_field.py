@@ -26,28 +26,22 @@ Site energies play no part: they are not observable, total forces are.
 Source: derived, in the setting of Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Structure, inscribed_diameter, minimum_image
-from lprjax.atoms.voigt import engineering_strain
+from lprjax.atoms.voigt import COLUMNS, ROWS, SHEARS, VOIGT_TENSOR
 from lprjax.crystals.elasticity import cell_graph, elastic_constants, third_order_constants
 from lprjax.crystals.strain_norm import two_shells
 from lprjax.defects.defect import Defect
 from lprjax.numerics.guarded import smoothstep
-from lprjax.potentials.potential import (
-    Potential,
-    as_argument,
-    check,
-    graph_for,
-    site_energies_of,
-    total_energy_of,
-)
+from lprjax.numerics.host import on_device, on_host
+from lprjax.potentials.derivatives import site_energies_and_forces, third_product
+from lprjax.potentials.potential import Potential, as_argument, check, graph_for
 
 RANK = 1e-9
 """Singular values of a fit to bonds below this share of the largest are zero: a choice, far above
@@ -93,20 +87,22 @@ def far_field(
             "one with atoms beyond it and between half of it and it."
         )
     u = np.asarray(displacement)[:n]
-    u, t = u - np.mean(u[rim], axis=0), jnp.asarray(2.0 * distances / radius - 1.0)
-    chi, slope = jax.jvp(smoothstep, (t,), (jnp.full_like(t, 2.0 / radius),))
-    w = chi[:, None] * u
+    u, t = u - np.mean(u[rim], axis=0), np.clip(2.0 * distances / radius - 1.0, 0.0, 1.0)
+    w = smoothstep(t)[:, None] * u
     if internal is None:
-        return w
+        return jax.device_put(w)
     outwards = away / np.maximum(distances, 0.5 * radius)[:, None]  # chi is level inside
-    cut = jnp.asarray(u[:, :, None] * outwards[:, None, :]) * slope[:, None, None]
-    of_site = np.arange(n) % len(np.asarray(internal))
-    return w + jnp.einsum("lci,li->lc", jnp.asarray(internal)[of_site], _strains(cut))
+    slope = 30.0 * t**2 * (1.0 - t) ** 2 * 2.0 / radius  # of the step
+    cut = u[:, :, None] * (outwards * slope[:, None])[:, None, :]
+    internal = np.asarray(internal)
+    of_site = np.arange(n) % len(internal)
+    follow = np.einsum("lci,li->lc", internal[of_site], _strains(cut))
+    return jax.device_put(w + follow)
 
 
-def _strains(slopes: jax.Array) -> jax.Array:
+def _strains(slopes: Any) -> Any:
     """Engineering strains (n, 6) of gradients (n, 3, 3)."""
-    return jax.vmap(engineering_strain)(0.5 * (slopes + jnp.swapaxes(slopes, -1, -2)))
+    return (slopes[:, ROWS, COLUMNS] + slopes[:, COLUMNS, ROWS]) * (0.5 * SHEARS)[None]
 
 
 class Orders(NamedTuple):
@@ -124,8 +120,8 @@ def lattice_orders(potential: Potential, reference: Structure | Graph, w: ArrayL
 
     Args:
         potential: graph -> site energies (n,), eV.
-        reference: the supercell, its n atoms on their sites; or its graph, without padding and
-            made with room for w (`lattice_graph`).
+        reference: the supercell, its n atoms on their sites; or its graph, made with room for w
+            (`lattice_graph`).
         w: (n, 3) Å.
 
     Returns:
@@ -135,20 +131,37 @@ def lattice_orders(potential: Potential, reference: Structure | Graph, w: ArrayL
         TypeError: a potential without cutoff, or neither a pytree nor hashable.
         ValueError: as `build_graph`.
     """
-    w = jnp.asarray(w)
     if isinstance(reference, Structure):
         reference = lattice_graph(potential, reference, w)
     check(potential, reference)
-    return _orders(as_argument(potential, "potential"), reference, w)
+    argument, n = as_argument(potential, "potential"), len(np.asarray(w))
+    w = np.pad(np.asarray(w), ((0, len(reference.positions) - n), (0, 0)))
+    there = moved(reference, on_device(np.asarray(reference.positions) + w))
+    start, end = (site_energies_and_forces(argument, graph) for graph in (reference, there))
+    curvature, third = third_product(argument, reference, w, w)
+    at_rest, first, second = (
+        np.asarray(start.forces),
+        -np.asarray(curvature),
+        -0.5 * np.asarray(third),
+    )
+    rest = np.asarray(end.forces) - at_rest - first - second
+    # Site by site, so that the difference keeps the digits that the energy of many atoms loses.
+    rise = np.sum(np.asarray(end.sites) - np.asarray(start.sites)) + np.vdot(at_rest, w)
+    orders = np.array([-0.5 * np.vdot(first, w), -np.vdot(second, w) / 3.0])
+    energies = np.append(orders, rise - np.sum(orders))
+    return Orders(*on_device((first[:n], second[:n], rest[:n], at_rest[:n], energies)))
 
 
-def lattice_graph(potential: Potential, reference: Structure, w: ArrayLike) -> Graph:
-    """The graph of the complete lattice, without padding, with room for displacements.
+def lattice_graph(
+    potential: Potential, reference: Structure, w: ArrayLike, n_atoms: int | None = None
+) -> Graph:
+    """The graph of the complete lattice with room for displacements.
 
     Args:
         potential: graph -> site energies (n,), eV.
         reference: the supercell, its n atoms on their sites.
         w: (n, 3) Å.
+        n_atoms: padded number of atoms, as in `build_graph`.
 
     Returns:
         The graph of the undisplaced lattice.
@@ -159,29 +172,7 @@ def lattice_graph(potential: Potential, reference: Structure, w: ArrayLike) -> G
     """
     farthest = float(np.max(np.linalg.norm(np.asarray(w), axis=1)))
     skin = 2.0 * farthest + 1e-6  # an atom and its neighbour may set off towards each other
-    return graph_for(potential, reference, skin=skin, n_atoms=reference.n_atoms)
-
-
-@jax.jit
-def _orders(potential, graph, w):
-    def sites(t):
-        return site_energies_of(potential, moved(graph, graph.positions + t * w))
-
-    def forces(t):
-        energy = lambda x: total_energy_of(potential, moved(graph, x))  # noqa: E731
-        return -jax.grad(energy)(graph.positions + t * w)
-
-    def slope(t):
-        return jax.jvp(forces, (t,), (jnp.ones_like(t),))
-
-    zero = jnp.zeros(())
-    (at_rest, first), (_, second) = jax.jvp(slope, (zero,), (zero + 1.0,))
-    second = 0.5 * second
-    rest = forces(zero + 1.0) - at_rest - first - second
-    # Site by site, so that the difference keeps the digits that the energy of many atoms loses.
-    rise = jnp.sum(sites(zero + 1.0) - sites(zero)) + jnp.vdot(at_rest, w)
-    orders = jnp.stack([-0.5 * jnp.vdot(first, w), -jnp.vdot(second, w) / 3.0])
-    return Orders(first, second, rest, at_rest, jnp.append(orders, rise - jnp.sum(orders)))
+    return graph_for(potential, reference, skin=skin, n_atoms=n_atoms)
 
 
 class SiteGradient(NamedTuple):
@@ -190,9 +181,17 @@ class SiteGradient(NamedTuple):
     neighbours: jax.Array  # (n, S) int32
     weights: jax.Array  # (n, S, 3) 1/Å, M^-1 rho; zero on padded slots
 
-    def __call__(self, w: jax.Array) -> jax.Array:
+    def __call__(self, w: ArrayLike) -> np.ndarray:
         """Gw of w (n, 3) Å, (n, 3, 3), [l, i, j] = dw_i / dx_j."""
-        return jnp.einsum("lsi,lsj->lij", w[self.neighbours] - w[:, None, :], self.weights)
+        w, weights = np.asarray(w), np.asarray(self.weights)
+        return np.einsum("lsi,lsj->lij", w[self.neighbours] - w[:, None, :], weights)
+
+    def divergence(self, stresses: np.ndarray) -> np.ndarray:
+        """-G^T P of P (n, 3, 3) eV/Å^3 times a volume, (n, 3) eV/Å: the forces of P . Gw."""
+        pulls = np.einsum("lij,lsj->lsi", stresses, np.asarray(self.weights))
+        forces = pulls.sum(axis=1)
+        np.subtract.at(forces, np.asarray(self.neighbours), pulls)
+        return forces
 
 
 def site_gradient(defect: Defect) -> SiteGradient:
@@ -213,7 +212,7 @@ def site_gradient(defect: Defect) -> SiteGradient:
     """
     table, bonds, shifts = _bonds(defect)
     weights = _fitted(np.concatenate([bonds, shifts], axis=-1))[:, :3]
-    return SiteGradient(jnp.asarray(table), jnp.asarray(np.swapaxes(weights, -1, -2)))
+    return SiteGradient(*on_device((table, np.swapaxes(weights, -1, -2))))
 
 
 def _bonds(defect: Defect) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -243,10 +242,21 @@ class CellStrain(NamedTuple):
     starts: jax.Array  # (N, b S) int32
     weights: jax.Array  # (N, 3 + b, b S), 1/Å and 1; zero on padded slots
 
-    def __call__(self, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, w: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Of w (n, 3) Å: engineering strains (N, 6), shifts of zero mean (N, b, 3) Å."""
-        found = jnp.einsum("Ncs,Nsi->Nci", self.weights, w[self.neighbours] - w[self.starts])
-        return _strains(jnp.swapaxes(found[:, :3], -1, -2)), found[:, 3:]
+        w, weights = np.asarray(w), np.asarray(self.weights)
+        found = np.einsum("Ncs,Nsi->Nci", weights, w[self.neighbours] - w[self.starts])
+        return _strains(found[:, :3].swapaxes(-1, -2)), found[:, 3:]
+
+    def transpose(self, stresses: np.ndarray, pulls: np.ndarray) -> np.ndarray:
+        """The transpose: of (N, 6) eV and (N, b, 3) eV/Å, (n, 3) eV/Å."""
+        by_slope = stresses[:, VOIGT_TENSOR]
+        found = np.concatenate([by_slope, pulls], axis=1)
+        along = np.einsum("Ncs,Nci->Nsi", np.asarray(self.weights), found)
+        forces = np.zeros((1 + int(np.max(self.starts)), 3))
+        np.add.at(forces, np.asarray(self.neighbours), along)
+        np.subtract.at(forces, np.asarray(self.starts), along)
+        return forces
 
 
 def cell_strain(defect: Defect) -> CellStrain:
@@ -265,7 +275,7 @@ def cell_strain(defect: Defect) -> CellStrain:
     design = np.concatenate([bonds, shifts], axis=-1).reshape(n // b, -1, 3 + b)
     starts = np.repeat(np.arange(n), table.shape[1]).reshape(n // b, -1)
     ends = table.reshape(n // b, -1)
-    return CellStrain(jnp.asarray(ends), jnp.asarray(starts), jnp.asarray(_fitted(design)))
+    return CellStrain(*on_device((ends, starts, _fitted(design))))
 
 
 def _check_width(defect: Defect, longest: float) -> None:
@@ -305,53 +315,55 @@ class CauchyBorn(NamedTuple):
     @property
     def unbalanced(self) -> jax.Array:
         """T, (b, 3, 6) eV/Å: forces that a strain leaves on atoms that follow by `followed`."""
-        shifted = self.hessian[6:, 6:] @ self.followed.reshape(-1, 6)
-        return -(self.hessian[6:, :6] + shifted).reshape(-1, 3, 6)
+        hessian, followed = on_host(self.hessian), on_host(self.followed)
+        shifted = hessian[6:, 6:] @ followed.reshape(-1, 6)
+        return on_device(-(hessian[6:, :6] + shifted).reshape(-1, 3, 6))
 
-    def internal_forces(self, w: jax.Array) -> jax.Array:
-        """Forces of first order in w (n, 3) Å by the mismatch of internal strain, (n, 3) eV/Å."""
-        return _internal_forces(self, self.unbalanced, w)
+    def densities(self, slope: ArrayLike) -> np.ndarray:
+        """Energies per volume of second and third order in gradients H (..., 3, 3), (..., 2),
+        eV/Å^3."""
+        h, stress, e, g, of_e, of_g, of_both = self._tensors(slope)
+        inside = lambda a, b: np.sum(a * b, axis=(-2, -1))  # noqa: E731
+        second = 0.5 * inside(of_e, e) + inside(stress, g - 0.5 * e @ e)
+        third = inside(of_e, g) - inside(stress, e @ g) + inside(of_both, e) / 6.0
+        return np.stack([second, third], axis=-1)
 
-    def densities(self, slope: jax.Array) -> jax.Array:
-        """Energies per volume of second and third order in a gradient H (3, 3), (2,), eV/Å^3."""
-        e, g = 0.5 * (slope + slope.T), 0.5 * slope.T @ slope
-        strain, stretch = engineering_strain(e), engineering_strain(g)
-        stress = lambda m: self.stress @ engineering_strain(m)  # noqa: E731
-        second = 0.5 * strain @ self.second @ strain + stress(g - 0.5 * e @ e)
-        third = strain @ self.second @ stretch - stress(e @ g)
-        cubic = jnp.einsum("ijk,i,j,k->", self.third, strain, strain, strain)
-        return jnp.stack([second, third + cubic / 6.0])
+    def stresses(self, slope: ArrayLike) -> np.ndarray:
+        """The derivatives of `densities` in H, (..., 2, 3, 3), eV/Å^3."""
+        h, stress, e, g, of_e, of_g, of_both = self._tensors(slope)
+        symmetric = lambda a: 0.5 * (a + a.swapaxes(-1, -2))  # noqa: E731
+        turned = symmetric(stress @ e)
+        second = of_e + h @ stress - turned
+        third = of_g + h @ (of_e - turned) - symmetric(stress @ g) + 0.5 * of_both
+        return np.stack([second, third], axis=-3)
 
-    def energies(self, w: jax.Array) -> jax.Array:
+    def _tensors(self, slope: ArrayLike) -> tuple[np.ndarray, ...]:
+        """H, s, e, g, and the tensors C[e], C[g], C3[e, e] of the top."""
+        stress, second, third = (np.asarray(x) for x in (self.stress, self.second, self.third))
+        h = np.asarray(slope)
+        e, g = 0.5 * (h + h.swapaxes(-1, -2)), 0.5 * h.swapaxes(-1, -2) @ h
+        strain, stretch = (x[..., ROWS, COLUMNS] * SHEARS for x in (e, g))
+        six = (
+            strain @ second,
+            stretch @ second,
+            np.einsum("ijk,...i,...j->...k", third, strain, strain),
+        )
+        return h, stress[VOIGT_TENSOR], e, g, *(x[..., VOIGT_TENSOR] for x in six)
+
+    def energies(self, w: ArrayLike) -> np.ndarray:
         """Energies of second and of third order in w (n, 3) Å, (2,), eV."""
-        return _cauchy_born_energies(self, w)
+        return self.site_volume * self.densities(self.gradient(w)).sum(axis=0)
 
-    def forces(self, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def forces(self, w: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Forces of first and of second order in w (n, 3) Å, (n, 3) eV/Å each."""
-        first, second = _cauchy_born_forces(self, w)
-        return first, second
+        stresses = self.site_volume * self.stresses(self.gradient(w))
+        return self.gradient.divergence(stresses[:, 0]), self.gradient.divergence(stresses[:, 1])
 
-
-@jax.jit
-def _cauchy_born_energies(model: CauchyBorn, w):
-    return model.site_volume * jnp.sum(jax.vmap(model.densities)(model.gradient(w)), axis=0)
-
-
-@jax.jit
-def _cauchy_born_forces(model: CauchyBorn, w):
-    return -jax.jacrev(_cauchy_born_energies, argnums=1)(model, w)
-
-
-@jax.jit
-def _internal_forces(model: CauchyBorn, unbalanced, w):
-    strains, _ = model.cells(w)
-    pulls = jnp.einsum("aci,Ni->Nac", unbalanced, strains)
-
-    def work(v):
-        strains, shifts = model.cells(v)
-        return jnp.vdot(pulls, shifts - jnp.einsum("aci,Ni->Nac", model.internal, strains))
-
-    return jax.grad(work)(w)
+    def internal_forces(self, w: ArrayLike) -> np.ndarray:
+        """Forces of first order in w (n, 3) Å by the mismatch of internal strain, (n, 3) eV/Å."""
+        strains, _ = self.cells(w)
+        pulls = np.einsum("aci,Ni->Nac", np.asarray(self.unbalanced), strains)
+        return self.cells.transpose(-np.einsum("aci,Nac->Ni", self.internal, pulls), pulls)
 
 
 def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None) -> CauchyBorn:
@@ -376,13 +388,13 @@ def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None)
     return CauchyBorn(
         gradient=site_gradient(defect),
         site_volume=float(defect.reference.volume) / defect.reference.n_atoms,
-        stress=jnp.asarray(elasticity.stress),
-        second=jnp.asarray(elasticity.relaxed),
-        third=jnp.asarray(third.relaxed),
+        stress=elasticity.stress,
+        second=elasticity.relaxed,
+        third=jax.device_put(third.relaxed),
         cells=cell_strain(defect),
-        hessian=jnp.asarray(elasticity.hessian),
-        internal=jnp.asarray(elasticity.internal),
-        followed=jnp.asarray(elasticity.internal),
+        hessian=elasticity.hessian,
+        internal=elasticity.internal,
+        followed=elasticity.internal,
     )
 
 
@@ -416,10 +428,7 @@ def less(ours: CauchyBorn, theirs: CauchyBorn) -> CauchyBorn:
     Returns:
         The difference.
     """
-    return ours._replace(
-        stress=ours.stress - theirs.stress,
-        second=ours.second - theirs.second,
-        third=ours.third - theirs.third,
-        hessian=ours.hessian - theirs.hessian,  # theirs leaves no forces along its own Lambda
-        followed=theirs.internal,
-    )
+    names = ("stress", "second", "third", "hessian")
+    pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in names}
+    change = {name: on_device(on_host(a) - on_host(b)) for name, (a, b) in pairs.items()}
+    return ours._replace(**change, followed=theirs.internal)  # hessian: no forces along its Lambda

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from lprjax.atoms.structures import Structure
@@ -25,6 +25,7 @@ from lprjax.defects.defect import Defect
 from lprjax.defects.hessian import EnergyAt
 from lprjax.defects.response import Response, solve_at
 from lprjax.numerics.checks import check_positive
+from lprjax.numerics.host import on_device
 from lprjax.potentials.potential import Potential
 
 
@@ -95,12 +96,14 @@ def first_order_at(
         FirstOrder, as `first_order_error`.
     """
     lattice, response = at.defect.lattice, solve_at(at, forces, tolerance, max_iterations)
-    shift = response.displacement if response.converged else jnp.full(forces.shape, jnp.nan)
+    shift = (
+        np.asarray(response.displacement) if response.converged else np.full(forces.shape, np.nan)
+    )
     return FirstOrder(
         forces=forces,
         eta=float(lattice.negative_norm(forces)),
         response=response,
-        geometry=float(lattice.strain_norm(shift)),
+        geometry=float(lattice.strain_norm(on_device(shift))),
         energy_at_reference=energy,
-        energy=energy - 0.5 * float(jnp.vdot(forces, shift)),
+        energy=energy - 0.5 * float(np.vdot(np.asarray(forces), shift)),
     )

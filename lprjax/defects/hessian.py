@@ -2,7 +2,8 @@
 
 With E the energy over the moves (n, 3) away from u, H = D2E(u), and the norms of the defect's
 lattice, ||Dv||^2 = v^T K v and ||f||_{-1}^2 = f^T K^+ f. No matrix is formed: H v is the
-derivative of the gradient, and K^+ the preconditioner.
+derivative of the gradient, and K^+ the preconditioner. Moves have rows for the padding atoms of
+the graph, which are zero.
 
 What may not move is left out of everything: held atoms; translations, where no atom is held; and
 moves out of its plane of a lattice that lies in one (a planar problem).
@@ -20,68 +21,92 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.defects.defect import Defect, check_defect
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
+from lprjax.potentials.derivatives import (
+    hessian_product,
+    site_energies_and_forces,
+    third_product,
+)
+from lprjax.potentials.potential import Potential, as_argument, graph_for
 
 FLAT = 1e-9
 """Å; a lattice thinner than this lies in a plane: a choice, far below any bond, above rounding."""
 
 
-class EnergyAt(NamedTuple):
-    """The energy over the moves (n, 3), Å, of a defect's atoms away from one geometry.
+class Moves(NamedTuple):
+    """The moves (n, 3), Å, of a defect's atoms, padding atoms included, and their norms.
 
-    Made by `energy_at`, once for all results at that geometry. As a `krylov.Pencil`: D2E
-    there or, with `along`, D3E[along], against K.
+    As a `krylov.Space`: K, projected. Each method is compiled for itself.
     """
 
-    potential: Potential  # graph -> site energies (n,), eV
     defect: Defect  # where and on which lattice
-    graph: Graph  # at the geometry
     moving: jax.Array  # (n, 3) bool, what may move
-    along: jax.Array | None = None  # (n, 3), a direction; None: D2E is taken
+    shares: jax.Array  # (3,), of an atom in a translation; 0 along axes that have none
 
-    def energy(self, moves: jax.Array) -> jax.Array:
-        """E, (), eV, after moves (n, 3), Å."""
-        positions = self.graph.positions.at[: len(moves)].add(moves)
-        return total_energy_of(self.potential, moved(self.graph, positions))
-
-    def gradient(self, moves: jax.Array) -> jax.Array:
-        """DE, (n, 3) eV/Å, minus the forces after moves (n, 3), Å."""
-        return jax.grad(self.energy)(moves)
-
+    @jax.jit
     def project(self, v: jax.Array) -> jax.Array:
-        """v (n, 3) without what may not move; its own transpose."""
+        """v without what may not move; its own transpose."""
         v = jnp.where(self.moving, v, 0.0)
-        drift = jnp.mean(v, axis=0, keepdims=True)
-        return v - jnp.where(jnp.all(self.moving, axis=0, keepdims=True), drift, 0.0)
+        drift = self.shares * jnp.sum(v, axis=0)
+        return jnp.where(self.moving, v - drift[None], 0.0)
 
-    def derivative(
-        self, field: Callable[[jax.Array], jax.Array], moves: jax.Array | None = None
-    ) -> Callable[[jax.Array], jax.Array]:
-        """(n, 3) -> (n, 3): the derivative of a gradient field there, for many products."""
-        moves = self.still if moves is None else moves
-        _, slope = jax.linearize(field, moves)
-        return lambda v: self.project(slope(self.project(v)))
-
-    @property
-    def still(self) -> jax.Array:
-        """No moves, (n, 3) zeros."""
-        return jnp.zeros(self.moving.shape)
-
-    def operator(self) -> Callable[[jax.Array], jax.Array]:
-        """v -> H v or, with `along`, v -> D3E[along, v], projected."""
-        along = self.along
-        if along is None:
-            return self.derivative(self.gradient)
-        return self.derivative(lambda x: jax.jvp(self.gradient, (x,), (along,))[1])
-
+    @jax.jit
     def metric(self, v: jax.Array) -> jax.Array:
         """K v, projected."""
         lattice = self.defect.lattice
-        return self.project(self.defect.on_atoms(lattice.apply(self.defect.on_sites(v))))
+        return self._padded(self.defect.on_atoms(lattice.apply(self.on_sites(v))))
 
+    @jax.jit
     def precondition(self, f: jax.Array) -> jax.Array:
         """K^+ f, projected."""
-        return self.project(self.defect.preconditioner(self.project(f)))
+        f = self.project(f)[: self.defect.structure.n_atoms]
+        return self._padded(self.defect.preconditioner(f))
+
+    @jax.jit
+    def on_sites(self, v: jax.Array) -> jax.Array:
+        """Over the sites, (n_sites, 3), zero at missing ones."""
+        return self.defect.on_sites(v[: self.defect.structure.n_atoms])
+
+    @jax.jit
+    def of_sites(self, values: ArrayLike) -> jax.Array:
+        """Of values over the sites, (n_sites, 3); projected."""
+        return self._padded(self.defect.on_atoms(values))
+
+    def _padded(self, v: jax.Array) -> jax.Array:
+        return self.project(jnp.pad(v, ((0, len(self.moving) - len(v)), (0, 0))))
+
+
+class EnergyAt(NamedTuple):
+    """The energy over the `Moves` of a defect's atoms away from one geometry.
+
+    Made by `energy_at`, once for all results at that geometry.
+    """
+
+    potential: Potential  # graph -> site energies (n,), eV
+    graph: Graph  # at the geometry
+    moves: Moves  # what may move
+
+    @property
+    def defect(self) -> Defect:
+        """Where and on which lattice."""
+        return self.moves.defect
+
+    def forces(self) -> jax.Array:
+        """-DE, (n, 3) eV/Å, projected."""
+        return self.moves.project(site_energies_and_forces(self.potential, self.graph).forces)
+
+    def product(self, v: jax.Array) -> jax.Array:
+        """H v, (n, 3), projected; v as well."""
+        return self.moves.project(hessian_product(self.potential, self.graph, v))
+
+    def operator(self) -> Callable[[jax.Array], jax.Array]:
+        """v -> H v as `product`, linearised once: for many products inside one `jit`."""
+        forces = lambda x: self._replace(graph=moved(self.graph, x)).forces()  # noqa: E731
+        _, slope = jax.linearize(forces, self.graph.positions)
+        return lambda v: -slope(v)
+
+    def third(self, v: jax.Array, w: jax.Array) -> jax.Array:
+        """D3E[v, w], (n, 3), projected; v and w as well."""
+        return self.moves.project(third_product(self.potential, self.graph, v, w)[1])
 
 
 def energy_at(
@@ -118,5 +143,8 @@ def energy_at(
         crystal = defect.reference
         periods = np.abs(np.asarray(crystal.cell))[np.array(crystal.pbc)]
         extent = np.ptp(np.asarray(crystal.positions), axis=0) + periods.sum(axis=0)
-        moving = jnp.asarray(np.asarray(free)[:, None] & (extent > FLAT)[None, :])
-    return EnergyAt(as_argument(potential, "potential"), defect, graph, moving)
+        moving = np.zeros(graph.positions.shape, bool)
+        moving[: len(free)] = np.asarray(free)[:, None] & (extent > FLAT)[None, :]
+        shares = np.where(moving[: len(free)].all(axis=0), 1.0 / len(free), 0.0)
+        moves = Moves(defect, *jax.device_put((moving, shares)))
+    return EnergyAt(as_argument(potential, "potential"), graph, moves)

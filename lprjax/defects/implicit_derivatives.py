@@ -59,9 +59,9 @@ def minimiser(
     point = energy_at(potential, defect, displacement)
     # the potential goes in as an argument of its own: the derivatives are taken in it alone
     rest = point._replace(potential=cast(Potential, None))
-    still = jnp.zeros(point.moving.shape)
+    still = jnp.zeros(point.moves.moving.shape)
     moves = _stationary_jit(point.potential, rest, still, float(tolerance), int(max_iterations))
-    return jnp.asarray(displacement) + defect.on_sites(moves)
+    return jnp.asarray(displacement) + point.moves.on_sites(moves)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
@@ -77,17 +77,17 @@ def _stationary_jvp(tolerance, max_iterations, primals, tangents):
     potential, point, start = primals
     moves = _stationary(potential, point, start, tolerance, max_iterations)
 
-    def forces(potential):
-        here = point._replace(potential=potential)
-        return -here.project(here.gradient(moves))
+    def at(potential):
+        graph = moved(point.graph, point.graph.positions + moves)
+        return point._replace(potential=potential, graph=graph)
 
     def solve(apply, f):
-        found = conjugate_gradients(apply, point.precondition, f, tolerance, max_iterations)
+        precondition = point.moves.precondition
+        found = conjugate_gradients(apply, precondition, f, tolerance, max_iterations)
         return jnp.where(found.converged, found.solution, jnp.nan)
 
-    _, change = jax.jvp(forces, (potential,), (tangents[0],))
-    point = point._replace(potential=potential)
-    hessian = point.derivative(point.gradient, moves)
+    _, change = jax.jvp(lambda p: at(p).forces(), (potential,), (tangents[0],))
+    hessian = at(potential).operator()
     return moves, jax.lax.custom_linear_solve(hessian, change, solve, symmetric=True)
 
 

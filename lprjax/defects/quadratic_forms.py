@@ -40,7 +40,6 @@ from lprjax.defects.bounds import Side
 from lprjax.defects.defect import Defect
 from lprjax.defects.formation import chemical_potentials, formation_energy, undefined
 from lprjax.defects.hessian import EnergyAt
-from lprjax.defects.response import forces_at
 from lprjax.numerics.blocks import in_blocks
 from lprjax.numerics.checks import as_float64, check_positive
 from lprjax.numerics.krylov import conjugate_gradients
@@ -143,10 +142,10 @@ def error_forms(
     n = defect.structure.n_atoms
     graph = build_graph(defect.displaced(displacement), spec.r_cut)
     rows: Any = design_rows(spec, graph, ("energy", "forces"))
-    left, energy = forces_at(side.at), side.formation_energy
+    left, energy = side.at.forces()[:n], side.formation_energy
     if (core := core_of(spec)) is not None:  # what a potential on the basis has besides X c
         fixed = dataclasses.replace(side, potential=core)
-        left, energy = left - forces_at(fixed.at), energy - fixed.formation_energy
+        left, energy = left - fixed.at.forces()[:n], energy - fixed.formation_energy
     basis, triangle = _orthonormal(rows.forces[:n].reshape(3 * n, -1), left.reshape(-1))
     columns = basis.T.reshape(-1, n, 3)
     grams, solved = _grams(side.at, columns, tolerance, max_iterations)
@@ -202,14 +201,15 @@ def _factor(gram: jax.Array, triangle: jax.Array) -> Factor:
 def _grams(at: EnergyAt, forces, tolerance, max_iterations):
     """Of many f (q, n, 3): (D H^+ f . D H^+ g), (f . K^+ g), (f . H^+ g), each (q, q), and which of
     the solves with H went well."""
-    apply = at.operator()
+    moves, apply, n = at.moves, at.operator(), at.defect.structure.n_atoms
 
     def solve(f):
-        f = at.project(f)
-        found = conjugate_gradients(apply, at.precondition, f, tolerance, max_iterations)
-        return found.solution, at.precondition(f), found.converged
+        f = moves.project(jnp.pad(f, ((0, len(moves.moving) - n), (0, 0))))
+        found = conjugate_gradients(apply, moves.precondition, f, tolerance, max_iterations)
+        return found.solution, moves.precondition(f), found.converged
 
-    moves, by_lattice, converged = in_blocks(jax.vmap(solve), forces, BATCH)
+    shifts, by_lattice, converged = in_blocks(jax.vmap(solve), forces, BATCH)
+    strained = jax.vmap(moves.metric)(shifts)[:, :n]
+    shifts, by_lattice = shifts[:, :n], by_lattice[:, :n]
     gram = lambda a, b: jnp.einsum("pia,qia->pq", a, b)  # noqa: E731
-    strained = jax.vmap(at.metric)(moves)
-    return (gram(moves, strained), gram(forces, by_lattice), gram(forces, moves)), converged
+    return (gram(shifts, strained), gram(forces, by_lattice), gram(forces, shifts)), converged

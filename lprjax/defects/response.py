@@ -7,6 +7,7 @@ results at one geometry share its graph and its Hessian.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,9 +16,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lprjax.defects.defect import Defect
-from lprjax.defects.hessian import EnergyAt, energy_at
+from lprjax.defects.hessian import EnergyAt, Moves, energy_at
 from lprjax.numerics.checks import check_positive
-from lprjax.numerics.krylov import conjugate_gradients, extreme_eigenpair
+from lprjax.numerics.krylov import extreme_eigenpair, solve
 from lprjax.potentials.potential import Potential
 
 
@@ -109,22 +110,15 @@ def solve_at(
     Raises:
         ValueError: forces without a row per site.
     """
-    forces = at.defect.on_atoms(forces)
-    found = _solve(at, forces, float(tolerance), int(max_iterations))
-    moves = jnp.where(found.indefinite, jnp.nan, found.solution)
+    moves = at.moves
+    found = solve(at.product, moves, moves.of_sites(forces), float(tolerance), int(max_iterations))
+    there = np.where(found.indefinite, np.nan, np.asarray(moves.on_sites(found.solution)))
     return Response(
-        displacement=at.defect.on_sites(moves),
+        displacement=jax.device_put(there),
         iterations=int(found.iterations),
         residual=float(found.residual),
         converged=bool(found.converged),
         indefinite=bool(found.indefinite),
-    )
-
-
-@jax.jit
-def _solve(at, f, tolerance, max_iterations):
-    return conjugate_gradients(
-        at.operator(), at.precondition, at.project(f), tolerance, max_iterations
     )
 
 
@@ -176,7 +170,7 @@ def stability_at(at: EnergyAt, tolerance: float = 1e-5, max_iterations: int = 20
     Returns:
         Extreme, its constant c, eV/Å^2.
     """
-    return _extreme(at, np.argmin, tolerance, max_iterations)
+    return _extreme(at.product, at.moves, np.argmin, tolerance, max_iterations)
 
 
 def lipschitz_estimate(
@@ -236,24 +230,27 @@ def lipschitz_at(
     Raises:
         ValueError: a direction without strain, or without a row per site.
     """
-    along = at.project(at.defect.on_atoms(direction))
-    size = float(at.defect.lattice.strain_norm(at.defect.on_sites(along)))
+    along = at.moves.of_sites(direction)
+    size = float(at.defect.lattice.strain_norm(at.moves.on_sites(along)))
     if not size > 0:
         raise ValueError(f"||D direction|| is {size}: wanted a direction that strains the lattice.")
-    at = at._replace(along=along / size)
-    return _extreme(at, lambda x: np.argmax(np.abs(x)), tolerance, max_iterations)
+    apply = partial(at.third, np.asarray(along) / size)
+    return _extreme(apply, at.moves, lambda x: np.argmax(np.abs(x)), tolerance, max_iterations)
 
 
 def _extreme(
-    at: EnergyAt,
+    apply: Callable[[jax.Array], jax.Array],
+    moves: Moves,
     choose: Callable[[np.ndarray], int | np.integer],
     tolerance: float,
     max_iterations: int,
 ) -> Extreme:
-    start = np.random.default_rng(0).normal(size=at.moving.shape)
-    start = at.project(jnp.asarray(start))
-    found = extreme_eigenpair(at, start, choose, tolerance, max_iterations)
-    mode = at.defect.on_sites(found.mode)
+    n = moves.defect.structure.n_atoms
+    start = np.zeros(moves.moving.shape)
+    start[:n] = np.random.default_rng(0).normal(size=(n, 3))
+    start = moves.project(start)
+    found = extreme_eigenpair(apply, moves, start, choose, tolerance, max_iterations)
+    mode = moves.on_sites(found.mode)
     return Extreme(found.value, mode, found.iterations, found.residual, found.converged)
 
 
@@ -298,11 +295,12 @@ def goal_error(
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     at = energy_at(surrogate, defect, displacement)
     there = jnp.asarray(displacement)
-    pull, forces = jax.grad(quantity)(there), defect.on_sites(forces_at(at))
+    pull, forces = jax.grad(quantity)(there), at.moves.on_sites(at.forces())
     adjoint, step = (solve_at(at, f, tolerance, max_iterations) for f in (pull, forces))
     z, e = adjoint.displacement, step.displacement
     _, bend = jax.jvp(jax.grad(quantity), (there,), (e,))
-    third = _third_derivative(at._replace(along=defect.on_atoms(z)), defect.on_atoms(e))
+    moves = at.moves.of_sites(e)
+    third = jnp.vdot(moves, at.third(at.moves.of_sites(z), moves))
     by_site = jnp.sum(z * forces, axis=1)
     return GoalError(
         estimate=float(jnp.sum(by_site)),
@@ -311,22 +309,3 @@ def goal_error(
         by_site=by_site,
         adjoint=adjoint,
     )
-
-
-@jax.jit
-def forces_at(at: EnergyAt) -> jax.Array:
-    """The forces at the geometry, projected onto what may move.
-
-    Args:
-        at: the energy around the geometry.
-
-    Returns:
-        The forces on the atoms, (n, 3) eV/Å.
-    """
-    return -at.project(at.gradient(at.still))
-
-
-@jax.jit
-def _third_derivative(at, moves):
-    """D3E[along, moves, moves]."""
-    return jnp.vdot(moves, at.operator()(moves))

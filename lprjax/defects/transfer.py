@@ -24,11 +24,11 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from lprjax.crystals.strain_norm import ReferenceLattice
+from lprjax.numerics.host import on_device
 
 
 class _Change(NamedTuple):
@@ -55,7 +55,7 @@ def on_defect(lattice: ReferenceLattice, forces: ArrayLike) -> jax.Array:
     padded[: lattice.n_regular] = np.asarray(forces)
     padded[change.touched] += change.shares @ padded[change.missing]
     padded[change.missing] = 0.0
-    return jnp.asarray(padded)
+    return on_device(padded)
 
 
 def transfer_constant(lattice: ReferenceLattice) -> float:
@@ -74,7 +74,7 @@ def transfer_constant(lattice: ReferenceLattice) -> float:
     t = len(change.touched)
     units = np.zeros((lattice.n_sites, t))
     units[change.touched, np.arange(t)] = 1.0
-    response = np.asarray(lattice.solve(jnp.asarray(units)))[change.touched] if t else np.eye(0)
+    response = np.asarray(lattice.solve(on_device(units)))[change.touched] if t else np.eye(0)
     values, modes = np.linalg.eigh(0.5 * (response + response.T))
     root = modes * np.sqrt(np.maximum(values, 0.0))
     largest = np.linalg.eigvalsh(root.T @ change.difference @ root).max(initial=0.0)

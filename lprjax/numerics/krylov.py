@@ -10,7 +10,7 @@ Eigenvalue Problem (1980), chapters 13 and 15.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -57,38 +57,67 @@ def conjugate_gradients(
 
     Source: Hestenes, Stiefel, J. Res. Natl. Bur. Stand. 49 (1952) 409.
     """
-    start = precondition(f)
-    square_of_f = jnp.vdot(f, start)
 
-    def unfinished(state):
-        _, _, _, square, curvature, count = state
-        return (square > tolerance**2 * square_of_f) & (curvature > 0) & (count < max_iterations)
+    def step(state: _Iterate) -> _Iterate:
+        return _next_iterate(precondition, state, apply(state.direction))
 
-    def step(state):
-        x, residual, direction, square, _, count = state
-        image = apply(direction)
-        curvature = jnp.vdot(direction, image)
-        length = square / jnp.where(curvature > 0, curvature, jnp.inf)
-        residual = residual - length * image
-        conditioned = precondition(residual)
-        new_square = jnp.vdot(residual, conditioned)
-        new_direction = conditioned + new_square / square * direction
-        return x + length * direction, residual, new_direction, new_square, curvature, count + 1
-
-    zero, one = jnp.zeros((), int), jnp.ones_like(square_of_f)
-    first = (jnp.zeros_like(f), f, start, square_of_f, one, zero)
-    x, _, _, square, curvature, count = jax.lax.while_loop(unfinished, step, first)
-    indefinite = curvature <= 0
-    residual = jnp.sqrt(square / jnp.where(square_of_f > 0, square_of_f, 1.0))
-    return Solved(x, count, residual, (residual <= tolerance) & ~indefinite, indefinite)
+    first = _first_iterate(f, tolerance, max_iterations)
+    first = _next_iterate(precondition, first, jnp.zeros_like(f))
+    return _solved(jax.lax.while_loop(lambda state: state.goes_on, step, first), jnp)
 
 
-class Pencil(Protocol):
-    """A and K, as a pytree that `jit` takes as an argument."""
+class _Iterate(NamedTuple):
+    solution: Any
+    residual: Any  # f - A x
+    direction: Any  # of the next step
+    square: Any  # (), |residual|^2
+    of_f: Any  # (), |f|^2
+    curvature: Any  # (), v^T A v of the last direction
+    count: Any  # (), products with A; -1 before the first look at f
+    goes_on: Any  # () bool
+    tolerance: Any  # ()
+    most: Any  # (), products allowed
 
-    def operator(self) -> Callable[[jax.Array], jax.Array]:
-        """The function v -> A v; called once for many products."""
-        ...
+
+def _first_iterate(f: Any, tolerance: Any, most: Any) -> _Iterate:
+    """Before any step: the first one, along nothing, only finds a direction."""
+    zeros, one = np.zeros(f.shape), np.ones(())
+    count, yes = np.full((), -1), np.ones((), bool)
+    return _Iterate(zeros, f, zeros, one, one, one, count, yes, tolerance, most)
+
+
+def _next_iterate(precondition, state: _Iterate, image: jax.Array) -> _Iterate:
+    """The state after a step along its direction, of which A makes `image`."""
+    first = state.count < 0
+    curvature = jnp.vdot(state.direction, image)
+    length = state.square / jnp.where(curvature > 0, curvature, jnp.inf)
+    residual = state.residual - length * image
+    conditioned = precondition(residual)
+    square = jnp.vdot(residual, conditioned)
+    of_f = jnp.where(first, square, state.of_f)
+    curvature, count = jnp.where(first, 1.0, curvature), state.count + 1
+    large = square > state.tolerance**2 * of_f
+    return state._replace(
+        solution=state.solution + length * state.direction,
+        residual=residual,
+        direction=conditioned + square / state.square * state.direction,
+        square=square,
+        of_f=of_f,
+        curvature=curvature,
+        count=count,
+        goes_on=large & (curvature > 0) & (count < state.most),
+    )
+
+
+def _solved(state: _Iterate, xp: Any) -> Solved:
+    indefinite = state.curvature <= 0
+    residual = xp.sqrt(state.square / xp.where(state.of_f > 0, state.of_f, 1.0))
+    converged = (residual <= state.tolerance) & ~indefinite
+    return Solved(state.solution, state.count, residual, converged, indefinite)
+
+
+class Space(Protocol):
+    """K, as a pytree that `jit` takes as an argument."""
 
     def metric(self, v: jax.Array, /) -> jax.Array:
         """K v."""
@@ -97,6 +126,37 @@ class Pencil(Protocol):
     def precondition(self, f: jax.Array, /) -> jax.Array:
         """K^-1 f."""
         ...
+
+
+def solve(
+    apply: Callable[[jax.Array], jax.Array],
+    space: Space,
+    f: jax.Array,
+    tolerance: float,
+    max_iterations: int,
+) -> Solved:
+    """`conjugate_gradients` with a loop on the host, around a function that is compiled already.
+
+    Args:
+        apply: v -> A v, compiled.
+        space: K.
+        f: right-hand side, of any one shape.
+        tolerance: of the relative residual.
+        max_iterations: products with A allowed.
+
+    Returns:
+        As `conjugate_gradients`.
+    """
+    first = _first_iterate(f, tolerance, max_iterations)
+    state = _continued(space, first, np.zeros(f.shape))
+    while bool(state.goes_on):
+        state = _continued(space, state, apply(state.direction))
+    return _solved(jax.tree.map(np.asarray, state), np)
+
+
+@jax.jit
+def _continued(space, state, image):
+    return _next_iterate(space.precondition, state, image)
 
 
 class Eigenpair(NamedTuple):
@@ -110,7 +170,8 @@ class Eigenpair(NamedTuple):
 
 
 def extreme_eigenpair(
-    pencil: Pencil,
+    apply: Callable[[jax.Array], jax.Array],
+    space: Space,
     start: jax.Array | np.ndarray,
     choose: Callable[[np.ndarray], int | np.integer],
     tolerance: float,
@@ -118,11 +179,14 @@ def extreme_eigenpair(
 ) -> Eigenpair:
     """An extreme eigenvalue of A against K: Lanczos, the whole basis kept orthogonal.
 
+    Its loop runs on the host, around a function that is compiled already.
+
     The error of the value is below the residual, and about its square over the distance to the
     next one.
 
     Args:
-        pencil: A and K.
+        apply: v -> A v, compiled.
+        space: K.
         start: a random vector (projected), in which no mode is missing.
         choose: eigenvalues in ascending order -> index of the one wanted, such as numpy.argmin.
         tolerance: of the residual, relative to the largest |value|.
@@ -134,13 +198,14 @@ def extreme_eigenpair(
     Source: Parlett, The Symmetric Eigenvalue Problem (1980), chapters 13 and 15.
     """
     m = CHECK_EVERY * -(-int(max_iterations) // CHECK_EVERY)
-    state = _first_state(pencil, start, m)
+    state, v = _first_state(space, start, m)
     for steps in range(CHECK_EVERY, m + 1, CHECK_EVERY):
-        state = _advanced(pencil, state, steps - CHECK_EVERY)
+        for j in range(steps - CHECK_EVERY, steps):
+            state, v = _extended(space, state, j, apply(v))
         value, weights, residual, largest = _ritz(state, steps, choose)
         if not residual > tolerance * largest:
             break
-    mode = jnp.tensordot(jnp.asarray(weights), state.basis, axes=1)
+    mode = _combined(weights, state.basis)
     return Eigenpair(value, mode, steps, residual, residual <= tolerance * largest)
 
 
@@ -151,34 +216,36 @@ class _State(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=2)
-def _first_state(pencil: Pencil, start: jax.Array, m: int) -> _State:
-    length = jnp.sqrt(jnp.vdot(start, pencil.metric(start)))
-    basis = jnp.zeros((m + 1, *start.shape)).at[0].set(start / length)
-    return _State(basis, jnp.zeros((m, m)), jnp.zeros(m))
+def _first_state(space: Space, start: jax.Array, m: int) -> tuple[_State, jax.Array]:
+    """A basis of one vector, and that."""
+    v = start / jnp.sqrt(jnp.vdot(start, space.metric(start)))
+    basis = jnp.zeros((m + 1, *start.shape)).at[0].set(v)
+    return _State(basis, jnp.zeros((m, m)), jnp.zeros(m)), v
+
+
+@partial(jax.jit, donate_argnums=1)
+def _extended(space: Space, state: _State, j: int, image: jax.Array) -> tuple[_State, jax.Array]:
+    """With one vector more, and that: of vector j A makes `image`."""
+    new = space.precondition(image)
+    size = jnp.vdot(new, space.metric(new))
+    for _ in range(2):  # once is not enough: rounding leaves parts along the basis
+        overlaps = _dots(state.basis, space.metric(new))
+        new = new - jnp.tensordot(overlaps, state.basis, axes=1)
+    square = jnp.vdot(new, space.metric(new))
+    goes_on = square > INVARIANT**2 * size
+    length = jnp.sqrt(jnp.where(goes_on, square, 1.0))
+    v = jnp.where(goes_on, new / length, 0.0)
+    state = _State(
+        state.basis.at[j + 1].set(v),
+        state.products.at[:, j].set(_dots(state.basis[:-1], image)),
+        state.remainders.at[j].set(jnp.where(goes_on, length, 0.0)),
+    )
+    return state, v
 
 
 @jax.jit
-def _advanced(pencil: Pencil, state: _State, done: int) -> _State:
-    """CHECK_EVERY steps after those done."""
-    apply = pencil.operator()
-
-    def step(j, state):
-        image = apply(state.basis[j])
-        new = pencil.precondition(image)
-        size = jnp.vdot(new, pencil.metric(new))
-        for _ in range(2):  # once is not enough: rounding leaves parts along the basis
-            overlaps = _dots(state.basis, pencil.metric(new))
-            new = new - jnp.tensordot(overlaps, state.basis, axes=1)
-        square = jnp.vdot(new, pencil.metric(new))
-        goes_on = square > INVARIANT**2 * size
-        length = jnp.sqrt(jnp.where(goes_on, square, 1.0))
-        return _State(
-            state.basis.at[j + 1].set(jnp.where(goes_on, new / length, 0.0)),
-            state.products.at[:, j].set(_dots(state.basis[:-1], image)),
-            state.remainders.at[j].set(jnp.where(goes_on, length, 0.0)),
-        )
-
-    return jax.lax.fori_loop(done, done + CHECK_EVERY, step, state)
+def _combined(weights: jax.Array | np.ndarray, basis: jax.Array) -> jax.Array:
+    return jnp.tensordot(weights, basis, axes=1)
 
 
 def _dots(basis: jax.Array, v: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
-"""Compiled functions, and the memory maps of the process that they take."""
+"""Compiled functions: kept on disk for other processes, and the memory maps that they take."""
 
+import os
 import time
 from pathlib import Path
 
@@ -11,7 +12,34 @@ PAUSE = 1.0
 """s between two looks, each of which takes up to 50 ms: no process compiles its way through the
 other half of the maps in that time."""
 
+QUICK = 0.2
+"""s; what XLA compiles faster is not kept: reading it back takes as long."""
+
 _last_look = -PAUSE
+
+
+def use_compilation_cache(folder: str | Path | None = None) -> Path:
+    """Keep what is compiled on disk: the next process reads it back instead of compiling it.
+
+    JAX's persistent cache, with a folder and a threshold that suit this library. Call it before
+    the first calculation. The folder may be shared by processes, and deleted at any time.
+    JAX_ENABLE_COMPILATION_CACHE=false keeps nothing whatever is called.
+
+    Args:
+        folder: None: JAX_COMPILATION_CACHE_DIR or, where that is not set,
+            $XDG_CACHE_HOME/lprjax/jax, ~/.cache/lprjax/jax.
+
+    Returns:
+        The folder.
+    """
+    known = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009 (its type is not known)
+    if folder is None and known is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(home) / "lprjax" / "jax"
+    path = Path(known if folder is None else folder)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", QUICK)
+    return path
 
 
 def spare_maps() -> None:

@@ -19,6 +19,7 @@ values of the public EAM database (those distributed with LAMMPS).
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ import numpy as np
 
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import is_number, require_x64
+from lprjax.numerics.guarded import inverse
 from lprjax.potentials.environments import Environment, over_sites
 from lprjax.potentials.potential import (
     check,
@@ -110,11 +112,6 @@ class ZhouEAM:
     elements: tuple[str, ...]  # chemical symbols, in the order of the table
     r_cut: float  # Å
 
-    @property
-    def parameters(self) -> tuple[ZhouElement, ...]:
-        """The rows of the published table in use, in the order of `elements`."""
-        return tuple(ZHOU_2004[e] for e in self.elements)
-
     def check(self, graph: Graph) -> None:
         """Refuse a graph of other elements.
 
@@ -134,8 +131,35 @@ class ZhouEAM:
         """
         require_x64()
         check(self, graph)
-        index = species_index(graph.species, tuple(p.number for p in self.parameters))
-        if len(self.elements) == 1:
+        return self.as_pytree()(graph)
+
+    def as_pytree(self) -> "ZhouTable":
+        """The same with the parameters as leaves: all metals share what is compiled."""
+        return ZhouTable(_table(self.elements), self.r_cut)
+
+
+_STRUCTURE = jax.tree.structure(ZHOU_2004["Cu"])
+
+
+@cache
+def _table(elements: tuple[str, ...]) -> np.ndarray:
+    """The parameters by element, with 1 / r_e last, (P + 1, E): one leaf, as each has its price."""
+    columns = [[*jax.tree.leaves(ZHOU_2004[e]), 1.0 / ZHOU_2004[e].re] for e in elements]
+    return np.array(columns).T
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class ZhouTable:
+    """A `ZhouEAM` for use inside `jit`."""
+
+    table: np.ndarray  # of `_table`
+    r_cut: float  # Å
+
+    def __call__(self, graph: Graph) -> jax.Array:
+        """E_i, (n,), eV, zero on padding atoms; NaN for what it does not describe."""
+        index = species_index(graph.species, self.table[0])
+        if self.table.shape[1] == 1:
             energies = over_sites(self._pure, graph)
         else:
             species = index.at[graph.neighbours].get(mode="promise_in_bounds")
@@ -143,19 +167,24 @@ class ZhouEAM:
         known = reaches(graph, self.r_cut) & jnp.all(index >= 0)
         return nan_unless(known, jnp.where(graph.atom_mask, energies, 0.0))
 
+    def _parameters(self, index: jax.Array | int) -> tuple[ZhouElement, jax.Array]:
+        """The columns at `index`, each in its shape, and 1 / r_e."""
+        *values, scale = jnp.asarray(self.table)[:, index]
+        return jax.tree.unflatten(_STRUCTURE, values), scale
+
     def _pure(self, site: Environment) -> jax.Array:
         """E_i where all atoms are alike."""
-        (p,) = self.parameters
+        p, scale = self._parameters(0)
         mask = site.mask & (site.lengths < self.r_cut)
-        g, h = (_total(x, mask) for x in _decays(p, site.lengths))
+        g, h = (_total(x, mask) for x in _decays(p, site.lengths * scale))
         return embedding_energy(p, p.fe * g) + 0.5 * (p.A * h - p.B * g)
 
     def _alloy(self, site: Environment, here: jax.Array, there: jax.Array) -> jax.Array:
         """E_i of an element with index `here` (), among those of indices `there` (K,)."""
-        a, b = _columns(self.parameters, here), _columns(self.parameters, there)
+        (a, scale_a), (b, scale_b) = self._parameters(here), self._parameters(there)
         mask = site.mask & (site.lengths < self.r_cut)
         r = jnp.where(mask, site.lengths, 1.0)  # beyond, the ratio of densities may be 0 / 0
-        (g_a, h_a), (g_b, h_b) = _decays(a, r), _decays(b, r)
+        (g_a, h_a), (g_b, h_b) = _decays(a, r * scale_a), _decays(b, r * scale_b)
         f_a, f_b = a.fe * g_a, b.fe * g_b
         phi_a, phi_b = a.A * h_a - a.B * g_a, b.A * h_b - b.B * g_b
         phi = 0.5 * (f_b / f_a * phi_a + f_a / f_b * phi_b)
@@ -201,17 +230,11 @@ def zhou_eam(*elements: str, r_cut: float | None = None) -> ZhouEAM:
     return ZhouEAM(named, float(r_cut))
 
 
-def _columns(parameters: tuple[ZhouElement, ...], index: jax.Array) -> ZhouElement:
-    """The table's columns, looked up at `index`, in its shape."""
-    return jax.tree.map(lambda *values: jnp.asarray(values)[index], *parameters)
-
-
-def _decays(p: ZhouElement, r: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """g and h of the module's head at the distances r."""
-    s = r / p.re
+def _decays(p: ZhouElement, s: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """g and h of the module's head at the distances s, in r_e."""
     # integer_pow squares repeatedly, in its derivatives too; pow would take a logarithm
-    g = jnp.exp(-p.beta * (s - 1.0)) / (1.0 + jax.lax.integer_pow(s - p.lam, 20))
-    h = jnp.exp(-p.alpha * (s - 1.0)) / (1.0 + jax.lax.integer_pow(s - p.kappa, 20))
+    g = jnp.exp(-p.beta * (s - 1.0)) * inverse(1.0 + jax.lax.integer_pow(s - p.lam, 20))
+    h = jnp.exp(-p.alpha * (s - 1.0)) * inverse(1.0 + jax.lax.integer_pow(s - p.kappa, 20))
     return g, h
 
 

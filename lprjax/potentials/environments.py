@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.blocks import sites_in_blocks
+from lprjax.numerics.guarded import length
 
 EDGES = 2**17
 """Edges per block: a choice, so that a dozen arrays of them fit into the cache of a core or two."""
@@ -35,7 +36,7 @@ class Environment(NamedTuple):
     @property
     def lengths(self) -> jax.Array:
         """|r_ij|, (K,) Å; 1 on padded slots."""
-        return jnp.sqrt(self.x * self.x + self.y * self.y + self.z * self.z)
+        return length(self.x * self.x + self.y * self.y + self.z * self.z)
 
 
 def over_sites(function: Callable[..., jax.Array], graph: Graph, *by_atom: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ third derivatives. They are taken in forward mode, as `observe` and the lattice 
 import threading
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,7 @@ class ASEPotential:
     new one compiles everything anew.
     """
 
+    by_differences: ClassVar[bool] = True  # see `strain_derivatives`
     calculator: Any  # of ASE
     step: float  # Å, largest displacement in a difference
     r_cut: float  # Å

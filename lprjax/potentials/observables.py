@@ -12,7 +12,7 @@ with positions and cell strained together. Index convention of the force constan
 """
 
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Labels
 from lprjax.numerics.checks import require_x64
+from lprjax.potentials.derivatives import each, hessian_product, site_energies_and_forces
 from lprjax.potentials.potential import Potential, as_argument, check, total_energy_of
 
 KINDS = Labels._fields
@@ -63,7 +64,16 @@ def observe(
     argument = as_argument(potential, "potential")
     check(potential, graph)
     displaced = checked_atoms(atoms, graph) if "force_constants" in kinds else None
-    return _observe(argument, graph, displaced, kinds)
+    found = {}
+    if "virial" in kinds:
+        found["energy"], found["forces"], found["virial"] = _strained(argument, graph)
+    elif "forces" in kinds:
+        found["energy"], _, found["forces"] = site_energies_and_forces(argument, graph)
+    elif "energy" in kinds:
+        found["energy"] = _energy(argument, graph)
+    if displaced is not None:
+        found["force_constants"] = _force_constants(argument, graph, displaced)
+    return Labels(**{kind: found[kind] if kind in kinds else None for kind in KINDS})
 
 
 def total_energy(potential: Potential, graph: Graph) -> jax.Array:
@@ -99,45 +109,30 @@ def energy_and_forces(potential: Potential, graph: Graph) -> tuple[jax.Array, ja
     return labels.energy, labels.forces
 
 
-@partial(jax.jit, static_argnames=("kinds",))
-def _observe(potential, graph, displaced, kinds):
+_energy = jax.jit(total_energy_of)
+
+
+@jax.jit
+def _strained(potential, graph):
+    """Energy, forces and virial."""
+
     def energy(positions, strain):
-        if "virial" not in kinds:
-            return total_energy_of(potential, moved(graph, positions))
         deformation = jnp.eye(3) + strain
         strained = moved(graph, positions @ deformation.T, graph.cell @ deformation.T)
         return total_energy_of(potential, strained)
 
-    found = {}
-    no_strain = jnp.zeros((3, 3))
-    slopes = tuple(k for k, kind in enumerate(("forces", "virial")) if kind in kinds)
-    if slopes:
-        found["energy"], gradients = jax.value_and_grad(energy, slopes)(graph.positions, no_strain)
-        found |= {("forces", "virial")[k]: -g for k, g in zip(slopes, gradients, strict=True)}
-    elif "energy" in kinds:
-        found["energy"] = energy(graph.positions, no_strain)
-    if "force_constants" in kinds:
-        found["force_constants"] = _force_constants(
-            lambda positions: total_energy_of(potential, moved(graph, positions)),
-            graph.positions,
-            displaced,
-        )
-    return Labels(**{kind: found[kind] if kind in kinds else None for kind in KINDS})
+    value, slopes = jax.value_and_grad(energy, (0, 1))(graph.positions, jnp.zeros((3, 3)))
+    return value, *(-slope for slope in slopes)
 
 
-def _force_constants(energy, positions: jax.Array, displaced: jax.Array) -> jax.Array:
-    """d2E/dR dR for the displaced atoms, (m, 3, n, 3): the gradient's derivative along each axis.
-
-    The gradient is linearised once; the atoms are a loop, so that memory does not grow with m.
-    """
-    _, derivative = jax.linearize(jax.grad(energy), positions)
-    axes = jnp.arange(3)
-
-    def rows(atom):
-        directions = jnp.zeros((3, *positions.shape)).at[axes, atom, axes].set(1.0)
-        return jax.vmap(derivative)(directions)
-
-    return jax.lax.map(rows, displaced)
+def _force_constants(potential, graph, displaced) -> jax.Array:
+    """d2E/dR dR for the displaced atoms, (m, 3, n, 3)."""
+    m, n = len(displaced), len(graph.positions)
+    xp: Any = jnp if isinstance(displaced, Tracer) else np
+    moves = (displaced[:, None] == xp.arange(n)[None])[:, None, :, None]
+    moves = moves * xp.eye(3)[None, :, None, :]  # of one atom along one axis, (m, 3, n, 3)
+    found = each(hessian_product, moves.reshape(3 * m, n, 3), potential, graph)
+    return jax.device_put(found.reshape(m, 3, n, 3))
 
 
 def checked_kinds(kinds: str | Sequence[str]) -> tuple[str, ...]:
@@ -159,7 +154,7 @@ def checked_kinds(kinds: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if kind in wanted)
 
 
-def checked_atoms(atoms: ArrayLike | Sequence[int], graph: Graph) -> jax.Array:
+def checked_atoms(atoms: ArrayLike | Sequence[int], graph: Graph) -> jax.Array | np.ndarray:
     """The atoms whose displacements are asked for, as an array.
 
     Args:
@@ -181,4 +176,4 @@ def checked_atoms(atoms: ArrayLike | Sequence[int], graph: Graph) -> jax.Array:
         raise ValueError(
             f"atoms is {atoms!r}: wanted a sequence of indices from 0 to {n_real - 1}."
         )
-    return jnp.asarray(wanted)
+    return wanted

@@ -9,6 +9,9 @@ for any of them. To add a potential, write a frozen dataclass with
     __call__(graph)   site energies (n,) in eV, zero on padding atoms, through jax.numpy
     check(graph)      optional: raises ValueError for what it does not describe, see `check_species`
     coefficients      optional: a flat array of what is to be fitted, see `regression.rows`
+    as_pytree()       optional: the same energies by a pytree of arrays, whose other numbers need
+                      no new compilation: materials of one kind share what is compiled
+    by_differences    optional: True where derivatives are differences of gradients
 
 and register it as a pytree where its numbers are to be fitted or changed without a new compilation;
 otherwise its fields are plain values and it is hashed. `validate` says whether it keeps all this.
@@ -23,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, build_graph
 from lprjax.atoms.structures import Structure
@@ -45,8 +49,8 @@ class Potential(Protocol):
 def as_argument(function: Any, name: str) -> Any:
     """The callable as a pytree that `jit` takes as an argument: new leaves do not recompile.
 
-    A registered pytree of arrays and numbers passes unchanged; anything else must be hashable and
-    becomes static.
+    What has a method `as_pytree` becomes what that returns; a registered pytree of arrays and
+    numbers passes unchanged; anything else must be hashable and becomes static.
 
     Args:
         function: a potential, or any other callable.
@@ -60,6 +64,8 @@ def as_argument(function: Any, name: str) -> Any:
     """
     if not callable(function):
         raise TypeError(f"{name} is a {type(function).__name__}: wanted a callable.")
+    if hasattr(function, "as_pytree"):
+        return function.as_pytree()
     numbers = (jax.Array, np.ndarray, np.generic, float, int)
     if all(isinstance(leaf, numbers) for leaf in jax.tree.leaves(function)):
         return function
@@ -144,7 +150,8 @@ def check(potential: Any, graph: Graph) -> None:
             the potential's own `check` refuses.
     """
     _require_graph(graph)
-    if getattr(potential, "r_cut", None) is not None:
+    r_cut = getattr(potential, "r_cut", None)
+    if r_cut is not None and not isinstance(r_cut, Tracer):
         check_reach(graph, cutoff_of(potential), _name(potential))
     if hasattr(potential, "check"):
         potential.check(graph)
@@ -245,10 +252,6 @@ def reaches(graph: Graph, r_cut: float) -> jax.Array:
     return graph.reach >= r_cut * SHORTEST
 
 
-N_ELEMENTS = 119
-"""Atomic numbers from 0, padding, to 118."""
-
-
 def check_species(species: jax.Array, known: dict[str, int], name: str) -> None:
     """Refuse atomic numbers that a potential has no parameters for.
 
@@ -271,20 +274,19 @@ def check_species(species: jax.Array, known: dict[str, int], name: str) -> None:
         )
 
 
-def species_index(species: jax.Array, numbers: tuple[int, ...]) -> jax.Array:
+def species_index(species: jax.Array, numbers: ArrayLike | tuple[int, ...]) -> jax.Array:
     """Position of each atomic number in a list of them.
 
     Args:
         species: (n,) atomic numbers, 0 on padding atoms; may be traced.
-        numbers: of the elements of a potential.
+        numbers: of the elements of a potential, (E,); may be traced.
 
     Returns:
         The positions, (n,) int32; 0 on padding atoms, -1 for a number that is not in the list.
     """
-    table = np.full(N_ELEMENTS, -1, dtype=np.int32)
-    table[list(numbers)] = np.arange(len(numbers))
-    table[0] = 0
-    return jnp.asarray(table)[species]
+    is_this = species[:, None] == jnp.asarray(numbers)[None]
+    known = jnp.where(is_this.any(axis=1), jnp.argmax(is_this, axis=1), -1)
+    return jnp.where(species == 0, 0, known).astype(jnp.int32)
 
 
 def nan_unless(condition: jax.Array, values: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import require_x64
+from lprjax.numerics.guarded import inverse
 from lprjax.potentials.environments import Environment, over_sites
 from lprjax.potentials.potential import (
     check,
@@ -76,15 +77,15 @@ class StillingerWeber:
         r = site.lengths
         mask = site.mask & (r < self.r_cut)
         # the argument is guarded: at and beyond the cutoff the exponent's derivatives are infinite
-        x = jnp.where(mask, r / self.sigma, 0.5 * self.a)
-        soft = 1.0 / (x - self.a)
+        x = jnp.where(mask, r * (1.0 / self.sigma), 0.5 * self.a)
+        soft, one_over_r = inverse(x - self.a), inverse(r)
         u = jnp.where(mask, jnp.exp(self.gamma * soft), 0.0)
-        pair = jnp.where(mask, (self.B / (x * x) ** 2 - 1.0) * jnp.exp(soft), 0.0)
-        angles = self._angles(u, (site.x / r, site.y / r, site.z / r))
+        pair = jnp.where(mask, (self.B * inverse((x * x) ** 2) - 1.0) * jnp.exp(soft), 0.0)
+        angles = self._angles(u, tuple(a * one_over_r for a in (site.x, site.y, site.z)))
         return self.epsilon * (0.5 * self.A * jnp.sum(pair) + self.lam * angles)
 
     @staticmethod
-    def _angles(u: jax.Array, n: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    def _angles(u: jax.Array, n: tuple[jax.Array, ...]) -> jax.Array:
         """sum_{j<k} u_j u_k (n_j . n_k + 1/3)^2, shape ()."""
         weighted = [u * n_a for n_a in n]
         tensor = sum(

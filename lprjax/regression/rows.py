@@ -169,7 +169,7 @@ def design_rows(
         found = _jacobian(as_argument(model, "model"), graph, displaced, kinds)
         return Rows(**dict(zip(kinds, found, strict=True)))
     fast = tuple(kind for kind in kinds if kind in ACE_KINDS)
-    rows = ace_rows(model, graph, fast, displaced)._asdict()
+    rows = ace_rows(model, graph, fast, cast(Any, displaced))._asdict()
     if rest := tuple(kind for kind in kinds if kind not in fast):
         potential = linear_potential(model, np.zeros(model.n_columns))
         rows |= dict(zip(rest, _jacobian(potential, graph, displaced, rest), strict=True))

@@ -22,13 +22,9 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.atoms.structures import Structure
 from lprjax.numerics.checks import check_positive, require_x64
-from lprjax.potentials.potential import (
-    Potential,
-    as_argument,
-    check,
-    cutoff_of,
-    site_energies_of,
-)
+from lprjax.numerics.host import on_device
+from lprjax.potentials.derivatives import site_energies_and_forces
+from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
 
 MEMORY = 10
 """Pairs of differences kept: a choice."""
@@ -73,6 +69,7 @@ VectorMap = Callable[[jax.Array], jax.Array]
 
 class _State(NamedTuple):
     positions: jax.Array  # (n, 3) Å
+    trial: jax.Array  # (n, 3) Å, the point to try next
     site_energies: jax.Array  # (n,), eV
     gradient: jax.Array  # (n, 3) eV/Å
     direction: jax.Array  # (n, 3) Å
@@ -176,7 +173,7 @@ def relax(
             graph = rebuild(state.positions)
         except ValueError as error:  # no graph holds the pairs that came into reach
             return _collided(graph, free, state, error)
-        state = search(graph, state._replace(status=jnp.asarray(RUNNING)))
+        state = search(graph, state._replace(status=on_device(np.asarray(RUNNING))))
         message = _MESSAGES.get(int(state.status))
     if rebuild is not None and message != _MESSAGES[CONVERGED]:
         try:  # without leaving the skin, as an attraction like -1/r has them do
@@ -188,7 +185,7 @@ def relax(
 
 def _collided(graph: Graph, free: jax.Array, state: _State, error: ValueError) -> Relaxed:
     """Atoms so close that they are no structure any more have no energy."""
-    state = state._replace(site_energies=jnp.full_like(state.site_energies, jnp.nan))
+    state = state._replace(site_energies=on_device(np.full(len(free), np.nan)))
     return _result(graph, free, state, f"the atoms ran into each other: {error}")
 
 
@@ -207,32 +204,32 @@ def _builder(structure: Structure, r_cut: float, skin: float) -> Callable[[jax.A
 def _free_atoms(free: ArrayLike | Sequence[bool] | None, atom_mask: np.ndarray) -> jax.Array:
     n = int(atom_mask.sum())
     if free is None:
-        return jnp.asarray(atom_mask)
+        return jax.device_put(atom_mask)
     mask = np.asarray(free)
     if mask.shape != (n,) or mask.dtype != bool:
         raise ValueError(f"free is {mask.dtype} of shape {mask.shape}: wanted bool, ({n},).")
-    return jnp.asarray(np.pad(mask, (0, len(atom_mask) - n)))
+    return jax.device_put(np.pad(mask, (0, len(atom_mask) - n)))
 
 
 def _initial(graph: Graph) -> _State:
     """A state of no direction: the first turn finds energy and gradient, and is always accepted."""
-    zeros, zero = jnp.zeros_like(graph.positions), jnp.zeros(())
-    history = jnp.zeros((MEMORY, *zeros.shape))
-    count = jnp.zeros((), int)
-    return _State(
-        graph.positions, zeros[:, 0], zeros, zeros, zero, zero + 1.0,
-        history, history, jnp.zeros(MEMORY), count, count, count, count + RUNNING,
-    )  # fmt: skip
+    n, x = len(graph.positions), graph.positions
+    sizes = {"moves": (MEMORY, n, 3), "turns": (MEMORY, n, 3), "weights": (MEMORY,)}
+    sizes |= {"site_energies": (n,), "gradient": (n, 3), "direction": (n, 3), "length": ()}
+    zeros = {name: np.zeros(shape) for name, shape in sizes.items()}
+    counts = dict.fromkeys(("trials", "steps", "evaluations", "status"), np.zeros((), int))
+    return _State(positions=x, trial=x, scale=on_device(np.ones(())), **on_device(zeros | counts))
 
 
 def _result(graph: Graph, free: jax.Array, state: _State, message: str) -> Relaxed:
     real = np.asarray(graph.atom_mask)
     n = int(real.sum())
+    squares = np.sum(np.asarray(state.gradient) ** 2, axis=1)
     return Relaxed(
-        positions=state.positions[:n],
-        energy=float(jnp.sum(state.site_energies)),
-        forces=-state.gradient[:n],
-        max_force=float(_max_norm(state.gradient, free)),
+        positions=jax.device_put(np.asarray(state.positions)[:n]),
+        energy=float(np.sum(np.asarray(state.site_energies))),
+        forces=jax.device_put(-np.asarray(state.gradient)[:n]),
+        max_force=float(np.sqrt(np.max(squares, where=np.asarray(free), initial=0.0))),
         steps=int(state.steps),
         evaluations=int(state.evaluations),
         converged=message == _MESSAGES[CONVERGED],
@@ -245,29 +242,24 @@ def _max_norm(v: jax.Array, where: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.max(jnp.sum(v**2, axis=1), where=where, initial=0.0))
 
 
-@partial(jax.jit, static_argnames="n_atoms")
 def _minimise(potential, preconditioner, graph, state, *, free, limits, n_atoms):
     """Turns until the status is no longer RUNNING; `graph.positions` are where it was built."""
+    while int(state.status) == RUNNING:
+        found = site_energies_and_forces(potential, moved(graph, state.trial))
+        state = _turn(preconditioner, state, found, graph.positions, free, limits, n_atoms=n_atoms)
+    return state
 
-    def energies(positions):
-        sites = site_energies_of(potential, moved(graph, positions))
-        return jnp.sum(sites), sites
+
+@partial(jax.jit, static_argnames="n_atoms")
+def _turn(preconditioner, state, found, built, free, limits, *, n_atoms) -> _State:
+    """The state after a look at `found` at the point tried; `built`: where the graph was."""
+    here, sites, gradient = state.trial, found.sites, -found.forces
 
     def precondition(v):
         moves = preconditioner(jnp.where(free[:, None], v, 0.0)[:n_atoms])
         return jnp.where(free[:, None], jnp.zeros_like(v).at[:n_atoms].set(moves), 0.0)
 
-    def turn(state):
-        here = state.positions + state.length * state.direction
-        (_, sites), gradient = jax.value_and_grad(energies, has_aux=True)(here)
-        state = state._replace(evaluations=state.evaluations + 1)
-        accepted = (state.evaluations == 1) | _descends(state, sites, gradient)
-        state = jax.lax.cond(accepted, arrive, _shorten, state, here, sites, gradient)
-        state = jax.lax.cond(state.trials == 0, set_off, lambda state: state, state)
-        drift = state.positions + state.length * state.direction - graph.positions
-        return _judged(state, _max_norm(state.gradient, free), _max_norm(drift, free), limits)
-
-    def arrive(state, here, sites, gradient):
+    def arrive(state):
         state = _remember(state, here, gradient, precondition)
         return state._replace(
             positions=here,
@@ -283,14 +275,21 @@ def _minimise(potential, preconditioner, graph, state, *, free, limits, n_atoms)
         length = jnp.minimum(1.0, limits.max_move / jnp.where(farthest > 0, farthest, 1.0))
         return state._replace(direction=direction, length=length)
 
-    return jax.lax.while_loop(lambda state: state.status == RUNNING, turn, state)
+    state = state._replace(evaluations=state.evaluations + 1)
+    accepted = (state.evaluations == 1) | _descends(state, sites, gradient)
+    shorter = lambda state: _shorten(state, gradient)  # noqa: E731
+    state = jax.lax.cond(accepted, arrive, shorter, state)
+    state = jax.lax.cond(state.trials == 0, set_off, lambda state: state, state)
+    state = state._replace(trial=state.positions + state.length * state.direction)
+    drift = state.trial - built
+    return _judged(state, _max_norm(state.gradient, free), _max_norm(drift, free), limits)
 
 
 def _slope(gradient: jax.Array, state: _State) -> jax.Array:
     return jnp.vdot(gradient, state.direction)
 
 
-def _shorten(state: _State, here: jax.Array, sites: jax.Array, gradient: jax.Array) -> _State:
+def _shorten(state: _State, gradient: jax.Array) -> _State:
     """Step to where the slope would vanish if it were linear; after many, forget the memory."""
     old, new = _slope(state.gradient, state), _slope(gradient, state)
     secant = jnp.clip(old / jnp.where(new > 0, old - new, 1.0), 0.1, 0.7)

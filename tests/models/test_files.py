@@ -176,7 +176,8 @@ def test_every_potential_of_the_library_can_be_saved():
         for kind in vars(importlib.import_module(name)).values()
         if isinstance(kind, type) and {"__call__", "r_cut"} <= {*dir(kind), *fields_of(kind)}
     }
-    assert found - {"ASEPotential", "Potential"} == set(files.POTENTIALS)  # the last a protocol
+    found -= {"Potential", "SharedLinear", "ZhouTable"}  # a protocol; what two become inside `jit`
+    assert found - {"ASEPotential"} == set(files.POTENTIALS)
 
 
 def test_a_core_is_saved_with_its_basis(tmp_path):

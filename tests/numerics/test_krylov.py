@@ -45,7 +45,7 @@ def solve(dense, f, tolerance, most):
 
 def smallest(values, tolerance=1e-8, most=100):
     dense, start = pencil(np.asarray(values, float))
-    return dense, extreme_eigenpair(dense, start, np.argmin, tolerance, most)
+    return dense, extreme_eigenpair(dense.operator(), dense, start, np.argmin, tolerance, most)
 
 
 def test_solution_and_its_residual():
@@ -121,7 +121,7 @@ def test_values_that_are_all_negative():
 def test_a_part_of_one_in_ten_million_of_the_start_is_enough():
     """A space that is closed but for 1e-7 of a step is not closed: what lies beyond is found."""
     dense, start = Dense(jnp.diag(jnp.array([2.0, 3.0, -1.0])), jnp.eye(3)), np.array([1, 0, 1e-7])
-    found = extreme_eigenpair(dense, start, np.argmin, 1e-8, 20)
+    found = extreme_eigenpair(dense.operator(), dense, start, np.argmin, 1e-8, 20)
     assert found.converged and found.value == pytest.approx(-1.0, abs=1e-12)
 
 
@@ -143,11 +143,13 @@ def test_basis_that_closes(values):
 def test_largest_in_absolute_value():
     values = np.append(np.linspace(-1.0, 1.0, 100), -1.5)
     dense, start = pencil(values)
-    found = extreme_eigenpair(dense, start, lambda x: np.argmax(np.abs(x)), 1e-8, 100)
+    found = extreme_eigenpair(
+        dense.operator(), dense, start, lambda x: np.argmax(np.abs(x)), 1e-8, 100
+    )
     assert found.converged and found.value == pytest.approx(-1.5, abs=1e-12)
 
 
 def test_not_finite_is_not_converged():
     dense, start = pencil(np.ones(6))
-    found = extreme_eigenpair(dense._replace(a=jnp.nan * dense.a), start, np.argmin, 1e-8, 100)
+    found = extreme_eigenpair(lambda v: jnp.nan * v, dense, start, np.argmin, 1e-8, 100)
     assert not found.converged and np.isnan(found.value) and np.isnan(found.mode).all()

@@ -1,0 +1,177 @@
+"""Derivatives of a cell's energy in homogeneous strains and displacements of its atoms.
+
+E(F, u) is the energy under x -> F (x + u). Of a small cell it is differentiated along lines,
+
+    d/dt, d2/dt2, d3/dt3 of E(F(t), t u) at t = 0,    F(t) = 1 + t F_1 + t^2 F_2 + t^3 F_3,
+
+and the Hessian and the third derivatives are put together from enough of them (polarisation):
+exactly, by one small program for both, where the gradient's derivatives would take XLA several
+times as long to compile as they take to run. Of many atoms the lines would be too many: there the
+gradient is differentiated. So it is where derivatives are differences of gradients, which cost
+evaluations (a potential that says `by_differences`).
+"""
+
+from functools import cache, partial
+from itertools import combinations, combinations_with_replacement, permutations
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lprjax.atoms.graphs import Graph, moved
+from lprjax.atoms.voigt import SHEARS, VOIGT_TENSOR, strain_tensor
+from lprjax.numerics.host import on_host
+from lprjax.potentials.derivatives import each
+from lprjax.potentials.potential import Potential, as_argument, total_energy_of
+
+FEW = 4
+"""Atoms up to which a Hessian is made of lines, (6 + 3 n)^2 / 2 of them: a choice."""
+
+
+def gradient_and_hessian(potential: Potential, graph: Graph) -> tuple[Any, Any]:
+    """Of E(1 + eps, u) in (eps_1 ... eps_6, u_11 ... u_n3), eps symmetric, in Voigt order.
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        graph: of n atoms, without padding.
+
+    Returns:
+        The gradient (6 + 3 n,) and the Hessian (6 + 3 n, 6 + 3 n), in eV per strain and per Å; of
+        NumPy where nothing is traced.
+    """
+    argument, n = as_argument(potential, "potential"), len(graph.positions)
+    if _by_differences(potential) or n > FEW:
+        return jax.tree.map(on_host, _gradient_and_hessian(argument, graph))
+    size = 6 + 3 * n
+    lines, weights = polarisation(size, 2)
+    strains = np.zeros((len(lines), 3, 3, 3))
+    strains[:, 0] = (lines[:, :6] / SHEARS)[:, VOIGT_TENSOR]
+    slopes = each(_along, (strains, lines[:, 6:].reshape(-1, n, 3)), argument, graph)
+    return slopes[:size, 0], (weights @ slopes[:, 1]).reshape(size, size)
+
+
+def third_derivatives(potential: Potential, graph: Graph, internal: Any) -> Any:
+    """Of E in the Lagrangian strain eta with F = (1 + 2 eta)^(1/2) and displacements that follow.
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        graph: of n atoms, without padding.
+        internal: (6, 3 n) Å, the displacements u that go with each eta_I.
+
+    Returns:
+        (6, 6, 6) eV, symmetric; of NumPy where nothing is traced.
+    """
+    argument, n = as_argument(potential, "potential"), len(graph.positions)
+    if _by_differences(potential):
+        return on_host(_third_derivatives(argument, graph, jnp.asarray(internal)))
+    lines, weights = polarisation(6, 3)
+    eta = (lines / SHEARS)[:, VOIGT_TENSOR]
+    strains = np.stack([eta, -0.5 * eta @ eta, 0.5 * eta @ eta @ eta], axis=1)  # the root's series
+    slopes = each(_along, (strains, (lines @ internal).reshape(-1, n, 3)), argument, graph)
+    return (weights @ slopes[:, 2]).reshape(6, 6, 6)
+
+
+@cache
+def polarisation(size: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """How a symmetric form is put together from its values on the diagonal.
+
+        C(e_i, e_j, ...) = sum_l weights[ij..., l] C(d_l, d_l, ...)
+
+    Args:
+        size: of its vectors.
+        degree: how many vectors it takes, 2 or 3.
+
+    Returns:
+        The lines d_l (L, size), of which the first are e_1 ... e_size, and the weights
+        (size^degree, L).
+    """
+    units = np.eye(size)
+    lines = [sum(units[list(c)]) for m in range(degree) for c in combinations(range(size), m + 1)]
+    if degree == 3:  # e_i + e_j alone does not tell C_iij from C_ijj
+        lines += [units[i] - units[j] for i, j in combinations(range(size), 2)]
+    terms = list(combinations_with_replacement(range(size), degree))
+    counts = [len(set(permutations(term))) for term in terms]
+    values = np.stack(lines)
+    design = np.prod(values[:, np.array(terms)], axis=-1) * np.array(counts)[None]
+    place = {term: k for k, term in enumerate(terms)}
+    whole = [place[tuple(sorted(index))] for index in np.ndindex(*(size,) * degree)]
+    return values, np.linalg.solve(design.T, np.eye(len(terms))[:, whole]).T
+
+
+@jax.jit
+def _along(potential: Potential, graph: Graph, line: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """The first three derivatives in t of E along (F_1, F_2, F_3), (3, 3, 3), and u, (n, 3)."""
+    powers, shift = line
+
+    def energy(t: jax.Array) -> jax.Array:
+        deformation = jnp.eye(3) + t * (powers[0] + t * (powers[1] + t * powers[2]))
+        return deformed_energy(potential, graph, deformation.T, t * shift)
+
+    def slope(function: Any) -> Any:
+        return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))
+
+    (_, (first, second)), (_, (_, third)) = slope(slope(slope(energy)))(jnp.zeros(()))
+    return jnp.stack([first, second, third])
+
+
+def deformed_energy(
+    potential: Potential, graph: Graph, deformation: jax.Array, displacements: jax.Array
+) -> jax.Array:
+    """E(F, u), () eV, for use inside `jit`.
+
+    Args:
+        potential: as `as_argument` makes it.
+        graph: of n atoms.
+        deformation: the transpose of F, (3, 3).
+        displacements: u, (n, 3) Å, or (1, 3) the same for all.
+
+    Returns:
+        The energy.
+    """
+    positions = graph.positions + displacements
+    return total_energy_of(
+        potential, moved(graph, positions @ deformation, graph.cell @ deformation)
+    )
+
+
+def _by_differences(potential: Any) -> bool:
+    return getattr(potential, "by_differences", False)
+
+
+@jax.jit
+def _gradient_and_hessian(potential, graph):
+    def energy(variables):
+        deformation = jnp.eye(3) + strain_tensor(variables[:6])
+        return deformed_energy(potential, graph, deformation, variables[6:].reshape(-1, 3))
+
+    origin = jnp.zeros(6 + graph.positions.size)
+    gradient = jax.grad(energy)
+    column = partial(jax.jvp, gradient, (origin,))
+    columns = jax.lax.map(lambda tangent: column((tangent,))[1], jnp.eye(origin.size))
+    return gradient(origin), columns
+
+
+@jax.jit
+def _third_derivatives(potential, graph, internal):
+    """(6, 6, 6) eV: along eta_I and the displacements internal[I] (6, 3 n) that go with it."""
+
+    def energy(voigt):
+        eta = strain_tensor(voigt)
+        deformation = jnp.eye(3) + eta - eta @ eta / 2 + eta @ eta @ eta / 2  # + O(eta^4)
+        return deformed_energy(potential, graph, deformation, (voigt @ internal).reshape(-1, 3))
+
+    def row(pair):
+        """d3E / d eta_I d eta_J d eta, (6,)."""
+        first, second = pair
+
+        def slope(voigt):
+            return jax.jvp(jax.grad(energy), (voigt,), (first,))[1]
+
+        return jax.jvp(slope, (jnp.zeros(6),), (second,))[1]
+
+    pairs = np.array(list(combinations_with_replacement(range(6), 2)))
+    rows = jax.lax.map(row, (jnp.eye(6)[pairs[:, 0]], jnp.eye(6)[pairs[:, 1]]))
+    place = np.zeros((6, 6), int)
+    place[pairs[:, 0], pairs[:, 1]] = place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
+    return rows[place]

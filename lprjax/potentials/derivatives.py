@@ -1,0 +1,108 @@
+"""The energy's derivatives in the positions: three programs, which all that takes them shares.
+
+    forces of a graph                 -dE/dR                       `site_energies_and_forces`
+    a product with the Hessian        D2E[v]                       `hessian_product`
+    one with the third derivatives    D2E[v], D3E[v, w]            `third_product`
+
+XLA takes seconds for each, for a potential and a shape of graph, and microseconds to start it once
+it is there. So minimisers, solvers and searches for eigenvalues run their loops on the host, over
+these: a loop with the potential inside would be compiled for each of them.
+
+Padding atoms neither move nor feel forces. Inside a user's `jit` all may be traced.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from lprjax.atoms.graphs import Graph, moved
+from lprjax.potentials.potential import Potential, site_energies_of, total_energy_of
+
+
+class Forces(NamedTuple):
+    """What `site_energies_and_forces` returns."""
+
+    energy: jax.Array  # E, (), eV
+    sites: jax.Array  # E_i, (n,), eV, whose differences keep the digits that E loses
+    forces: jax.Array  # (n, 3) eV/Å
+
+
+@jax.jit
+def site_energies_and_forces(potential: Potential, graph: Graph) -> Forces:
+    """Energy, site energies and forces.
+
+    Args:
+        potential: as `as_argument` makes it.
+        graph: n atoms, padding included.
+
+    Returns:
+        Forces.
+    """
+
+    def energy(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        sites = site_energies_of(potential, moved(graph, positions))
+        return jnp.sum(sites), sites
+
+    (total, sites), gradient = jax.value_and_grad(energy, has_aux=True)(graph.positions)
+    return Forces(total, sites, -gradient)
+
+
+def _hessian(potential: Potential, graph: Graph, positions: jax.Array, v: jax.Array) -> jax.Array:
+    gradient = jax.grad(lambda x: total_energy_of(potential, moved(graph, x)))
+    return jax.linearize(gradient, positions)[1](v)
+
+
+@jax.jit
+def hessian_product(potential: Potential, graph: Graph, v: jax.Array) -> jax.Array:
+    """D2E[v], how the gradient changes along v.
+
+    Args:
+        potential: as `as_argument` makes it.
+        graph: n atoms, padding included.
+        v: (n, 3), in any unit.
+
+    Returns:
+        (n, 3), eV/Å^2 times that unit.
+    """
+    return _hessian(potential, graph, graph.positions, v)
+
+
+@jax.jit
+def third_product(
+    potential: Potential, graph: Graph, v: jax.Array, w: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """D2E[v], and D3E[v, w], how that changes along w.
+
+    Args:
+        potential: as `as_argument` makes it.
+        graph: n atoms, padding included.
+        v: (n, 3), in any unit.
+        w: (n, 3), in any unit.
+
+    Returns:
+        Two arrays (n, 3), eV/Å^2 times the unit of v and eV/Å^3 times that of both.
+    """
+    return jax.jvp(lambda x: _hessian(potential, graph, x, v), (graph.positions,), (w,))
+
+
+def each(function: Callable[..., Any], items: Any, *common: Any) -> Any:
+    """function(*common, item) of every item: calls of one compiled function, or where something is
+    traced a loop of XLA's.
+
+    Args:
+        function: a compiled one.
+        items: a pytree of arrays (m, ...).
+        *common: what it takes before an item.
+
+    Returns:
+        What it returns, (m, ...), of NumPy where nothing is traced.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((items, common))):
+        return jax.lax.map(lambda item: function(*common, item), items)
+    m = len(jax.tree.leaves(items)[0])
+    found = [function(*common, jax.tree.map(lambda x, k=k: x[k], items)) for k in range(m)]
+    return jax.tree.map(lambda *parts: np.stack(parts), *found)

@@ -1,0 +1,93 @@
+"""Lines against the gradient's own derivatives, and polarisation against forms that are known."""
+
+import jax
+import numpy as np
+import pytest
+
+from lprjax.atoms.graphs import build_graph
+from lprjax.atoms.structures import bcc, diamond
+from lprjax.crystals import strain_derivatives
+from lprjax.crystals.strain_derivatives import (
+    gradient_and_hessian,
+    polarisation,
+    third_derivatives,
+)
+from lprjax.potentials.eam import zhou_eam
+from lprjax.potentials.stillinger_weber import stillinger_weber
+
+SILICON = stillinger_weber()
+CASES = {
+    "bcc W, one atom": (zhou_eam("W"), bcc("W", 3.1, primitive=True)),
+    "diamond Si": (SILICON, diamond("Si", 5.5, primitive=True)),
+}
+
+
+def diagonal(form, line):
+    """C(d, d, ...)."""
+    while form.ndim:
+        form = form @ line
+    return float(form)
+
+
+@pytest.mark.parametrize("size, degree", [(1, 2), (5, 2), (1, 3), (4, 3)])
+def test_a_form_is_put_together_from_its_diagonal(size, degree):
+    rng = np.random.default_rng(0)
+    form = sum(
+        np.multiply.outer(np.multiply.outer(v, v), v) if degree == 3 else np.multiply.outer(v, v)
+        for v in rng.normal(size=(7, size))
+    )
+    lines, weights = polarisation(size, degree)
+    letters = "ijk"[:degree]
+    values = np.einsum(
+        f"{letters},{','.join('l' + c for c in letters)}->l", form, *[lines] * degree
+    )
+    np.testing.assert_allclose(weights @ values, form.ravel(), atol=1e-13 * np.abs(form).max() * 10)
+    np.testing.assert_array_equal(lines[:size], np.eye(size))
+
+
+@pytest.fixture(params=CASES)
+def pair(request):
+    potential, cell = CASES[request.param]
+    return potential, build_graph(cell, potential.r_cut, n_atoms=cell.n_atoms)
+
+
+def by_gradients(monkeypatch, function, *arguments):
+    """The other way: the gradient is differentiated."""
+    with monkeypatch.context() as patch:
+        patch.setattr(strain_derivatives, "_by_differences", lambda _: True)
+        return function(*arguments)
+
+
+def test_lines_give_the_derivatives_of_the_gradient(pair, monkeypatch):
+    """Of a strained crystal, where no term vanishes; to rounding, 1e-15 of terms of 1e3 eV."""
+    slope, hessian = gradient_and_hessian(*pair)
+    expected = by_gradients(monkeypatch, gradient_and_hessian, *pair)
+    for found, right in zip((slope, hessian), expected, strict=True):
+        np.testing.assert_allclose(found, right, atol=1e-11 * np.abs(expected[1]).max())
+    internal = np.random.default_rng(0).normal(size=(6, 3 * len(pair[1].positions)))
+    third = third_derivatives(*pair, internal)
+    right = by_gradients(monkeypatch, third_derivatives, *pair, internal)
+    np.testing.assert_allclose(third, right, atol=1e-11 * np.abs(right).max())
+    for axes in ((1, 0, 2), (0, 2, 1)):
+        np.testing.assert_allclose(third, third.transpose(axes), atol=1e-11 * np.abs(right).max())
+
+
+def test_many_atoms_are_differentiated_by_the_gradient(monkeypatch):
+    """And give the same: eight atoms of the cubic cell, four cells of two."""
+    cell = diamond("Si", 5.5)
+    graph = build_graph(cell, SILICON.r_cut, n_atoms=8)
+    monkeypatch.setattr(strain_derivatives, "_along", None)
+    _, hessian = gradient_and_hessian(SILICON, graph)
+    small = diamond("Si", 5.5, primitive=True)
+    monkeypatch.undo()
+    _, expected = gradient_and_hessian(SILICON, build_graph(small, SILICON.r_cut, n_atoms=2))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(hessian[:6, :6], 4.0 * expected[:6, :6], atol=1e-10 * scale)
+
+
+def test_derivatives_may_be_traced_in_the_potential():
+    potential, cell = CASES["bcc W, one atom"]
+    graph = build_graph(cell, potential.r_cut, n_atoms=1)
+    table = potential.as_pytree()
+    inside = jax.jit(lambda p: gradient_and_hessian(p, graph)[1])(table)
+    np.testing.assert_allclose(inside, gradient_and_hessian(potential, graph)[1], atol=1e-11)
