@@ -66,6 +66,7 @@ from lprjax.defects import (
     weight_constants,
 )
 from lprjax.models import kernel_potential, load, save
+from lprjax.numerics.memory import use_compilation_cache
 from lprjax.potentials import (
     KINDS,
     ase_potential,
@@ -177,6 +178,7 @@ __all__ = [
     "tersoff",
     "to_ase",
     "train",
+    "use_compilation_cache",
     "vacancy",
     "validate",
     "weight_constants",

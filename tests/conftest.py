@@ -20,10 +20,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from experiments.harness.session import keep_compiled  # noqa: E402
-from lprjax.numerics.memory import spare_maps  # noqa: E402
+from lprjax.numerics.memory import spare_maps, use_compilation_cache  # noqa: E402
 
-keep_compiled()  # for the other workers, the figures, and the next time
+use_compilation_cache()  # for the other workers, the figures, and the next time
 
 
 LONG = ("test_tutorials", "test_readme", "test_budget", "test_bounds", "test_loss_weights")

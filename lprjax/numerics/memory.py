@@ -13,7 +13,7 @@ PAUSE = 1.0
 other half of the maps in that time."""
 
 QUICK = 0.2
-"""s; what XLA compiles faster is not kept: reading it back takes as long."""
+"""s; what XLA compiles faster is not kept: a choice, for files cost time and room too."""
 
 _last_look = -PAUSE
 

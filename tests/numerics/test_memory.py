@@ -1,5 +1,8 @@
 """Compiled functions are dropped before they fill the process's memory maps, and only then."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,39 @@ def test_it_looks_once_a_second(dropped, monkeypatch):
     now[0] = 11.5
     memory.spare_maps()
     assert len(dropped) == 2
+
+
+COMPILES = """
+import jax
+from lprjax.numerics import memory
+
+memory.QUICK = 0.0
+hits = []
+jax.monitoring.register_event_listener(
+    lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None
+)
+print(memory.use_compilation_cache({folder!r}))
+jax.jit(lambda x: jax.numpy.sin(x) @ x)(jax.numpy.ones(3))
+print(len(hits))
+"""
+
+
+def test_another_process_reads_what_one_compiled(tmp_path):
+    """From the folder that is given, the one of the environment, the user's own: in this order."""
+    given, named, home = (str(tmp_path / name) for name in ("given", "named", "home"))
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    plain["XDG_CACHE_HOME"] = home
+    cases = (
+        (given, plain | {"JAX_COMPILATION_CACHE_DIR": named}, given),
+        (None, plain | {"JAX_COMPILATION_CACHE_DIR": named}, named),
+        (None, plain, f"{home}/lprjax/jax"),
+    )
+    for folder, environment, expected in cases:
+        command = [sys.executable, "-c", COMPILES.format(folder=folder)]
+        counts = []
+        for _ in range(2):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            where, count = done.stdout.split()
+            counts.append(int(count))
+            assert where == expected and os.listdir(expected)
+        assert counts[0] == 0 and counts[1] > 0

@@ -196,3 +196,12 @@ def test_only_a_whole_paper_run_writes_into_the_repository(tmp_path, monkeypatch
     monkeypatch.setitem(benchmark.PRESETS, "paper", tiny)
     benchmark.main(["--preset", "paper", "--results", str(tmp_path)])
     assert (tmp_path / "paper" / "benchmark.md").exists()
+
+
+def test_a_first_budget_compiles_little_and_a_second_metal_nothing():
+    """In a fresh process without the persistent cache: one program for each potential and shape.
+
+    60 and 3 are what a reader was promised; a count is no timing.
+    """
+    found = in_fresh_process("budgets", cubes=3, radius=4.0)
+    assert 10 < found["compiled_W"] <= 60 and found["compiled_Mo"] <= 3
