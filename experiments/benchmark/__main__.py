@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments.benchmark import data, kernels, sets
+from experiments.benchmark import data, fits, kernels, sets
 from experiments.benchmark.cells import silicon_shape
 from experiments.benchmark.clock import Turns
 from experiments.benchmark.panels import plot, point
@@ -39,6 +39,13 @@ class Config:
     peers: bool = field(default=True, metadata={"help": "compare with other codes, if installed"})
     degrees: tuple[int, ...] = field(default=(12, 16), metadata={"help": "of the rows"})
     rows_atoms: int = field(default=216, metadata={"help": "silicon atoms of the rows"})
+    large: tuple[int, int] = field(
+        default=(1728, 8000), metadata={"help": "atoms of rows that fill a GPU; against X^T X"}
+    )
+    dynamics: int = field(default=2000, metadata={"help": "atoms, molecular dynamics"})
+    whole: tuple[int, int] = field(
+        default=(240, 48), metadata={"help": "cells, atoms, of a whole fit without files"}
+    )
     atoms: tuple[int, ...] = field(default=(216, 2000), metadata={"help": "for ACE forces"})
     reference_atoms: int = field(default=8000, metadata={"help": "for SW and EAM"})
     turns: int = field(default=9, metadata={"help": "of every code"})
@@ -100,6 +107,15 @@ def targets(config: Config) -> Iterator[Row]:
                 "channels",
                 "ace-jax",
             )  # fmt: skip
+    degree, n = config.degrees[0], config.dynamics
+    yield Row(
+        f"dynamics_{degree}_{n}",
+        f"a step of molecular dynamics with a linear ACE, {n} atoms, D = {degree}",
+        "ace-jax's calculator in ASE", 3, True, "µs/atom",
+        partial(kernels.dynamics, degree, n, config.pace),
+        "energy and forces of the edges within the cutoff, which are picked out of those of a skin",
+        "ace-jax",
+    )  # fmt: skip
     for name, title in (("sw", "Stillinger–Weber Si"), ("eam", "Zhou's EAM of W")):
         n = config.reference_atoms
         yield Row(
@@ -127,13 +143,22 @@ def design_targets(config: Config, degree: int) -> Iterator[Row]:
         yield Row(
             f"rows_{name}_{degree}", path, against, target, True, "µs/atom", measure, matter, peer
         )
-    measure = partial(kernels.rows_floor, degree, n, config.pace, there=True)
+    first, (many, most) = degree == config.degrees[0], config.large
+    measure = partial(kernels.rows_against, "ace-jax", degree, many, config.pace)
     yield Row(
-        f"rows_floor_{degree}", path, "`X^T X` of the same rows, XLA or dsyrk", 15, False,
-        "µs/atom", measure,
-        f"{matter}; these products run at {{rows_GFLOP_s:.0f}} GFLOP/s of wall time, all else "
-        "included, X^T X at {product_GFLOP_s:.0f}",
+        f"rows_ace_jax_{degree}_{many}", f"rows E+F+V, {many} rattled Si, D = {degree}",
+        "ace-jax `linear_rows`, the same basis", 8 if first else 10, True, "µs/atom", measure,
+        matter, "ace-jax",
     )  # fmt: skip
+    for size, wanted in ((n, 10 if first else 15), (most, 8))[: 1 + first]:
+        measure = partial(kernels.rows_floor, degree, size, config.pace, there=True)
+        yield Row(
+            f"rows_floor_{degree}" + f"_{size}" * (size != n),
+            f"rows E+F+V, {size} rattled Si, D = {degree}",
+            "`X^T X` of the same rows, XLA or dsyrk", wanted, False, "µs/atom", measure,
+            f"{matter}; these products run at {{rows_GFLOP_s:.0f}} GFLOP/s of wall time, all else "
+            "included, X^T X at {product_GFLOP_s:.0f}",
+        )  # fmt: skip
 
 
 def set_targets(config: Config) -> Iterator[Row]:
@@ -176,6 +201,20 @@ def linear_algebra_targets(config: Config) -> Iterator[Row]:
         f"assembling {cells} cells of {atoms} atoms anew", 100, True, "s",
         partial(data.refit, degree, cells, atoms, n, config.pace),
         "a QR of stacked triangles that leaves out their zeros",
+    )  # fmt: skip
+    yield Row(
+        f"one_more_loss_{degree}", f"`solution` of one more loss, three factors, D = {degree}",
+        "`fit` of it", 1, False, "s", partial(fits.one_more_loss, degree, atoms, config.pace),
+        "a QR of stacked triangles that leaves out their zeros; neither rank nor misfits",
+    )  # fmt: skip
+    yield Row(
+        f"whole_fit_{degree}",
+        f"from extended XYZ to coefficients, 26 losses tried, D = {degree}; first calls: 10 times",
+        "ace-jax's fit by evidence", 12, True, "s",
+        partial(fits.from_file, degree, config.files, *config.whole, config.processes),
+        "rows, and QR of them; {cells} cells, {atoms} atoms; first calls take {ours_cold:.3g} s, "
+        "{xla:.3g} of them {compilations:.0f} compilations",
+        "ace-jax",
     )  # fmt: skip
     features, sites = config.lpr
     yield Row(
@@ -333,6 +372,7 @@ PRESETS = {
     "smoke": Config(
         peers=False, degrees=(3,), rows_atoms=8, atoms=(8,), reference_atoms=8, turns=2, turn=0.0,
         factor=(300, 8), threads=(1,), processes=1, data=(2, 8), lpr=(5, 40), vacancy=(2, 2),
+        large=(8, 16), dynamics=64, whole=(6, 8),
         files="", cells=(3, 8), small_cells=9, large_cell=8,
         cold=("site_basis",), sweep=(8,), budget=(3, 4.0), curve_degrees=(3,), curve_atoms=(8,),
     ),

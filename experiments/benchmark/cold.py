@@ -10,6 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,6 +225,34 @@ def rigidity(code: str, n_features: int, n_sites: int) -> dict:
     return {"seconds": min(seconds), "probe": found[-1].tolist()}
 
 
+def whole_fit(code: str, degree: int, path: str) -> dict[str, float]:
+    """From a file to coefficients, by lprjax or ace-jax: the first time and the second.
+
+    Args:
+        code: whose.
+        degree: of the basis.
+        path: of the labelled cells.
+
+    Returns:
+        "cold" and "warm", s; "compilations" and "xla", s of them, of the first; "peak_GB".
+    """
+    import jax
+
+    from experiments.benchmark.cells import ace_spec
+    from experiments.benchmark.fits import whole_fit
+    from experiments.benchmark.peers import ace_jax_fit
+
+    inside = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: inside.append(seconds) if event == COMPILED else None
+    )
+    spec = replace(ace_spec(degree), constant=True)
+    call = partial(whole_fit if code == "lprjax" else ace_jax_fit, spec, path)
+    cold = _seconds(call)
+    found = {"cold": cold, "compilations": len(inside), "xla": sum(inside)}
+    return found | {"warm": _seconds(call), "peak_GB": peak_memory()}
+
+
 def _outcome(triangle: np.ndarray) -> dict:
     """Peak memory of this process (GB), and R^T R 1, which does not depend on the signs of rows."""
     probe = triangle.T @ triangle.sum(axis=1)
@@ -245,7 +274,16 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 TASKS = {
     task.__name__: task
-    for task in (first_call, sweep, budgets, readme, streamed_factor, dense_factor, rigidity)
+    for task in (
+        first_call,
+        sweep,
+        budgets,
+        readme,
+        streamed_factor,
+        dense_factor,
+        rigidity,
+        whole_fit,
+    )
 }
 
 if __name__ == "__main__":

@@ -30,9 +30,11 @@ from lprjax.potentials.observables import energy_and_forces
 from lprjax.potentials.stillinger_weber import stillinger_weber
 from lprjax.regression.assembly import stacked
 from lprjax.regression.rows import Rows, design_rows
+from lprjax.simulation.dynamics import molecular_dynamics
 
 KINDS = ("energy", "forces", "virial")
 RUNS = 20  # evaluations that LAMMPS is asked for at a time
+STEPS, TIME_STEP, FLIGHT = 40, 1e-3, 0.004  # of molecular dynamics; fs; Å in a step
 
 Calls = dict[str, Callable[[], Any]]
 Found = dict[str, Any]
@@ -114,6 +116,25 @@ def energy_forces(degree: int, n_atoms: int, turns: Turns, there: bool) -> Found
     if there:
         calls["theirs"] = peers.ace_jax_forces(spec, cell)
     return in_turn(calls, turns) | {"atoms": n_atoms, "functions": spec.n_columns}
+
+
+def dynamics(degree: int, n_atoms: int, turns: Turns, there: bool) -> Found:
+    """Steps of molecular dynamics, energy, forces and neighbours, of a linear potential.
+
+    Coefficients are random, so that steps in time are tiny and atoms fly freely, by 0.004 Å a step
+    and direction: as in a hot crystal neighbours are found anew every 30 steps or so, and once at
+    the beginning of a call.
+    """
+    spec, cell = ace_spec(degree), rattled_silicon(silicon_shape(n_atoms))
+    drawn = np.random.default_rng(2).normal(size=(n_atoms, 3)) * FLIGHT / TIME_STEP
+    options = dict(time_step=TIME_STEP, friction=0.0, velocities=drawn[None])
+    arguments = fitted(spec), [cell], jax.random.split(jax.random.key(0), 1), np.zeros(STEPS)
+    calls: Calls = {"ours": partial(molecular_dynamics, *arguments, **options)}
+    if there:
+        other = peers.ace_jax_dynamics(spec, cell, drawn, TIME_STEP)
+        calls["theirs"] = partial(other.run, STEPS)
+    found = in_turn(calls, turns)
+    return {code: seconds / STEPS for code, seconds in found.items()} | {"atoms": n_atoms}
 
 
 def reference(name: str, n_atoms: int, turns: Turns, there: bool) -> Found:

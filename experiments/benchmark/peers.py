@@ -101,6 +101,60 @@ def ace_jax_forces(spec: ACESpec, cell: Structure) -> Callable[[], Any]:
     return partial(calculator._step(), still, state.arrays, state.K)
 
 
+def ace_jax_fit(spec: ACESpec, path: str | Path) -> np.ndarray:
+    """Its fit by evidence of the same basis to a file, up to the coefficients: without the
+    prediction of a test set that it ends with."""
+    from ace_jax.basis.model import BasisSpec
+    from ace_jax.eval import highest_precision
+    from ace_jax.fit.pipeline.config import FitConfig
+    from ace_jax.fit.pipeline.data import load_fit_data
+    from ace_jax.fit.pipeline.mapfit import fit_map
+    from ace_jax.fit.pipeline.objective import make_objective
+    from ace_jax.fit.pipeline.problem import build_problem
+    from ace_jax.fit.predict import fit_posterior
+
+    basis = BasisSpec(spec.order, spec.degree, rcut=spec.r_cut, no_coupling_cache=True)
+    settings = FitConfig(
+        basis, "linear", batch=8, m_per_species=0, stress_key="stress", r0=None
+    ).validate()
+    with contextlib.redirect_stdout(sys.stderr), highest_precision():
+        data = load_fit_data(settings, train=str(path))
+        problem = build_problem(settings, data)
+        objective = make_objective(settings, data, problem)
+        theta = fit_map(settings, data, problem, objective).theta
+        statistics = objective.stats(theta)
+        return np.asarray(fit_posterior(theta, statistics, problem.prob, data.ds_train)[0])
+
+
+class AceDynamics(NamedTuple):
+    """Molecular dynamics of one cell by ASE, with ace-jax's calculator."""
+
+    integrator: Any
+    positions: np.ndarray  # (n, 3) Å, at first
+    velocities: np.ndarray  # (n, 3), in the unit of ASE
+
+    def run(self, steps: int) -> None:
+        """So many steps of velocity Verlet, from the start."""
+        self.integrator.atoms.set_positions(self.positions)
+        self.integrator.atoms.set_velocities(self.velocities)
+        self.integrator.run(steps)
+
+
+def ace_jax_dynamics(
+    spec: ACESpec, cell: Structure, velocities: np.ndarray, time_step: float
+) -> AceDynamics:
+    """With the calculator's own skin; velocities (n, 3) in Å/fs, time_step in fs."""
+    from ace_jax.calc.point import ACECalculator
+    from ase import Atoms, units
+    from ase.md.verlet import VelocityVerlet
+
+    positions, numbers, lattice, pbc = _arrays(cell)
+    atoms = Atoms(numbers, positions, cell=lattice, pbc=pbc)
+    atoms.calc = ACECalculator(*ace_jax_basis(spec), dtype=np.float64)
+    integrator = VelocityVerlet(atoms, timestep=time_step * units.fs)
+    return AceDynamics(integrator, positions, velocities / units.fs)
+
+
 def _arrays(cell: Structure) -> tuple[np.ndarray, ...]:
     """Positions, atomic numbers, lattice and periodicity."""
     return tuple(map(np.asarray, (cell.positions, cell.species, cell.cell, cell.pbc)))

@@ -80,6 +80,18 @@ def test_ace_jax_has_as_many_functions_and_forces_that_its_rows_give(installed):
 
 
 @pytest.mark.oracle
+@needs("ace-jax")
+def test_ace_jax_dynamics_begins_anew_with_every_run(installed):
+    """Atoms fly on their way: in so short a time forces do nothing, 1e-6 of it."""
+    drawn = np.random.default_rng(0).normal(size=(CELL.n_atoms, 3))
+    other = peers.ace_jax_dynamics(SPEC, CELL, drawn, 1e-3)
+    for _ in range(2):
+        other.run(3)
+        moved = other.integrator.atoms.positions - np.asarray(CELL.positions)
+        np.testing.assert_allclose(moved, 3e-3 * drawn, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.oracle
 @needs("python-ace")
 @pytest.mark.parametrize("degree", [4, 8])
 def test_python_ace_has_as_many_functions_and_forces_that_its_rows_give(installed, degree):
