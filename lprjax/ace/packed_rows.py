@@ -32,7 +32,6 @@ from lprjax.ace.rows import (
 from lprjax.ace.spec import ACESpec, tables
 from lprjax.atoms.batches import Pack
 from lprjax.atoms.graphs import Graph
-from lprjax.atoms.voigt import VOIGT_TENSOR
 
 TILES = 8
 """Tiles that are summed at a time on a CPU: a choice, to stay in its cache."""
@@ -47,12 +46,12 @@ def packed_rows(spec: ACESpec, pack: Pack, kinds: tuple[str, ...]) -> Rows:
         kinds: of "energy", "forces", "virial".
 
     Returns:
-        Rows of these kinds: energy (S, C), forces (n, 3, C), virial (S, 3, 3, C), in the units of
-        `ace_rows`; zero for structures and atoms that are not there.
+        Rows of these kinds: energy (S, C), forces (n, 3, C), virial (S, 6, C) in Voigt order, in
+        the units of `ace_rows`; zero for structures and atoms that are not there.
     """
     forces, channels, functions = _sites(spec, pack.graph)
     sums = _sums(spec, pack, (channels, functions, centres(spec, pack.graph)))
-    rows = {"energy": sums[:, 6], "forces": forces, "virial": sums[:, VOIGT_TENSOR]}
+    rows = {"energy": sums[:, 6], "forces": forces, "virial": sums[:, :6]}
     return Rows(**{kind: rows[kind] for kind in kinds})
 
 

@@ -23,9 +23,9 @@ from lprjax.atoms.graphs import Graph, bucket
 
 ATOMS = {"cpu": 256, "accelerator": 2048}
 """Atoms of a pack: a choice. A CPU has its caches filled by few; an accelerator wants many."""
-ATOMS_PER_STRUCTURE = 2
-"""A pack has room for one structure per so many atoms: a choice. Fewer would leave packs of two
-atoms a cell emptier; more would make the sums over structures cost more than they do."""
+ATOMS_PER_STRUCTURE = 4
+"""A pack has room for one structure per so many atoms: a choice. With more, packs of cells of two
+atoms would be emptier; with fewer, empty places cost more to be carried along."""
 TILE = 8
 """Atoms of one structure that are summed in one product: a choice."""
 

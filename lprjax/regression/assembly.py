@@ -224,37 +224,44 @@ def _blocks(mesh: Mesh, spec: ACESpec | None, kinds, shared, common, own) -> tup
         fixed = core_of(cast(ACESpec, spec)) if potential is None else potential
         fixed = None if fixed is None else as_argument(fixed, "model")
         predicted = None if fixed is None else observe_pack(fixed, pack, kinds, atoms)
-        found, finite, sizes = {}, [], pack.sizes.astype(float)
+        found, sizes = {}, pack.sizes.astype(float)
+        finite = jnp.ones(len(sizes), bool)
         for kind in kinds:
             x, y = getattr(rows, kind), targets[kind]
             if kind == "energy":
                 x = x - sizes[:, None] * shift_row[None, :]
-            share = 1.0 / jnp.maximum(sizes, 1.0) if kind in shared else jnp.ones_like(sizes)
+            share = 1.0 / jnp.maximum(sizes, 1.0) if kind in shared else None
             x = _stacked(kind, x, share)
             if predicted is not None:
-                y = y - _stacked(kind, getattr(predicted, kind), share)
+                labels = getattr(predicted, kind)
+                labels = jax.vmap(six_components)(labels) if kind == "virial" else labels
+                y = y - _stacked(kind, labels, share)
             found[kind] = (x, y)
-            finite.append(_finite(kind, x, y, pack))
-        return found, jnp.all(jnp.stack(finite), axis=0)
+            # Of rows those of the highest derivative tell: what they lack the others lack.
+            told = y + jnp.sum(x, axis=1) if kind == max(kinds, key=_ORDER.index) else y
+            finite = finite & _finite(kind, told, pack)
+        return found, finite
 
     return on_each(mesh, of_one)(common, *own)
 
 
-def _stacked(kind: str, value: jax.Array, share: jax.Array) -> jax.Array:
-    """`stacked` for a pack: structure by structure, each times its share (S,)."""
-    share = share.reshape(-1, *[1] * (value.ndim - 1))
-    if kind == "energy":
-        return share * value
-    if kind == "virial":
-        value = jax.vmap(six_components)(share * value)
-        return value.reshape(-1, *value.shape[2:])
+_ORDER = ("energy", "virial", "forces", "force_constants")
+"""What is finite of a kind is so of those before it."""
+
+
+def _stacked(kind: str, value: jax.Array, share: jax.Array | None) -> jax.Array:
+    """`stacked` for a pack, energies (S, ...) and virials (S, 6, ...) times a share (S,)."""
+    if kind in ("energy", "virial"):
+        if share is not None:
+            value = share.reshape(-1, *[1] * (value.ndim - 1)) * value
+        return value if kind == "energy" else value.reshape(-1, *value.shape[2:])
     n = value.shape[0 if kind == "forces" else 2]
     return cast(jax.Array, stacked(kind, value, n))
 
 
-def _finite(kind: str, x: jax.Array, y: jax.Array, pack: Pack) -> jax.Array:
-    """Of which structures all rows and targets of a kind are finite, (S,)."""
-    finite = jnp.isfinite(jnp.sum(x, axis=1) + y)
+def _finite(kind: str, stack: jax.Array, pack: Pack) -> jax.Array:
+    """Of which structures all numbers of a kind (r,) are finite, (S,)."""
+    finite = jnp.isfinite(stack)
     if kind in ("energy", "virial"):
         return jnp.all(finite.reshape(len(pack.sizes), -1), axis=1)
     wrong = ~jnp.all(finite.reshape(len(pack.owner), -1), axis=1)

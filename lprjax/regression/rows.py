@@ -24,6 +24,7 @@ from lprjax.ace.spec import ACESpec
 from lprjax.atoms.batches import Pack
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Labels
+from lprjax.atoms.voigt import six_components
 from lprjax.numerics.checks import require_x64
 from lprjax.potentials.data_sets import observe_pack
 from lprjax.potentials.observables import checked_atoms, checked_kinds, observe
@@ -188,10 +189,17 @@ def rows_of_pack(
         atoms: (m,), those of every structure that are displaced for the force constants.
 
     Returns:
-        Rows of C coefficients, as of `design_rows`, but for energy (S, C) and virial (S, 3, 3, C).
+        Rows of C coefficients, as of `design_rows`, but for energy (S, C) and virial (S, 6, C), in
+        Voigt order.
     """
     if not isinstance(model, ACESpec):
-        observed = partial(observe_pack, pack=pack, kinds=kinds, atoms=atoms)
+
+        def observed(model: Any) -> Labels:
+            labels = observe_pack(model, pack, kinds, atoms)
+            if labels.virial is None:
+                return labels
+            return labels._replace(virial=jax.vmap(six_components)(labels.virial))
+
         found = _jacobian_of(observed, model, kinds)
         return Rows(**dict(zip(kinds, found, strict=True)))
     first = tuple(kind for kind in kinds if kind != "force_constants")
