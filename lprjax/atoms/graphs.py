@@ -76,7 +76,7 @@ def bucket(n: int) -> int:
 def neighbour_bucket(n: int) -> int:
     """The smallest of 8, 16, ..., 64, 80, ..., 128, 160, ... (a quarter more at most) that is >= n.
 
-    Finer than a `bucket`, because what is done for edges costs more than a compilation soon.
+    Finer than a `bucket`: of single graphs edges soon cost more than a compilation.
     """
     n = max(n, 1)
     step = max(8, (1 << (n - 1).bit_length()) // 8)
@@ -201,8 +201,12 @@ def build_graph(
             singular cell, atoms less than 0.1 Å apart (names the pair), a cluster of more than 500
             cutoffs, or sizes too small for the structure.
     """
+    graph = host_graph(structure, r_cut, skin, n_atoms, n_neighbours)
+    if n_neighbours is None:
+        n, most = len(graph.positions), int(graph.edge_mask.sum(axis=1).max())
+        graph = _resized(graph, n, neighbour_bucket(most))
     # `jnp.asarray` would compile a copy for every shape.
-    return jax.device_put(host_graph(structure, r_cut, skin, n_atoms, n_neighbours))
+    return jax.device_put(graph)
 
 
 def host_graph(
@@ -219,7 +223,8 @@ def host_graph(
         r_cut: as in `build_graph`.
         skin: as in `build_graph`.
         n_atoms: as in `build_graph`.
-        n_neighbours: as in `build_graph`.
+        n_neighbours: as in `build_graph`; by default 8, 16, 24, 32, 48, 64, 96, ... (8 times a
+            `bucket`), so that the graphs of a data set have few shapes.
 
     Returns:
         The graph.
@@ -240,7 +245,7 @@ def host_graph(
     counts = np.bincount(i, minlength=n)
     n_pad = _padded_size("n_atoms", n_atoms, n, bucket(n))
     most = int(counts.max())
-    k_pad = _padded_size("n_neighbours", n_neighbours, most, neighbour_bucket(most))
+    k_pad = _padded_size("n_neighbours", n_neighbours, most, 8 * bucket(-(-most // 8)))
 
     slot = np.arange(len(i)) - (np.cumsum(counts) - counts)[i]
     neighbour_table = np.zeros((n_pad, k_pad), dtype=np.int32)

@@ -11,7 +11,15 @@ from ase.neighborlist import primitive_neighbor_list
 
 from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec
-from lprjax.atoms.graphs import Graph, bucket, build_graph, build_graphs, moved, neighbour_bucket
+from lprjax.atoms.graphs import (
+    Graph,
+    bucket,
+    build_graph,
+    build_graphs,
+    host_graph,
+    moved,
+    neighbour_bucket,
+)
 from lprjax.atoms.structures import (
     Structure,
     bcc,
@@ -258,6 +266,19 @@ def test_buckets_are_few_and_waste_under_a_third():
     tables = [neighbour_bucket(n) for n in range(200)]
     assert sorted(set(tables)) == [*range(8, 64, 8), *range(64, 128, 16), *range(128, 225, 32)]
     assert all(n <= b < max(n + 8, 1.25 * n) or n == 0 for n, b in enumerate(tables))
+
+
+def test_sets_have_fewer_sizes_of_row_than_single_graphs():
+    """Bcc has 26 and, compressed, 50 neighbours within 4.6 Å."""
+    for lattice, slots, of_sets in ((3.165, 32, 32), (2.7, 56, 64)):
+        cell = bcc("W", lattice)
+        alone, one_of_many = build_graph(cell, 4.6), host_graph(cell, 4.6)
+        most = int(alone.neighbour_counts().max())
+        assert (alone.neighbours.shape[1], one_of_many.neighbours.shape[1]) == (slots, of_sets)
+        assert most <= slots and one_of_many.edge_mask.sum() == alone.edge_mask.sum()
+        for name in ("neighbours", "shifts", "edge_mask"):
+            ours, theirs = (np.asarray(getattr(g, name)) for g in (alone, one_of_many))
+            np.testing.assert_array_equal(ours, theirs[:, :slots])
 
 
 def test_a_sweep_over_cells_compiles_a_handful_of_times():
