@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ase import units
 from jax.typing import ArrayLike
 
-from lprjax.atoms.graphs import Graph, moved
+from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Pbc, Structure
 from lprjax.crystals.strain_derivatives import (
-    deformed_energy,
     gradient_and_hessian,
+    shear_hessians,
+    size_derivatives,
     third_derivatives,
 )
 from lprjax.numerics.checks import finite_array, require_x64
 from lprjax.numerics.host import namespace, on_device, on_host
-from lprjax.potentials.potential import Potential, as_argument, graph_for, total_energy_of
+from lprjax.potentials.potential import Potential, graph_for
 
 GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/Å^3 times this is in GPa
 RUNAWAY = math.log(4.0 / 3.0)
@@ -73,12 +73,11 @@ def equilibrium(
     """
     require_x64()
     _check_periodic(structure.pbc)
-    argument = as_argument(potential, "potential")
     log_scale, step, iterations = 0.0, math.inf, 0
     while True:
         crystal = _scaled(structure, math.exp(log_scale))
-        values = _size_derivatives(argument, graph_for(potential, crystal))
-        energy, slope, curvature = (float(value) for value in values)
+        values = size_derivatives(potential, graph_for(potential, crystal))
+        energy, slope, curvature = (float(value) for value in np.asarray(values))
         lost = not (math.isfinite(slope) and abs(log_scale) < RUNAWAY)
         if abs(step) <= tolerance or iterations == max_iterations or lost:
             break
@@ -98,17 +97,6 @@ def equilibrium(
 def _scaled(structure: Structure, scale: float) -> Structure:
     positions, cell = (on_host(x) * scale for x in (structure.positions, structure.cell))
     return on_device(dataclasses.replace(structure, positions=positions, cell=cell))
-
-
-@jax.jit
-def _size_derivatives(potential, graph):
-    def energy(s):
-        grown = moved(graph, graph.positions * jnp.exp(s), graph.cell * jnp.exp(s))
-        return total_energy_of(potential, grown)
-
-    zero = jnp.zeros(())
-    (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(energy), (zero,), (zero + 1.0,))
-    return value, slope, curvature
 
 
 class Elasticity(NamedTuple):
@@ -304,17 +292,5 @@ def acoustic_tensors(
     if not np.linalg.norm(k, axis=1).all():
         raise ValueError(f"directions are {k.tolist()}: wanted vectors of a length above zero.")
     k = k / np.linalg.norm(k, axis=1, keepdims=True)
-    graph = cell_graph(potential, structure)
-    hessians = _shear_hessians(as_argument(potential, "potential"), graph, jnp.asarray(k))
-    return on_device(on_host(hessians) / float(structure.volume))
-
-
-@jax.jit
-def _shear_hessians(potential, graph, directions):
-    """d2E/db db for every direction, (n, 3, 3)."""
-
-    def energy(b, k):
-        deformation = jnp.eye(3) + k[:, None] * b[None, :]  # row vectors: x -> x (I + k b^T)
-        return deformed_energy(potential, graph, deformation, jnp.zeros((1, 3)))
-
-    return jax.lax.map(lambda k: jax.hessian(energy)(jnp.zeros(3), k), directions)
+    hessians = shear_hessians(potential, cell_graph(potential, structure), k)
+    return on_device(hessians / float(structure.volume))

@@ -48,7 +48,44 @@ def gradient_and_hessian(potential: Potential, graph: Graph) -> tuple[Any, Any]:
     strains = np.zeros((len(lines), 3, 3, 3))
     strains[:, 0] = (lines[:, :6] / SHEARS)[:, VOIGT_TENSOR]
     slopes = each(_along, (strains, lines[:, 6:].reshape(-1, n, 3)), argument, graph)
-    return slopes[:size, 0], (weights @ slopes[:, 1]).reshape(size, size)
+    return slopes[:size, 1], (weights @ slopes[:, 2]).reshape(size, size)
+
+
+def size_derivatives(potential: Potential, graph: Graph) -> Any:
+    """Of E(exp(s), 0) at s = 0.
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        graph: of n atoms, padding included.
+
+    Returns:
+        E, dE/ds, d2E/ds2, eV.
+    """
+    argument = as_argument(potential, "potential")
+    if _by_differences(potential):
+        return _size_derivatives(argument, graph)
+    powers = np.multiply.outer([1.0, 1.0 / 2.0, 1.0 / 6.0], np.eye(3))  # of the exponential
+    return _along(argument, graph, (powers, np.zeros(graph.positions.shape)))[:3]
+
+
+def shear_hessians(potential: Potential, graph: Graph, directions: np.ndarray) -> Any:
+    """d2E / db db of E(1 + b k^T, 0) for every k.
+
+    Args:
+        potential: graph -> site energies (n,), eV.
+        graph: of n atoms, without padding.
+        directions: k, (m, 3).
+
+    Returns:
+        (m, 3, 3) eV; of NumPy where nothing is traced.
+    """
+    argument, shape = as_argument(potential, "potential"), graph.positions.shape
+    lines, weights = polarisation(3, 2)
+    powers = np.zeros((len(directions), len(lines), 3, 3, 3))
+    powers[:, :, 0] = np.einsum("lb,mk->mlbk", lines, directions)
+    powers = powers.reshape(-1, 3, 3, 3)
+    slopes = each(_along, (powers, np.zeros((len(powers), *shape))), argument, graph)[:, 2]
+    return (slopes.reshape(len(directions), -1) @ weights.T).reshape(-1, 3, 3)
 
 
 def third_derivatives(potential: Potential, graph: Graph, internal: Any) -> Any:
@@ -69,7 +106,7 @@ def third_derivatives(potential: Potential, graph: Graph, internal: Any) -> Any:
     eta = (lines / SHEARS)[:, VOIGT_TENSOR]
     strains = np.stack([eta, -0.5 * eta @ eta, 0.5 * eta @ eta @ eta], axis=1)  # the root's series
     slopes = each(_along, (strains, (lines @ internal).reshape(-1, n, 3)), argument, graph)
-    return (weights @ slopes[:, 2]).reshape(6, 6, 6)
+    return (weights @ slopes[:, 3]).reshape(6, 6, 6)
 
 
 @cache
@@ -101,7 +138,7 @@ def polarisation(size: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
 
 @jax.jit
 def _along(potential: Potential, graph: Graph, line: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The first three derivatives in t of E along (F_1, F_2, F_3), (3, 3, 3), and u, (n, 3)."""
+    """E and three derivatives in t, (4,), along F_1, F_2, F_3, (3, 3, 3), and u, (n, 3)."""
     powers, shift = line
 
     def energy(t: jax.Array) -> jax.Array:
@@ -111,8 +148,8 @@ def _along(potential: Potential, graph: Graph, line: tuple[jax.Array, jax.Array]
     def slope(function: Any) -> Any:
         return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))
 
-    (_, (first, second)), (_, (_, third)) = slope(slope(slope(energy)))(jnp.zeros(()))
-    return jnp.stack([first, second, third])
+    (value, (first, second)), (_, (_, third)) = slope(slope(slope(energy)))(jnp.zeros(()))
+    return jnp.stack([value[0], first, second, third])
 
 
 def deformed_energy(
@@ -137,6 +174,17 @@ def deformed_energy(
 
 def _by_differences(potential: Any) -> bool:
     return getattr(potential, "by_differences", False)
+
+
+@jax.jit
+def _size_derivatives(potential, graph):
+    def energy(s):
+        grown = moved(graph, graph.positions * jnp.exp(s), graph.cell * jnp.exp(s))
+        return total_energy_of(potential, grown)
+
+    zero = jnp.zeros(())
+    (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(energy), (zero,), (zero + 1.0,))
+    return value, slope, curvature
 
 
 @jax.jit

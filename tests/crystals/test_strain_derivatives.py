@@ -10,9 +10,12 @@ from lprjax.crystals import strain_derivatives
 from lprjax.crystals.strain_derivatives import (
     gradient_and_hessian,
     polarisation,
+    shear_hessians,
+    size_derivatives,
     third_derivatives,
 )
 from lprjax.potentials.eam import zhou_eam
+from lprjax.potentials.observables import total_energy
 from lprjax.potentials.stillinger_weber import stillinger_weber
 
 SILICON = stillinger_weber()
@@ -83,6 +86,30 @@ def test_many_atoms_are_differentiated_by_the_gradient(monkeypatch):
     _, expected = gradient_and_hessian(SILICON, build_graph(small, SILICON.r_cut, n_atoms=2))
     scale = np.abs(expected).max()
     np.testing.assert_allclose(hessian[:6, :6], 4.0 * expected[:6, :6], atol=1e-10 * scale)
+
+
+def test_sizes_and_shears_are_those_of_differences(pair):
+    """Of E under x -> exp(s) x and x -> x + b (k . x): errors h^2 of two derivatives more."""
+    potential, graph = pair
+    h, k = 1e-4, np.array([[0.0, 0.6, 0.8]])
+
+    def energy(deformation):
+        there = jax.tree.map(lambda x: x, graph)
+        for name in ("positions", "cell"):
+            object.__setattr__(there, name, getattr(graph, name) @ deformation.T)
+        return float(total_energy(potential, there))
+
+    right = [energy(np.exp(s) * np.eye(3)) for s in (-h, 0.0, h)]
+    found = np.asarray(size_derivatives(potential, graph))
+    expected = [right[1], (right[2] - right[0]) / (2 * h), np.diff(right, 2)[0] / h**2]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    shears = np.zeros((3, 3))
+    for i, j in np.ndindex(3, 3):
+        steps = [(s, t) for s in (h, -h) for t in (h, -h)]
+        moves = [s * np.eye(3)[i] + t * np.eye(3)[j] for s, t in steps]
+        values = [energy(np.eye(3) + np.outer(b, k[0])) for b in moves]
+        shears[i, j] = (values[0] - values[1] - values[2] + values[3]) / (4 * h**2)
+    np.testing.assert_allclose(shear_hessians(potential, graph, k)[0], shears, atol=1e-4)
 
 
 def test_derivatives_may_be_traced_in_the_potential():
