@@ -5,6 +5,8 @@ JAX refuses to broadcast arrays of different rank, unless an axis is added by [N
 What is compiled is kept, in the folder that the experiments use: workers share it.
 """
 
+import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -51,11 +53,28 @@ def drawn():
         yield figures
 
 
+RESIDENT = 1.2e9
+"""Bytes of a process above which compiled functions are dropped between two files of tests: the
+next ones come from the cache."""
+
+
+def resident():
+    """Bytes that this process holds; 0 where Linux does not say."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
+
+
 @pytest.fixture(scope="module", autouse=True)
 def few_compiled_functions_and_no_open_figures(drawn):
-    """So that all tests fit into one process, in any order."""
+    """So that all tests fit into one process and two into a small machine, in any order."""
     yield
     spare_maps()
+    if resident() > RESIDENT:
+        jax.clear_caches()
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # glibc only: what is free goes back to the system
+            trim(0)
     plt.close("all")
     drawn.clear()
 

@@ -21,10 +21,12 @@ import numpy as np
 
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.voigt import SHEARS, VOIGT_TENSOR, strain_tensor
-from lprjax.numerics.host import on_host
+from lprjax.numerics.host import on_host, traced
 from lprjax.potentials.derivatives import each
 from lprjax.potentials.potential import Potential, as_argument, total_energy_of
 
+COMPILED_QUICKLY = 16
+"""Atoms up to which XLA is not to optimise: a choice; lines then take a millisecond at most."""
 FEW = 4
 """Atoms up to which a Hessian is made of lines, (6 + 3 n)^2 / 2 of them: a choice."""
 
@@ -47,7 +49,7 @@ def gradient_and_hessian(potential: Potential, graph: Graph) -> tuple[Any, Any]:
     lines, weights = polarisation(size, 2)
     strains = np.zeros((len(lines), 3, 3, 3))
     strains[:, 0] = (lines[:, :6] / SHEARS)[:, VOIGT_TENSOR]
-    slopes = each(_along, (strains, lines[:, 6:].reshape(-1, n, 3)), argument, graph)
+    slopes = _along_each(argument, graph, strains, lines[:, 6:].reshape(-1, n, 3))
     return slopes[:size, 1], (weights @ slopes[:, 2]).reshape(size, size)
 
 
@@ -65,7 +67,7 @@ def size_derivatives(potential: Potential, graph: Graph) -> Any:
     if _by_differences(potential):
         return _size_derivatives(argument, graph)
     powers = np.multiply.outer([1.0, 1.0 / 2.0, 1.0 / 6.0], np.eye(3))  # of the exponential
-    return _along(argument, graph, (powers, np.zeros(graph.positions.shape)))[:3]
+    return _along_each(argument, graph, powers[None])[0, :3]
 
 
 def shear_hessians(potential: Potential, graph: Graph, directions: np.ndarray) -> Any:
@@ -79,12 +81,12 @@ def shear_hessians(potential: Potential, graph: Graph, directions: np.ndarray) -
     Returns:
         (m, 3, 3) eV; of NumPy where nothing is traced.
     """
-    argument, shape = as_argument(potential, "potential"), graph.positions.shape
+    argument = as_argument(potential, "potential")
     lines, weights = polarisation(3, 2)
     powers = np.zeros((len(directions), len(lines), 3, 3, 3))
     powers[:, :, 0] = np.einsum("lb,mk->mlbk", lines, directions)
     powers = powers.reshape(-1, 3, 3, 3)
-    slopes = each(_along, (powers, np.zeros((len(powers), *shape))), argument, graph)[:, 2]
+    slopes = _along_each(argument, graph, powers)[:, 2]
     return (slopes.reshape(len(directions), -1) @ weights.T).reshape(-1, 3, 3)
 
 
@@ -105,7 +107,7 @@ def third_derivatives(potential: Potential, graph: Graph, internal: Any) -> Any:
     lines, weights = polarisation(6, 3)
     eta = (lines / SHEARS)[:, VOIGT_TENSOR]
     strains = np.stack([eta, -0.5 * eta @ eta, 0.5 * eta @ eta @ eta], axis=1)  # the root's series
-    slopes = each(_along, (strains, (lines @ internal).reshape(-1, n, 3)), argument, graph)
+    slopes = _along_each(argument, graph, strains, (lines @ internal).reshape(-1, n, 3))
     return (weights @ slopes[:, 3]).reshape(6, 6, 6)
 
 
@@ -136,7 +138,15 @@ def polarisation(size: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
     return values, np.linalg.solve(design.T, np.eye(len(terms))[:, whole]).T
 
 
-@jax.jit
+def _along_each(potential: Any, graph: Graph, strains: np.ndarray, shifts: Any = None) -> Any:
+    """`_along` lines of strains (m, 3, 3, 3) and displacements (m, n, 3), (m, 4)."""
+    if shifts is None:
+        shifts = np.zeros((len(strains), *graph.positions.shape))
+    quickly = len(graph.positions) <= COMPILED_QUICKLY and not traced(potential, graph, shifts)
+    function = _along_few if quickly else _along_many
+    return each(function, (strains, shifts), potential, graph)
+
+
 def _along(potential: Potential, graph: Graph, line: tuple[jax.Array, jax.Array]) -> jax.Array:
     """E and three derivatives in t, (4,), along F_1, F_2, F_3, (3, 3, 3), and u, (n, 3)."""
     powers, shift = line
@@ -150,6 +160,11 @@ def _along(potential: Potential, graph: Graph, line: tuple[jax.Array, jax.Array]
 
     (value, (first, second)), (_, (_, third)) = slope(slope(slope(energy)))(jnp.zeros(()))
     return jnp.stack([value[0], first, second, third])
+
+
+_along_many = jax.jit(_along)
+_along_few = jax.jit(_along, compiler_options={"xla_backend_optimization_level": 0})
+"""Of few atoms: it takes XLA two thirds of the time, and runs for microseconds anyway."""
 
 
 def deformed_energy(
