@@ -32,9 +32,9 @@ def assert_triangle(found, a):
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_cholesky_keeps_the_bound_of_reflections(condition):
-    """R is the triangle of A + E with |e_j| <= c u |a_j|: so its singular values, columns scaled,
-    are those of A to |E|; at a condition of 1e12 the smallest has four digits left, and X^T X would
-    have none. c = 20 for 40 columns."""
+    """R is the triangle of A + E with |e_j| <= c u |a_j|, c = 20 for 40 columns. So its singular
+    values, columns scaled, are those of A to |E|; at a condition of 1e12 the smallest has four
+    digits left, and that of A^T A would have none."""
     a = matrix(condition)
     found, good = (np.asarray(x) for x in cholesky(a))
     assert good
