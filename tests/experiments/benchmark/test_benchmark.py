@@ -67,8 +67,8 @@ def test_the_first_call_of_a_turn_does_not_count():
         time.sleep(slow if state["last"] != name else 0.01)
         state["last"] = name
 
-    found = in_turn({"a": partial(call, "a", 0.1), "b": partial(call, "b", 0.1)}, Turns(2, 0.12))
-    assert all(np.all(seconds < 0.1) for seconds in found.values())
+    found = in_turn({"a": partial(call, "a", 0.4), "b": partial(call, "b", 0.4)}, Turns(2, 0.45))
+    assert all(np.all(seconds < 0.4) for seconds in found.values())
 
 
 def test_no_turn_begins_after_the_limit():
