@@ -187,7 +187,8 @@ def test_labels_that_do_not_fit_are_named(changes, message):
         compress_structures(case.spec, samples, KINDS, atoms=PAIR)
 
 
-def test_structures_count_with_the_labels_that_they_have():
+@pytest.mark.parametrize("kinds", [KINDS, KINDS[:3]], ids=["alone", "packed"])
+def test_structures_count_with_the_labels_that_they_have(kinds):
     """Each factor is that of the structures that have the kind, whatever the others lack."""
     name = "four factors"
     cases = [case_of(name, make) for make in (vacancy_cell, small_cell, vacancy_cell)]
@@ -195,15 +196,15 @@ def test_structures_count_with_the_labels_that_they_have():
     labels[1] = labels[1]._replace(forces=None)
     labels[2] = labels[2]._replace(energy=None, virial=None)
     samples = list(zip((case.graph for case in cases), labels, strict=True))
-    mixed = compress_structures(SPECS[name], samples, KINDS, atoms=PAIR)
-    for kind in KINDS:
+    mixed = compress_structures(SPECS[name], samples, kinds, atoms=PAIR)
+    for kind in kinds:
         alone = [sample for sample in samples if getattr(sample[1], kind) is not None]
         same = compress_structures(SPECS[name], alone, (kind,), atoms=PAIR)[kind]
         assert mixed[kind].n_rows == same.n_rows
         assert_same_loss(mixed[kind], same)
     without = [(graph, each._replace(virial=None)) for graph, each in samples]
     with pytest.raises(ValueError, match="no structure of samples has a label of kind 'virial'"):
-        compress_structures(SPECS[name], without, KINDS, atoms=PAIR)
+        compress_structures(SPECS[name], without, kinds, atoms=PAIR)
 
 
 @pytest.mark.parametrize("kind", ["energy", "virial"])
