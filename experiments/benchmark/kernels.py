@@ -28,8 +28,8 @@ from lprjax.atoms.graphs import build_graph
 from lprjax.potentials.eam import zhou_eam
 from lprjax.potentials.observables import energy_and_forces
 from lprjax.potentials.stillinger_weber import stillinger_weber
-from lprjax.regression.assembly import stacked
 from lprjax.regression.rows import Rows, design_rows
+from lprjax.regression.samples import stacked
 from lprjax.simulation.dynamics import molecular_dynamics
 
 KINDS = ("energy", "forces", "virial")
