@@ -51,9 +51,8 @@ def site_energies_and_forces(potential: Potential, graph: Graph) -> Forces:
     return Forces(total, sites, -gradient)
 
 
-def _hessian(potential: Potential, graph: Graph, positions: jax.Array, v: jax.Array) -> jax.Array:
-    gradient = jax.grad(lambda x: total_energy_of(potential, moved(graph, x)))
-    return jax.linearize(gradient, positions)[1](v)
+def _gradient(potential: Potential, graph: Graph) -> Callable[[jax.Array], jax.Array]:
+    return jax.grad(lambda x: total_energy_of(potential, moved(graph, x)))
 
 
 @jax.jit
@@ -68,7 +67,7 @@ def hessian_product(potential: Potential, graph: Graph, v: jax.Array) -> jax.Arr
     Returns:
         (n, 3), eV/Å^2 times that unit.
     """
-    return _hessian(potential, graph, graph.positions, v)
+    return jax.linearize(_gradient(potential, graph), graph.positions)[1](v)
 
 
 @jax.jit
@@ -86,7 +85,9 @@ def third_product(
     Returns:
         Two arrays (n, 3), eV/Å^2 times the unit of v and eV/Å^3 times that of both.
     """
-    return jax.jvp(lambda x: _hessian(potential, graph, x, v), (graph.positions,), (w,))
+    gradient = _gradient(potential, graph)
+    product = lambda x: jax.jvp(gradient, (x,), (v,))[1]  # noqa: E731
+    return jax.jvp(product, (graph.positions,), (w,))
 
 
 def each(function: Callable[..., Any], items: Any, *common: Any) -> Any:

@@ -70,8 +70,7 @@ def dense(solved):
 
 def matrix(linear, n):
     """The matrix of a linear map (n, 3) -> (n, 3)."""
-    columns = jax.vmap(lambda v: linear(v.reshape(n, 3)).ravel())(jnp.eye(3 * n))
-    return np.asarray(columns).T
+    return np.stack([linear(v.reshape(n, 3)).ravel() for v in np.eye(3 * n)], axis=1)
 
 
 def largest_ratio(matrix, norm):
