@@ -29,6 +29,7 @@ Source: derived, in the setting of Ortner, Wang, Multiscale Model. Simul. 21 (20
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -39,7 +40,7 @@ from lprjax.crystals.elasticity import cell_graph, elastic_constants, third_orde
 from lprjax.crystals.strain_norm import two_shells
 from lprjax.defects.defect import Defect
 from lprjax.numerics.guarded import smoothstep
-from lprjax.numerics.host import on_device, on_host
+from lprjax.numerics.host import namespace, on_device, on_host, traced
 from lprjax.potentials.derivatives import site_energies_and_forces, third_product
 from lprjax.potentials.potential import Potential, as_argument, check, graph_for
 
@@ -183,15 +184,15 @@ class SiteGradient(NamedTuple):
 
     def __call__(self, w: ArrayLike) -> np.ndarray:
         """Gw of w (n, 3) Å, (n, 3, 3), [l, i, j] = dw_i / dx_j."""
-        w, weights = np.asarray(w), np.asarray(self.weights)
-        return np.einsum("lsi,lsj->lij", w[self.neighbours] - w[:, None, :], weights)
+        w, weights = on_host(w), on_host(self.weights)
+        differences = w[on_host(self.neighbours)] - w[:, None, :]
+        return namespace(w, weights).einsum("lsi,lsj->lij", differences, weights)
 
     def divergence(self, stresses: np.ndarray) -> np.ndarray:
         """-G^T P of P (n, 3, 3) eV/Å^3 times a volume, (n, 3) eV/Å: the forces of P . Gw."""
-        pulls = np.einsum("lij,lsj->lsi", stresses, np.asarray(self.weights))
-        forces = pulls.sum(axis=1)
-        np.subtract.at(forces, np.asarray(self.neighbours), pulls)
-        return forces
+        weights = on_host(self.weights)
+        pulls = namespace(stresses, weights).einsum("lij,lsj->lsi", stresses, weights)
+        return pulls.sum(axis=1) - _added(len(weights), self.neighbours, pulls)
 
 
 def site_gradient(defect: Defect) -> SiteGradient:
@@ -244,19 +245,27 @@ class CellStrain(NamedTuple):
 
     def __call__(self, w: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Of w (n, 3) Å: engineering strains (N, 6), shifts of zero mean (N, b, 3) Å."""
-        w, weights = np.asarray(w), np.asarray(self.weights)
-        found = np.einsum("Ncs,Nsi->Nci", weights, w[self.neighbours] - w[self.starts])
+        w, weights = on_host(w), on_host(self.weights)
+        differences = w[on_host(self.neighbours)] - w[on_host(self.starts)]
+        found = namespace(w, weights).einsum("Ncs,Nsi->Nci", weights, differences)
         return _strains(found[:, :3].swapaxes(-1, -2)), found[:, 3:]
 
     def transpose(self, stresses: np.ndarray, pulls: np.ndarray) -> np.ndarray:
         """The transpose: of (N, 6) eV and (N, b, 3) eV/Å, (n, 3) eV/Å."""
-        by_slope = stresses[:, VOIGT_TENSOR]
-        found = np.concatenate([by_slope, pulls], axis=1)
-        along = np.einsum("Ncs,Nci->Nsi", np.asarray(self.weights), found)
-        forces = np.zeros((1 + int(np.max(self.starts)), 3))
-        np.add.at(forces, np.asarray(self.neighbours), along)
-        np.subtract.at(forces, np.asarray(self.starts), along)
-        return forces
+        xp, weights = namespace(self, stresses, pulls), on_host(self.weights)
+        found = xp.concatenate([stresses[:, VOIGT_TENSOR], pulls], axis=1)
+        along = xp.einsum("Ncs,Nci->Nsi", weights, found)
+        n = pulls.shape[0] * pulls.shape[1]
+        return _added(n, self.neighbours, along) - _added(n, self.starts, along)
+
+
+def _added(n: int, places: Any, values: Any) -> Any:
+    """The sums (n, 3) of values (..., 3) that have one place (...)."""
+    if traced(places, values):
+        return jnp.zeros((n, 3)).at[places].add(values)
+    found = np.zeros((n, 3))
+    np.add.at(found, np.asarray(places), values)
+    return found
 
 
 def cell_strain(defect: Defect) -> CellStrain:
@@ -323,10 +332,10 @@ class CauchyBorn(NamedTuple):
         """Energies per volume of second and third order in gradients H (..., 3, 3), (..., 2),
         eV/Å^3."""
         h, stress, e, g, of_e, of_g, of_both = self._tensors(slope)
-        inside = lambda a, b: np.sum(a * b, axis=(-2, -1))  # noqa: E731
+        inside = lambda a, b: (a * b).sum(axis=(-2, -1))  # noqa: E731
         second = 0.5 * inside(of_e, e) + inside(stress, g - 0.5 * e @ e)
         third = inside(of_e, g) - inside(stress, e @ g) + inside(of_both, e) / 6.0
-        return np.stack([second, third], axis=-1)
+        return namespace(self, slope).stack([second, third], axis=-1)
 
     def stresses(self, slope: ArrayLike) -> np.ndarray:
         """The derivatives of `densities` in H, (..., 2, 3, 3), eV/Å^3."""
@@ -335,20 +344,20 @@ class CauchyBorn(NamedTuple):
         turned = symmetric(stress @ e)
         second = of_e + h @ stress - turned
         third = of_g + h @ (of_e - turned) - symmetric(stress @ g) + 0.5 * of_both
-        return np.stack([second, third], axis=-3)
+        return namespace(self, slope).stack([second, third], axis=-3)
 
     def _tensors(self, slope: ArrayLike) -> tuple[np.ndarray, ...]:
         """H, s, e, g, and the tensors C[e], C[g], C3[e, e] of the top."""
-        stress, second, third = (np.asarray(x) for x in (self.stress, self.second, self.third))
-        h = np.asarray(slope)
+        stress, second, third = (on_host(x) for x in (self.stress, self.second, self.third))
+        h, xp = on_host(slope), namespace(self, slope)
+        ones = (1,) * (h.ndim - 2)
         e, g = 0.5 * (h + h.swapaxes(-1, -2)), 0.5 * h.swapaxes(-1, -2) @ h
-        strain, stretch = (x[..., ROWS, COLUMNS] * SHEARS for x in (e, g))
-        six = (
-            strain @ second,
-            stretch @ second,
-            np.einsum("ijk,...i,...j->...k", third, strain, strain),
-        )
-        return h, stress[VOIGT_TENSOR], e, g, *(x[..., VOIGT_TENSOR] for x in six)
+        shears = SHEARS.reshape(*ones, 6)
+        strain, stretch = (x[..., ROWS, COLUMNS] * shears for x in (e, g))
+        of_both = xp.einsum("ijk,...i,...j->...k", third, strain, strain)
+        six = (strain @ second, stretch @ second, of_both)
+        stress = stress[VOIGT_TENSOR].reshape(*ones, 3, 3)
+        return h, stress, e, g, *(x[..., VOIGT_TENSOR] for x in six)
 
     def energies(self, w: ArrayLike) -> np.ndarray:
         """Energies of second and of third order in w (n, 3) Å, (2,), eV."""
@@ -362,8 +371,9 @@ class CauchyBorn(NamedTuple):
     def internal_forces(self, w: ArrayLike) -> np.ndarray:
         """Forces of first order in w (n, 3) Å by the mismatch of internal strain, (n, 3) eV/Å."""
         strains, _ = self.cells(w)
-        pulls = np.einsum("aci,Ni->Nac", np.asarray(self.unbalanced), strains)
-        return self.cells.transpose(-np.einsum("aci,Nac->Ni", self.internal, pulls), pulls)
+        xp = namespace(self, w)
+        pulls = xp.einsum("aci,Ni->Nac", on_host(self.unbalanced), strains)
+        return self.cells.transpose(-xp.einsum("aci,Nac->Ni", on_host(self.internal), pulls), pulls)
 
 
 def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None) -> CauchyBorn:
