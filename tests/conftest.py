@@ -27,7 +27,10 @@ from lprjax.numerics.memory import spare_maps, use_compilation_cache  # noqa: E4
 use_compilation_cache()  # for the other workers, the figures, and the next time
 
 
-LONG = ("test_tutorials", "test_readme", "test_budget", "test_bounds", "test_loss_weights")
+LONG = (
+    *("test_tutorials", "test_readme", "test_catalogue", "test_assembly", "test_fitting"),
+    *("test_observables", "test_dynamics", "test_potential", "test_loss_weights", "test_benchmark"),
+)
 
 
 def pytest_collection_modifyitems(items):

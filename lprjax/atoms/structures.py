@@ -312,7 +312,8 @@ def rattled(structure: Structure, key: jax.Array, sigma: ArrayLike | Sequence[fl
     sigma = on_host(sigma)
     if sigma.shape not in ((), (3,)):
         raise ValueError(f"sigma has shape {sigma.shape}: wanted a number or three, in Å.")
-    noise = on_host(_normal(key, structure.n_atoms))
+    n = structure.n_atoms
+    noise = on_host(_normal(key, 1 << (n - 1).bit_length()))[:n]  # few shapes: see `_normal`
     sigma = sigma.reshape(1, -1)  # JAX need not broadcast arrays of different rank
     positions = on_host(structure.positions) + sigma * noise
     return on_device(dataclasses.replace(structure, positions=positions))
@@ -320,6 +321,7 @@ def rattled(structure: Structure, key: jax.Array, sigma: ArrayLike | Sequence[fl
 
 @functools.partial(jax.jit, static_argnums=1)
 def _normal(key: jax.Array, n: int) -> jax.Array:
+    """Of every shape the first numbers are the same: JAX draws by place."""
     return jax.random.normal(key, (n, 3))
 
 

@@ -163,7 +163,7 @@ def _with_room(stream: Stream, r: int) -> Stream:
     if stream.rows is not None and stream.rows.shape[1] >= size:
         return stream
     own = _in_shares(stream.mesh.local_mesh)
-    rows, targets = (jnp.zeros((d, size, *rest), device=own) for rest in ((n,), ()))
+    rows, targets = (jax.device_put(np.zeros((d, size, *rest)), own) for rest in ((n,), ()))
     return stream._replace(rows=rows, targets=targets)
 
 

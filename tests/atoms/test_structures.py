@@ -408,3 +408,11 @@ def test_extxyz_errors_name_the_frame(tmp_path):
     )
     with pytest.raises(ValueError, match="cell is of zero volume: .* beside a\\s+stress"):
         read_extxyz(tmp_path / "flat.xyz")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 16])
+def test_rattling_draws_what_jax_draws_for_that_many_atoms(n):
+    """Whatever shape it is drawn in."""
+    key, cell = jax.random.key(3), supercell(simple_cubic("W", 3.0), (n, 1, 1))
+    moves = np.asarray(rattled(cell, key, 0.1).positions) - np.asarray(cell.positions)
+    np.testing.assert_allclose(moves, 0.1 * jax.random.normal(key, (n, 3)), atol=1e-15)
