@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.defects.defect import Defect, check_defect
 from lprjax.numerics.checks import require_x64
+from lprjax.numerics.host import namespace, on_host
 from lprjax.potentials.derivatives import (
     hessian_product,
     site_energies_and_forces,
@@ -35,7 +36,7 @@ FLAT = 1e-9
 class Moves(NamedTuple):
     """The moves (n, 3), Å, of a defect's atoms, padding atoms included, and their norms.
 
-    As a `krylov.Space`: K, projected. Each method is compiled for itself.
+    As a `krylov.Space`: K, projected.
     """
 
     defect: Defect  # where and on which lattice
@@ -61,18 +62,17 @@ class Moves(NamedTuple):
         f = self.project(f)[: self.defect.structure.n_atoms]
         return self._padded(self.defect.preconditioner(f))
 
-    @jax.jit
     def on_sites(self, v: jax.Array) -> jax.Array:
         """Over the sites, (n_sites, 3), zero at missing ones."""
-        return self.defect.on_sites(v[: self.defect.structure.n_atoms])
+        return self.defect.on_sites(on_host(v)[: self.defect.structure.n_atoms])
 
-    @jax.jit
     def of_sites(self, values: ArrayLike) -> jax.Array:
         """Of values over the sites, (n_sites, 3); projected."""
         return self._padded(self.defect.on_atoms(values))
 
     def _padded(self, v: jax.Array) -> jax.Array:
-        return self.project(jnp.pad(v, ((0, len(self.moving) - len(v)), (0, 0))))
+        padding = ((0, len(self.moving) - len(v)), (0, 0))
+        return self.project(namespace(v).pad(on_host(v), padding))
 
 
 class EnergyAt(NamedTuple):

@@ -25,6 +25,10 @@ A choice: small, and well above the rounding (1e-16) of what is taken out of the
 """
 
 
+QUICK = {"xla_backend_optimization_level": 0}
+"""Not to optimise: a few sweeps over memory, which XLA compiles in three quarters of the time."""
+
+
 class Solved(NamedTuple):
     """A^-1 f by conjugate gradients."""
 
@@ -154,7 +158,7 @@ def solve(
     return _solved(jax.tree.map(np.asarray, state), np)
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=QUICK)
 def _continued(space, state, image):
     return _next_iterate(space.precondition, state, image)
 
@@ -205,7 +209,7 @@ def extreme_eigenpair(
         value, weights, residual, largest = _ritz(state, steps, choose)
         if not residual > tolerance * largest:
             break
-    mode = _combined(weights, state.basis)
+    mode = jax.device_put(np.tensordot(weights, np.asarray(state.basis), axes=1))
     return Eigenpair(value, mode, steps, residual, residual <= tolerance * largest)
 
 
@@ -215,7 +219,7 @@ class _State(NamedTuple):
     remainders: jax.Array  # (m,), length of what step j found beyond the basis
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(jax.jit, static_argnums=2, compiler_options=QUICK)
 def _first_state(space: Space, start: jax.Array, m: int) -> tuple[_State, jax.Array]:
     """A basis of one vector, and that."""
     v = start / jnp.sqrt(jnp.vdot(start, space.metric(start)))
@@ -241,11 +245,6 @@ def _extended(space: Space, state: _State, j: int, image: jax.Array) -> tuple[_S
         state.remainders.at[j].set(jnp.where(goes_on, length, 0.0)),
     )
     return state, v
-
-
-@jax.jit
-def _combined(weights: jax.Array | np.ndarray, basis: jax.Array) -> jax.Array:
-    return jnp.tensordot(weights, basis, axes=1)
 
 
 def _dots(basis: jax.Array, v: jax.Array) -> jax.Array:

@@ -23,6 +23,7 @@ from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.atoms.structures import Structure
 from lprjax.numerics.checks import check_positive, require_x64
 from lprjax.numerics.host import on_device
+from lprjax.numerics.krylov import QUICK
 from lprjax.potentials.derivatives import site_energies_and_forces
 from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
 
@@ -250,7 +251,7 @@ def _minimise(potential, preconditioner, graph, state, *, free, limits, n_atoms)
     return state
 
 
-@partial(jax.jit, static_argnames="n_atoms")
+@partial(jax.jit, static_argnames="n_atoms", compiler_options=QUICK)
 def _turn(preconditioner, state, found, built, free, limits, *, n_atoms) -> _State:
     """The state after a look at `found` at the point tried; `built`: where the graph was."""
     here, sites, gradient = state.trial, found.sites, -found.forces
