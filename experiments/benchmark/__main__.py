@@ -372,7 +372,7 @@ PRESETS = {
     "smoke": Config(
         peers=False, degrees=(3,), rows_atoms=8, atoms=(8,), reference_atoms=8, turns=2, turn=0.0,
         factor=(300, 8), threads=(1,), processes=1, data=(2, 8), lpr=(5, 40), vacancy=(2, 2),
-        large=(8, 16), dynamics=64, whole=(6, 8),
+        large=(8, 16), dynamics=216, whole=(6, 8),
         files="", cells=(3, 8), small_cells=9, large_cell=8,
         cold=("site_basis",), sweep=(8,), budget=(3, 4.0), curve_degrees=(3,), curve_atoms=(8,),
     ),
