@@ -1,5 +1,6 @@
 """The table of `benchmark`: its rows, measured numbers, whether the target is met, and why."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -89,11 +90,15 @@ def why(row: Row, whole: Mapping[str, Any]) -> str:
     """One sentence: by what factor the target is met or missed, and what bounds the path."""
     if whole["met"] is None:
         return f"Not compared ({whole['skipped']}); {row.bound}."
-    margin = whole["ratio"] / row.target if row.at_least else row.target / whole["ratio"]
+    ratio = whole["ratio"]
+    if row.at_least:
+        margin = ratio / row.target
+    else:  # nothing at all is infinitely better than what was asked for
+        margin = row.target / ratio if ratio else math.inf
     failed = [k.removeprefix("holds_").replace("_", " ") for k in holds(whole, False)]
     verdict = "Met" if whole["met"] else "Missed"
     by = f"{margin:.2g} times better" if margin >= 1 else f"{1 / margin:.2g} times worse"
-    text = f"{verdict}, {by} than asked for"
+    text = f"{verdict}, {by} than asked for" if math.isfinite(margin) else verdict
     text += f", but it does not hold: {', '.join(failed)}" if failed else ""
     return f"{text}; {row.bound.format(**whole)}."
 

@@ -89,6 +89,11 @@ def test_ratios_are_of_medians_the_way_the_target_says(at_least, target, ratio, 
     assert {k: judged[k] for k in expected} == pytest.approx(expected)
 
 
+def test_nothing_at_all_is_as_few_as_one_can_ask_for():
+    judged = entry(row(at_least=False, target=3, unit="s"), arrays(ratio=0))
+    assert judged["met"] is True and judged["why"].startswith("Met;")
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_a_condition_that_fails_fails_the_target_and_is_named(same):
     found = arrays(ours=[1.0], theirs=[8.0], holds_same=same)
