@@ -89,7 +89,7 @@ def entry(row: Row, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def why(row: Row, whole: Mapping[str, Any]) -> str:
     """One sentence: by what factor the target is met or missed, and what bounds the path."""
     if whole["met"] is None:
-        return f"Not compared ({whole['skipped']}); {row.bound}."
+        return f"Not compared ({whole['skipped']}); {row.bound.format(**whole)}."
     ratio = whole["ratio"]
     if row.at_least:
         margin = ratio / row.target
