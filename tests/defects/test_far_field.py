@@ -22,6 +22,7 @@ from lprjax.defects.far_field import (
     lattice_orders,
     site_gradient,
 )
+from lprjax.numerics.guarded import smoothstep
 from lprjax.potentials import polynomial_bonds, stillinger_weber, zhou_eam
 from lprjax.potentials.observables import energy_and_forces
 
@@ -346,3 +347,22 @@ def test_gradients_in_a_cell_too_small_for_their_bonds_are_refused():
     np.testing.assert_allclose(
         found[inside], np.broadcast_to(slope, found[inside].shape), atol=1e-12
     )
+
+
+def test_the_cut_strains_by_the_slope_of_its_step():
+    """What follows the cut is Lambda sym(u grad chi), chi' by differentiation of the step."""
+    defect, radius, rng = vacancy(diamond("Si", 5.43), 3), 6.0, np.random.default_rng(8)
+    u, internal = rng.normal(size=(216, 3)), rng.normal(size=(8, 3, 6))
+    u[defect.removed[0]] = 0.0
+    followed = np.asarray(far_field(defect, u, radius, internal) - far_field(defect, u, radius))
+    centre = np.asarray(defect.centre)
+    offsets = np.asarray(defect.reference.positions) - centre
+    away, distances = minimum_image(offsets, defect.reference)
+    rim = (distances > radius / 2) & (distances < radius)
+    slope = jax.vmap(jax.grad(lambda d: smoothstep(2.0 * d / radius - 1.0)))(jnp.asarray(distances))
+    gradient = np.asarray(slope)[:, None] * away / np.maximum(distances, 1.0)[:, None]
+    cut = np.einsum("li,lj->lij", u - u[rim].mean(axis=0), gradient)
+    strains = jax.vmap(engineering_strain)(jnp.asarray(0.5 * (cut + cut.transpose(0, 2, 1))))
+    expected = np.einsum("lci,li->lc", np.tile(internal, (27, 1, 1)), strains)
+    np.testing.assert_allclose(followed, expected, atol=1e-12)
+    assert np.abs(expected).max() > 0.1
