@@ -30,7 +30,9 @@ from lprjax.defects import hessian_solve, relax_defect, relaxed_formation_energy
 from lprjax.defects.far_field import lattice_orders
 from lprjax.potentials import (
     ase_potential,
+    graph_for,
     observe,
+    observe_all,
     tersoff,
     total_energy,
     zhou_eam,
@@ -76,6 +78,7 @@ TAKERS = {
     "lattice_orders": (lambda p, s: lattice_orders(p, s, np.zeros((s.n_atoms, 3))), CUBE),
     "relax_defect": (lambda p, s: relax_defect(p, vacancy(s, 2)), CUBE),
     "relaxed_formation_energy": (at_a_defect(relaxed_formation_energy), CUBE),
+    "observe_all": (lambda p, s: observe_all(p, [graph_for(p, s)]), CUBE),
     "hessian_solve": (at_a_defect(lambda p, d, u: hessian_solve(p, d, u, u[1:])), CUBE),
 }
 
@@ -98,6 +101,7 @@ def test_every_function_names_a_missing_cutoff(name):
 GRAPH_TAKERS = {
     "direct call": lambda p, g: p(g),
     "observe": observe,
+    "observe_all": lambda p, g: observe_all(p, [g]),
     "total_energy": total_energy,
     "relax": relax,
     "elastic_constants": elastic_constants,

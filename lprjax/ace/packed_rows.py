@@ -18,20 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lprjax.ace.adjoint import adjoint_tables, block_functions, channels_of, rows_of
-from lprjax.ace.basis import base_of_edges, centres
-from lprjax.ace.rows import (
-    Rows,
-    _Atoms,
-    _by_chunks,
-    _edge_slopes,
-    _edges_of,
-    _force_rows,
-    _strain_slopes,
-)
+from lprjax.ace.adjoint import rows_of
+from lprjax.ace.basis import centres
+from lprjax.ace.rows import Rows, of_sites
 from lprjax.ace.spec import ACESpec, tables
 from lprjax.atoms.batches import Pack
-from lprjax.atoms.graphs import Graph
 
 TILES = 8
 """Tiles that are summed at a time on a CPU: a choice, to stay in its cache."""
@@ -49,33 +40,10 @@ def packed_rows(spec: ACESpec, pack: Pack, kinds: tuple[str, ...]) -> Rows:
         Rows of these kinds: energy (S, C), forces (n, 3, C), virial (S, 6, C) in Voigt order, in
         the units of `ace_rows`; zero for structures and atoms that are not there.
     """
-    forces, channels, functions = _sites(spec, pack.graph)
+    forces, channels, functions = of_sites(spec, pack.graph)
     sums = _sums(spec, pack, (channels, functions, centres(spec, pack.graph)))
     rows = {"energy": sums[:, 6], "forces": forces, "virial": sums[:, :6]}
     return Rows(**{kind: rows[kind] for kind in kinds})
-
-
-def _sites(spec: ACESpec, graph: Graph) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
-    """What is made atom by atom: force rows (n, 3, C); dA/d(strain), less the sign, and A of every
-    block (n, 7, z, n_max, m), last those of the pairs (n, 7, z, n_max); Q (n, m, n_q)."""
-    edges, values = _edges_of(spec, graph.vectors(), graph.edge_mask)
-    base, pairs = base_of_edges(spec, graph.species[graph.neighbours], *values)
-    functions = block_functions(spec, adjoint_tables(spec).q(base))
-
-    def make(atoms: _Atoms) -> tuple[jax.Array, list[jax.Array]]:
-        slopes = _edge_slopes(spec, atoms.edges)
-        lever = jnp.moveaxis(atoms.edges.vectors, 0, 1)[:, None] * atoms.others[:, :, None]
-        moving = [_strain_slopes(s, lever) for s in (*slopes.many_body, slopes.pair)]
-        return _force_rows(spec, atoms, slopes, functions), moving
-
-    forces, moving = _by_chunks(spec, graph, edges, make)
-    values = [base[channels_of(spec, b)] for b in adjoint_tables(spec).blocks]
-    values.append(pairs.reshape(len(spec.elements), spec.degree, -1))
-    channels = [
-        jnp.concatenate([m, jnp.moveaxis(v, -1, 0)[:, None]], axis=1)
-        for m, v in zip(moving, values, strict=True)
-    ]
-    return forces, channels, functions
 
 
 def _sums(spec: ACESpec, pack: Pack, of_sites: tuple) -> jax.Array:

@@ -288,29 +288,41 @@ def _surroundings(
 @partial(jax.jit, static_argnums=0)
 def _first_order(spec: ACESpec, graph: Graph) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rows of all first-order kinds: energy (C,), forces (n, 3, C), virial (3, 3, C)."""
-    edges, values = _edges_of(spec, graph.vectors(), graph.edge_mask)
-    base, pairs = base_of_edges(spec, graph.species[graph.neighbours], *values)
-    blocks = adjoint_tables(spec).blocks
-    functions = block_functions(spec, adjoint_tables(spec).q(base))
-
-    def make(atoms: _Atoms) -> tuple[jax.Array, list[jax.Array], jax.Array]:
-        slopes = _edge_slopes(spec, atoms.edges)
-        lever = jnp.moveaxis(atoms.edges.vectors, 0, 1)[:, None] * atoms.others[:, :, None]
-        moving = [_strain_slopes(s, lever) for s in slopes.many_body]
-        forces = _force_rows(spec, atoms, slopes, functions)
-        return forces, moving, _strain_slopes(slopes.pair, lever)
-
-    def with_values(moving: jax.Array, values: jax.Array) -> jax.Array:
-        """(n, 6, …) and (…, n): (n, 7, …)."""
-        return jnp.concatenate([moving, jnp.moveaxis(values, -1, 0)[:, None]], axis=1)
-
-    forces, moving, pair_moving = _by_chunks(spec, graph, edges, make)
-    channels = [
-        with_values(m, base[channels_of(spec, b)]) for m, b in zip(moving, blocks, strict=True)
-    ]
-    pairs = with_values(pair_moving, pairs.reshape(*pair_moving.shape[2:], -1))
+    forces, (*channels, pairs), functions = of_sites(spec, graph)
     sums = _sums(spec, centres(spec, graph), functions, channels, pairs)
     return sums[6], forces, sums[VOIGT_TENSOR]
+
+
+def of_sites(spec: ACESpec, graph: Graph) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+    """What all rows of first order are made of, atom by atom; for use inside `jit`.
+
+    Args:
+        spec: of the basis; species and reach are not checked here, and give NaN.
+        graph: n atoms, padding included.
+
+    Returns:
+        force rows (n, 3, C), in eV/Å per unit of the coefficients; dA/d(strain), less the sign, in
+        Voigt order, and A itself of every degree (n, 7, z, n_max, m), last those of the pairs
+        (n, 7, z, n_max); Q (n, m, n_q) of every degree.
+    """
+    edges, values = _edges_of(spec, graph.vectors(), graph.edge_mask)
+    base, pairs = base_of_edges(spec, graph.species[graph.neighbours], *values)
+    functions = block_functions(spec, adjoint_tables(spec).q(base))
+
+    def make(atoms: _Atoms) -> tuple[jax.Array, list[jax.Array]]:
+        slopes = _edge_slopes(spec, atoms.edges)
+        lever = jnp.moveaxis(atoms.edges.vectors, 0, 1)[:, None] * atoms.others[:, :, None]
+        moving = [_strain_slopes(s, lever) for s in (*slopes.many_body, slopes.pair)]
+        return _force_rows(spec, atoms, slopes, functions), moving
+
+    forces, moving = _by_chunks(spec, graph, edges, make)
+    still = [base[channels_of(spec, b)] for b in adjoint_tables(spec).blocks]
+    still.append(pairs.reshape(len(spec.elements), spec.degree, -1))
+    channels = [
+        jnp.concatenate([m, jnp.moveaxis(v, -1, 0)[:, None]], axis=1)
+        for m, v in zip(moving, still, strict=True)
+    ]
+    return forces, channels, functions
 
 
 @partial(jax.jit, static_argnums=0)

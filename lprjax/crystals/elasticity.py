@@ -72,7 +72,7 @@ def equilibrium(
         ValueError: a cluster; as `graph_for`.
     """
     require_x64()
-    _check_periodic(structure.pbc)
+    check_periodic(structure.pbc)
     log_scale, step, iterations = 0.0, math.inf, 0
     while True:
         crystal = _scaled(structure, math.exp(log_scale))
@@ -172,7 +172,7 @@ def cell_graph(potential: Potential, cell: Structure | Graph) -> Graph:
     """
     n_atoms = None if isinstance(cell, Graph) else cell.n_atoms
     graph = graph_for(potential, cell, n_atoms=n_atoms)
-    _check_periodic(graph.pbc)
+    check_periodic(graph.pbc)
     if not np.asarray(graph.atom_mask).all():
         raise ValueError(
             f"the graph has {len(graph.positions)} places for fewer atoms: wanted one without "
@@ -181,7 +181,15 @@ def cell_graph(potential: Potential, cell: Structure | Graph) -> Graph:
     return graph
 
 
-def _check_periodic(pbc: Pbc) -> None:
+def check_periodic(pbc: Pbc) -> None:
+    """Refuse a cluster, which has no volume and no waves.
+
+    Args:
+        pbc: along which of the cell vectors there is a period.
+
+    Raises:
+        ValueError: along none.
+    """
     if not any(pbc):
         raise ValueError(
             f"pbc is {pbc}, a cluster: wanted a crystal, periodic in one direction at least."

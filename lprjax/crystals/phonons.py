@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Pbc, Structure, reduced_periods, supercell
+from lprjax.crystals.elasticity import check_periodic
 from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice, on_all_waves
 from lprjax.numerics.checks import require_x64
 from lprjax.numerics.host import namespace, on_device, on_host
@@ -198,13 +199,17 @@ def force_constants(
     Raises:
         RuntimeError: float64 is off.
         TypeError: a potential without cutoff, or neither a pytree nor hashable.
-        ValueError: as `supercell` for the repeats.
+        ValueError: as `supercell` for the repeats; a cluster; a graph of other atoms.
     """
     require_x64()
     repeats, b = tuple(int(m) for m in repeats), unit_cell.n_atoms
     n = math.prod(repeats) * b
+    check_periodic(unit_cell.pbc)
     if graph is None:
         graph = graph_for(potential, supercell(unit_cell, repeats))
+    n_real = int(np.sum(np.asarray(graph.atom_mask)))
+    if n_real != n:
+        raise ValueError(f"the graph has {n_real} atoms: wanted the {n} of {repeats} unit cells.")
     found = observe(potential, graph, ("force_constants",), atoms=range(b)).force_constants
     rows, xp = on_host(found)[:, :, :n], namespace(found)
     blocks = rows.reshape(b, 3, *repeats, b, 3).transpose(2, 3, 4, 0, 1, 5, 6)

@@ -130,13 +130,16 @@ def lattice_orders(potential: Potential, reference: Structure | Graph, w: ArrayL
 
     Raises:
         TypeError: a potential without cutoff, or neither a pytree nor hashable.
-        ValueError: as `build_graph`.
+        ValueError: as `build_graph`; w of another shape.
     """
     if isinstance(reference, Structure):
         reference = lattice_graph(potential, reference, w)
     check(potential, reference)
-    argument, n = as_argument(potential, "potential"), len(np.asarray(w))
-    w = np.pad(np.asarray(w), ((0, len(reference.positions) - n), (0, 0)))
+    argument, w = as_argument(potential, "potential"), np.asarray(w)
+    n = int(np.sum(np.asarray(reference.atom_mask)))
+    if w.shape != (n, 3):
+        raise ValueError(f"w has shape {w.shape}: wanted ({n}, 3), one row per lattice site, in Å.")
+    w = np.pad(w, ((0, len(reference.positions) - n), (0, 0)))
     there = moved(reference, on_device(np.asarray(reference.positions) + w))
     start, end = (site_energies_and_forces(argument, graph) for graph in (reference, there))
     curvature, third = third_product(argument, reference, w, w)

@@ -354,3 +354,20 @@ def test_frequencies_are_those_of_the_lattice_in_any_basis(basis):
     np.testing.assert_allclose(found, [1.665, 1.692, 2.983], atol=6e-4)
     lengths = np.linalg.norm(constants.wave_vectors(), axis=-1)
     assert lengths.max() < 2.0 * np.pi / 3.165 + 1e-9  # H, the farthest point of a bcc zone
+
+
+def test_force_constants_refuse_a_cluster_and_a_graph_of_other_atoms():
+    cell = bcc("W", 3.165, primitive=True)
+    with pytest.raises(ValueError, match="a cluster: wanted a crystal"):
+        force_constants(TUNGSTEN, dataclasses.replace(cell, pbc=(False,) * 3), (1, 1, 1))
+    larger = build_graph(supercell(cell, (3, 2, 2)), TUNGSTEN.r_cut)
+    with pytest.raises(ValueError, match="graph has 12 atoms: wanted the 8"):
+        force_constants(TUNGSTEN, cell, (2, 2, 2), graph=larger)
+
+
+def test_padding_of_the_graph_does_not_count():
+    """Twelve places for eight atoms: the same sums, in the same order."""
+    cell = bcc("W", 3.165, primitive=True)
+    padded = build_graph(supercell(cell, (2, 2, 2)), TUNGSTEN.r_cut, n_atoms=12)
+    found, expected = (force_constants(TUNGSTEN, cell, (2, 2, 2), graph=g) for g in (padded, None))
+    np.testing.assert_allclose(found.blocks, expected.blocks, atol=1e-12)

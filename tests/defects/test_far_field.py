@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from lprjax.atoms.graphs import build_graph, moved
-from lprjax.atoms.structures import bcc, diamond, make_structure, minimum_image, simple_cubic
+from lprjax.atoms.structures import (
+    bcc,
+    diamond,
+    make_structure,
+    minimum_image,
+    simple_cubic,
+    supercell,
+)
 from lprjax.atoms.voigt import engineering_strain, strain_tensor
 from lprjax.crystals.elasticity import GPA_PER_EV_A3, elastic_constants
 from lprjax.crystals.phonons import force_constants
@@ -366,3 +373,11 @@ def test_the_cut_strains_by_the_slope_of_its_step():
     expected = np.einsum("lci,li->lc", np.tile(internal, (27, 1, 1)), strains)
     np.testing.assert_allclose(followed, expected, atol=1e-12)
     assert np.abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize("n", [15, 17])
+def test_orders_want_a_displacement_of_every_atom(n):
+    """Fewer rows would be taken for atoms that stay, more than the graph has places for."""
+    crystal = supercell(bcc("W", 3.165), (2, 2, 2))
+    with pytest.raises(ValueError, match=rf"w has shape \({n}, 3\): wanted \(16, 3\)"):
+        lattice_orders(TUNGSTEN, crystal, np.zeros((n, 3)))
