@@ -211,7 +211,13 @@ def _internal_strain(hessian):
     complement = np.linalg.qr(np.concatenate([np.ones((n, 1)), np.eye(n)[:, 1:]], axis=1))[0]
     basis = np.kron(complement[:, 1:], np.eye(3))  # orthonormal, of displacements of zero mean
     optical = basis.T @ hessian[6:, 6:] @ basis
-    settled = xp.linalg.solve(optical, basis.T @ hessian[6:, :6])
+    coupling = basis.T @ hessian[6:, :6]
+    try:
+        settled = xp.linalg.solve(optical, coupling)
+    except np.linalg.LinAlgError:  # NumPy refuses what is singular, where JAX has no finite number
+        settled = np.full(coupling.shape, np.nan)
+    if xp is np and not np.isfinite(optical).all():
+        return np.full(len(optical), np.nan), -(basis @ settled).T
     return xp.linalg.eigvalsh(optical), -(basis @ settled).T
 
 
@@ -223,7 +229,7 @@ class ThirdOrderElasticity(NamedTuple):
 
 
 def third_order_constants(
-    potential: Potential, structure: Structure | Graph
+    potential: Potential, structure: Structure | Graph, *, internal: ArrayLike | None = None
 ) -> ThirdOrderElasticity:
     """The third-order elastic constants of a crystal by differentiation of its energy.
 
@@ -240,6 +246,7 @@ def third_order_constants(
         potential: graph -> site energies (n,), eV, three times differentiable.
         structure: a crystal cell, best a small one, with no forces on its atoms, or its graph;
             with a residual stress the constants are those about the stressed state.
+        internal: (n, 3, 6) Å, as `elastic_constants` returned it of this cell; None: found here.
 
     Returns:
         ThirdOrderElasticity; times GPA_PER_EV_A3 in GPa. See `elastic_constants` for a crystal
@@ -253,9 +260,13 @@ def third_order_constants(
     require_x64()
     graph = cell_graph(potential, structure)
     volume = _volume(graph)
-    _, settled = _internal_strain(gradient_and_hessian(potential, graph)[1])
-    clamped = np.asarray(third_derivatives(potential, graph, np.zeros(settled.shape))) / volume
-    alone = len(graph.positions) == 1  # an atom without others to shift against
+    n = len(graph.positions)
+    alone = n == 1  # an atom without others to shift against
+    if internal is not None:
+        settled = np.asarray(internal).reshape(3 * n, 6).T
+    elif not alone:
+        _, settled = _internal_strain(gradient_and_hessian(potential, graph)[1])
+    clamped = np.asarray(third_derivatives(potential, graph, np.zeros((6, 3 * n)))) / volume
     relaxed = clamped if alone else third_derivatives(potential, graph, settled) / volume
     return ThirdOrderElasticity(relaxed=np.asarray(relaxed), clamped=clamped)
 

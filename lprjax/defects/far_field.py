@@ -397,7 +397,8 @@ def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None)
         TypeError, ValueError: as `elastic_constants`.
     """
     cell = cell_graph(potential, defect.unit_cell if cell is None else cell)
-    elasticity, third = elastic_constants(potential, cell), third_order_constants(potential, cell)
+    elasticity = elastic_constants(potential, cell)
+    third = third_order_constants(potential, cell, internal=elasticity.internal)
     return CauchyBorn(
         gradient=site_gradient(defect),
         site_volume=float(defect.reference.volume) / defect.reference.n_atoms,

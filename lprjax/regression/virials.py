@@ -116,13 +116,14 @@ def check_virials(
     found = fit(factors, {kind: given[kind] for kind in kinds}, ridge=ridge)
     potential = linear_potential(spec, found.coefficients)
     pairs: dict[str, list] = {}
-    observed = observe_all(potential, [graph for graph, _ in samples], ("virial",))
-    for number, ((graph, labels), name) in enumerate(zip(samples, names, strict=True)):
-        if labels.virial is not None:
-            n, predicted = np.count_nonzero(np.asarray(graph.atom_mask)), observed[number].virial
-            labelled = checked_label("virial", labels, graph, 0, number)
-            both = np.stack([six_components(predicted), six_components(labelled)]) / n
-            pairs.setdefault(name, []).append(both)
+    having = [k for k, (_, labels) in enumerate(samples) if labels.virial is not None]
+    observed = observe_all(potential, [samples[k][0] for k in having], ("virial",))
+    for number, predicted in zip(having, observed, strict=True):
+        graph, labels = samples[number]
+        n = np.count_nonzero(np.asarray(graph.atom_mask))
+        labelled = checked_label("virial", labels, graph, 0, number)
+        both = np.stack([six_components(predicted.virial), six_components(labelled)]) / n
+        pairs.setdefault(names[number], []).append(both)
     if not pairs:
         raise ValueError("samples hold no virials: wanted some; there is nothing to check.")
     return VirialReport(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
+from lprjax.ace import ACESpec, linear_potential
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import bcc, diamond, strained, supercell
 from lprjax.crystals.elasticity import (
@@ -300,3 +301,26 @@ def test_errors_at_the_door():
         equilibrium(lambda graph: SILICON(graph), diamond("Si", 5.4))
     with pytest.raises(TypeError, match="callable"):
         elastic_constants(3.0, diamond("Si", 5.4))
+
+
+def test_internal_strain_that_is_known_is_taken(monkeypatch):
+    """The same third-order constants, and nothing of second order is differentiated once more."""
+    silicon, cell = stillinger_weber(), diamond("Si", 5.431, primitive=True)
+    internal = elastic_constants(silicon, cell).internal
+    expected = third_order_constants(silicon, cell)
+    monkeypatch.setattr("lprjax.crystals.elasticity.gradient_and_hessian", None)
+    found = third_order_constants(silicon, cell, internal=internal)
+    np.testing.assert_array_equal(found.relaxed, expected.relaxed)
+    assert np.abs(found.relaxed - found.clamped).max() > 1e-2
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_crystal_without_stiffness_has_no_constants_and_raises_nothing(value):
+    """Without curvature, or without numbers: as a bad fit may be, of which a budget is asked."""
+    spec = ACESpec(("Si",), order=1, degree=3, r_cut=4.0, r0=2.35)
+    nothing = linear_potential(spec, np.full(spec.n_columns, value))
+    cell = diamond("Si", 5.431, primitive=True)
+    found = elastic_constants(nothing, cell)
+    np.testing.assert_array_equal(found.optical, np.full(3, value))
+    assert not np.isfinite(np.asarray(found.relaxed)).any()
+    assert not np.isfinite(third_order_constants(nothing, cell).relaxed).any()

@@ -57,7 +57,7 @@ def test_products_are_differences_of_forces(name, directions):
         hessian_product(potential, moved(GRAPH, GRAPH.positions + s * H * w), v) for s in (1, -1)
     )
     change = (np.asarray(ahead) - np.asarray(behind)) / (2 * H)
-    np.testing.assert_allclose(third, change, atol=1e-5 * np.abs(change).max())
+    np.testing.assert_allclose(third, change, atol=1e-6 * np.abs(change).max())
 
 
 @pytest.mark.parametrize("name", POTENTIALS)
