@@ -238,7 +238,7 @@ def check_graph(spec: ACESpec, graph: Graph) -> None:
     check_reach(graph, spec.r_cut, "the ACE basis")
     if isinstance(graph.species, Tracer):
         return
-    unknown = set(np.unique(np.asarray(graph.species)).tolist()) - {0, *spec.numbers}
+    unknown = set(np.asarray(graph.species).tolist()) - {0, *spec.numbers}
     if unknown:
         names = sorted(chemical_symbols[z] for z in unknown)
         raise ValueError(

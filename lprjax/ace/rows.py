@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from lprjax.ace.adjoint import Block, adjoint_tables, block_functions, channels_of, rows_of
 from lprjax.ace.angular import harmonic_gradients, spherical_harmonics
@@ -43,7 +44,7 @@ from lprjax.atoms.voigt import COLUMNS, ROWS, VOIGT_TENSOR
 
 CACHE = 4_000_000
 """Bytes that a chunk of atoms may gather from its neighbours: a choice, to fit a CPU's cache."""
-ACCELERATOR = 128
+ACCELERATOR = 256
 """How many times more on an accelerator, which wants much work at a time: a choice."""
 
 
@@ -126,8 +127,11 @@ def _edge_slopes(spec: ACESpec, edges: _Edges) -> _Slopes:
         blocks = adjoint_tables(spec).blocks
         return _Slopes([of(b) for b in blocks], u[:, :, None] * pair[:, None])
 
+    if jax.default_backend() != "cpu":
+        return make()
     # A branch of its own keeps them in this shape: XLA would otherwise make them again in that of
-    # every product they enter, where it no longer sees that one radial function serves all m.
+    # every product they enter, where it no longer sees that one radial function serves all m. An
+    # accelerator would wait for the host at the branch.
     none = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape), jax.eval_shape(make))  # noqa: E731
     return jax.lax.cond(jnp.any(edges.mask), make, none)
 
@@ -237,12 +241,15 @@ def _sums(
 def _chunk_size(spec: ACESpec, graph: Graph, copies: int) -> int:
     """Atoms whose rows are made at a time: what they gather from their neighbours fits the cache.
 
-    copies: arrays of that size alive at a time. Four atoms at least, a choice.
+    copies: arrays of that size alive at a time. Four atoms at least, a choice; on an accelerator,
+    where few chunks are visited, they are of one size, so that the last does little twice.
     """
     n, n_neighbours = graph.neighbours.shape
     gathered = 8 * copies * n_neighbours * adjoint_tables(spec).blocks[-1].entries.stop
-    room = CACHE if jax.default_backend() == "cpu" else ACCELERATOR * CACHE
-    return min(n, max(4, room // gathered))
+    if jax.default_backend() == "cpu":
+        return min(n, max(4, CACHE // gathered))
+    most = max(4, ACCELERATOR * CACHE // gathered)
+    return -(-n // -(-n // most))
 
 
 def _by_chunks(
@@ -251,7 +258,8 @@ def _by_chunks(
     """make(atoms), arrays (c, …) for c atoms, put together for all, (n, …); zero on padding atoms.
 
     Chunks of padding atoms are not visited, so that padding costs nothing here. The last chunk
-    begins early enough to be a whole one.
+    begins early enough to be a whole one. A single chunk is no loop: an accelerator would wait for
+    the host at each turn of one.
     """
     size = _chunk_size(spec, graph, copies)
 
@@ -260,6 +268,9 @@ def _by_chunks(
         index = begin + jnp.arange(size)
         own_edges = jax.tree.map(of, edges)
         return make(_surroundings(spec, graph, index, of(graph.neighbours), own_edges))
+
+    if size == len(graph.positions):
+        return chunk(0)
 
     def add(number, result):
         begin = jnp.minimum(number * size, len(graph.positions) - size)
@@ -307,7 +318,7 @@ def of_sites(spec: ACESpec, graph: Graph) -> tuple[jax.Array, list[jax.Array], l
     """
     edges, values = _edges_of(spec, graph.vectors(), graph.edge_mask)
     base, pairs = base_of_edges(spec, graph.species[graph.neighbours], *values)
-    functions = block_functions(spec, adjoint_tables(spec).q(base))
+    functions = [_site_by_site(q) for q in block_functions(spec, adjoint_tables(spec).q(base))]
 
     def make(atoms: _Atoms) -> tuple[jax.Array, list[jax.Array]]:
         slopes = _edge_slopes(spec, atoms.edges)
@@ -323,6 +334,13 @@ def of_sites(spec: ACESpec, graph: Graph) -> tuple[jax.Array, list[jax.Array], l
         for m, v in zip(moving, still, strict=True)
     ]
     return forces, channels, functions
+
+
+def _site_by_site(values: jax.Array) -> jax.Array:
+    """The same (n, ...), what belongs to a site side by side: so sites can be gathered quickly."""
+    if jax.default_backend() == "cpu":
+        return values
+    return with_layout_constraint(values, Layout(major_to_minor=tuple(range(values.ndim))))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -21,7 +21,7 @@ import numpy as np
 
 from lprjax.atoms.graphs import Graph, bucket
 
-ATOMS = {"cpu": 256, "accelerator": 2048}
+ATOMS = {"cpu": 256, "accelerator": 4096}
 """Atoms of a pack: a choice. A CPU has its caches filled by few; an accelerator wants many."""
 ATOMS_PER_STRUCTURE = 4
 """A pack has room for one structure per so many atoms: a choice. With more, packs of cells of two
@@ -110,29 +110,26 @@ def pack(graphs: Sequence[Graph], room: Room) -> Pack:
     Returns:
         The pack, of K neighbours, reaching as far as the shortest of the graphs.
     """
-    graphs = jax.device_get(list(graphs))
+    graphs = jax.tree.map(np.asarray, list(graphs))
     sizes = np.array([np.count_nonzero(graph.atom_mask) for graph in graphs])
     total, n = int(sizes.sum()), capacity(graphs[0], int(sizes[0]), room)
 
-    def together(name: str) -> np.ndarray:
-        return np.concatenate([getattr(g, name)[:m] for g, m in zip(graphs, sizes, strict=True)])
-
-    def padded(x: np.ndarray) -> np.ndarray:
-        whole = np.zeros((n, *x.shape[1:]), x.dtype)
-        whole[:total] = x
-        return whole
+    def together(of: Callable[[Graph], Any]) -> np.ndarray:
+        """An array of every graph's real atoms, one after the other, and zeros behind."""
+        parts = [of(graph)[:m] for graph, m in zip(graphs, sizes, strict=True)]
+        parts.append(np.zeros((n - total, *parts[0].shape[1:]), parts[0].dtype))
+        return np.concatenate(parts)
 
     starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    cells = np.repeat(np.stack([graph.cell for graph in graphs]), sizes, axis=0)
-    edge_mask = together("edge_mask")
-    neighbours = np.where(edge_mask, together("neighbours") + starts[:, None], 0)
+    edge_mask, neighbours = together(lambda g: g.edge_mask), together(lambda g: g.neighbours)
+    neighbours[:total] += starts[:, None].astype(np.int32)
     found: dict[str, Any] = dict(
-        positions=padded(together("positions")),
+        positions=together(lambda g: g.positions),
         cell=np.eye(3),
-        species=padded(together("species")),
-        neighbours=padded(neighbours.astype(np.int32)),
-        shifts=padded(together("shifts") @ cells),
-        edge_mask=padded(edge_mask),
+        species=together(lambda g: g.species),
+        neighbours=np.where(edge_mask, neighbours, 0),
+        shifts=together(lambda g: g.shifts @ g.cell),
+        edge_mask=edge_mask,
         atom_mask=np.arange(n) < total,
         reach=np.min([graph.reach for graph in graphs]),
     )

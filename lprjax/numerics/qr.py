@@ -1,12 +1,13 @@
 """The triangle of a tall matrix, A = Q R, without Q: by Householder's reflections, or by Cholesky.
 
 Reflections touch A once for each column, which suits a CPU. An accelerator is idle most of that
-time, and several times faster at products: there R is the product of three Cholesky factors,
+time, and several times faster at products: there R is the product of four Cholesky factors,
 
-    R_k^T R_k = A_k^T A_k + s_k 1,    A_(k+1) = A_k R_k^-1,    R = R_3 R_2 R_1,    s_2 = s_3 = 0 ,
+    R_k^T R_k = A_k^T A_k + s_k 1,   A_(k+1) = A_k R_k^-1,   R = R_4 R_3 R_2 R_1,   s_3 = s_4 = 0 ,
 
-with a shift s_1 of the size of rounding, so that the first exists however A is conditioned; what is
-left is so well conditioned that the second makes it orthonormal (shifted Cholesky QR3).
+with shifts s_1, s_2 of the size of rounding, so that these exist however A is conditioned. A shift
+leaves of a condition its (8 n u)^(1/2)-th part, 1e-6 or so: two of them what the third can make
+orthonormal (shifted Cholesky QR, with a second shift, as rows of a potential's basis reach 1e15).
 
 Both keep one bound, that of backward stability column by column: R is the exact triangle of A + E,
 
@@ -16,12 +17,12 @@ For reflections see Higham, Accuracy and Stability of Numerical Algorithms (2002
 Cholesky: columns are first scaled by powers of two, so that a bound in norms is one by columns; a
 triangular solve has a backward error of u |A_(k+1)| |R_k|; no factor is larger than the first, up
 to rounding; and the last is good to rounding where its Gram matrix is close to the unit matrix.
-Where that is not within 1/2, or a factor does not exist (A of deficient rank, or of a condition
-above some 1e13), reflections make R after all.
+Where that is not within 1/2, or a factor does not exist (fewer rows than columns, or columns that
+depend on others to rounding), reflections make R after all.
 
 Source: Fukaya, Kannan, Nakatsukasa, Yamamoto, Yanagisawa, SIAM J. Sci. Comput. 42 (2020) A477. The
-shift is theirs in form and smaller in size: their proof that nothing breaks down is replaced by a
-look whether it did.
+shift is theirs in form and smaller in size, and taken twice: their proof that nothing breaks down
+is replaced by a look whether it did.
 """
 
 import jax
@@ -30,9 +31,9 @@ from jax.scipy.linalg import solve_triangular
 
 SHIFT = 8.0
 """In units of n u |A^T A|: a choice, above the rounding of the Gram matrix and its factor as they
-are found (0.1 and less), and so small that a condition of 1e13 is left at 1e13 (8 n u)^(1/2)."""
+are found (0.1 and less), and small, so that much of the condition is gone after it."""
 NEAR = 0.5
-"""How far A_3^T A_3 may be from the unit matrix, in the largest sum over a row."""
+"""How far A_4^T A_4 may be from the unit matrix, in the largest sum over a row."""
 
 
 def triangle(matrix: jax.Array) -> jax.Array:
@@ -107,11 +108,12 @@ def by_cholesky(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     def divided(rest: jax.Array, factor: jax.Array) -> jax.Array:
         return solve_triangular(factor, rest.T, trans="T").T
 
+    found = jnp.eye(n)
+    for shift in (SHIFT, SHIFT, 0.0):
+        square = gram(rest)
+        factor = upper(square + shift * n * unit * norm(square) * jnp.eye(n))
+        rest, found = divided(rest, factor), factor @ found
     square = gram(rest)
-    first = upper(square + SHIFT * n * unit * norm(square) * jnp.eye(n))
-    rest = divided(rest, first)
-    second = upper(gram(rest))
-    square = gram(divided(rest, second))
-    found = jnp.triu(upper(square) @ (second @ first)) * scale[None]
+    found = jnp.triu(upper(square) @ found) * scale[None]
     good = (norm(square - jnp.eye(n)) < NEAR) & jnp.all(jnp.isfinite(found))
     return jnp.where(empty[None], 0.0, found), good

@@ -165,6 +165,7 @@ def _items(model, samples, kinds, atoms, shifts, shared) -> Iterator[_Item]:
             with named(f"structure {number}"):
                 sample = host_graph(sample[0], reach), *sample[1:]
         graph, labels = checked_sample(sample, kinds, number)
+        graph = jax.tree.map(np.asarray, graph)  # on the host, for what follows asks for its parts
         with named(f"structure {number}"):
             check_graph(model, graph) if isinstance(model, ACESpec) else check(model, graph)
             if "force_constants" in kinds:

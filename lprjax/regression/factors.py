@@ -8,7 +8,7 @@ factor of `[X | y] = Q [R q; 0 rho]`:
 `X^T X` is never formed, so a condition number is never squared.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,8 @@ def empty(n_features: int) -> Factor:
     require_x64()
     if n_features < 1:
         raise ValueError(f"n_features is {n_features}: wanted at least one column.")
-    return Factor(jnp.zeros((n_features, n_features)), jnp.zeros(n_features), jnp.zeros(()), 0)
+    arrays: Any = [np.zeros(shape) for shape in ((n_features, n_features), n_features, ())]
+    return Factor(*arrays, 0)
 
 
 def fold(
@@ -153,14 +154,18 @@ def extend(
     return factor._replace(n_rows=total)
 
 
-def block_size(n_features: int) -> int:
+def block_size(n_features: int, *, first: bool = False) -> int:
     """How many rows to fold at a time into K = n_features columns: max(3 (K + 1), 256).
 
     A choice: a QR of fewer rows spends most of its work on the triangle it started from, and one
-    of more leaves the cache. On an accelerator it is 12 (K + 1): there, few rows leave it idle.
+    of more leaves the cache. On an accelerator, which few rows leave idle, it is 24 (K + 1).
+
+    Args:
+        n_features: K.
+        first: of rows that may stay few (energies of a small set): 3 (K + 1) everywhere.
     """
-    triangles = 3 if jax.default_backend() == "cpu" else 12
-    return max(triangles * (n_features + 1), 256)
+    few = first or jax.default_backend() == "cpu"
+    return max((3 if few else 24) * (n_features + 1), 256)
 
 
 def compress(rows: ArrayLike, targets: ArrayLike, *, block_rows: int | None = None) -> Factor:

@@ -47,7 +47,7 @@ def checked_mesh(mesh: Mesh | None) -> Mesh:
         ValueError: a mesh of more than one axis.
     """
     if mesh is None:
-        return Mesh(np.array(list(jnp.zeros(()).devices())), ("devices",))
+        return Mesh(np.array(list(jax.device_put(0.0).devices())), ("devices",))
     if len(mesh.axis_names) != 1:
         raise ValueError(
             f"mesh has axes {mesh.axis_names}: wanted one; use "
@@ -71,8 +71,8 @@ def spread(mesh: Mesh, items: Sequence[Any]) -> Any:
     Returns:
         One pytree of arrays (d, ...), sharded by device.
     """
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *items)
-    return jax.device_put(stacked, _in_shares(mesh.local_mesh))
+    whole = (lambda x: np.asarray(x)[None]) if len(items) == 1 else (lambda *xs: np.stack(xs))
+    return jax.device_put(jax.tree.map(whole, *items), _in_shares(mesh.local_mesh))
 
 
 def on_each(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,14 +157,26 @@ def finished(stream: Stream) -> Factor:
 
 
 def _with_room(stream: Stream, r: int) -> Stream:
-    """The stream with empty buffers that hold chunks of r rows, several where they are small."""
+    """The stream with empty buffers that hold chunks of r rows, several where they are small.
+
+    The first buffers are of the size that suits a CPU, so that a few rows are not folded among
+    thousands of zeros; those after them of the size that suits the device.
+    """
     d, n = stream.factor.target.shape
-    size = -(-block_size(n) // r) * r
+    wanted = block_size(n, first=stream.rows is None)
+    size = -(-wanted // r) * r
     if stream.rows is not None and stream.rows.shape[1] >= size:
         return stream
-    own = _in_shares(stream.mesh.local_mesh)
-    rows, targets = (jax.device_put(np.zeros((d, size, *rest)), own) for rest in ((n,), ()))
+    rows, targets = _zeros(stream.mesh, (d, size, n))
     return stream._replace(rows=rows, targets=targets)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _zeros(mesh: Mesh, shape: tuple[int, int, int]) -> tuple[jax.Array, jax.Array]:
+    """Empty buffers of rows (d, S, K) and targets (d, S), made where they are wanted."""
+    own = _in_shares(mesh.local_mesh)
+    found = jnp.zeros(shape), jnp.zeros(shape[:2])
+    return jax.lax.with_sharding_constraint(found, own)
 
 
 def _folded(stream: Stream) -> Stream:

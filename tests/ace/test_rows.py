@@ -229,6 +229,27 @@ def test_chunks_change_nothing(n_atoms, monkeypatch):
     close(phi, case.rows.force_constants[:, :, : case.n])
 
 
+@pytest.mark.parametrize("most, size", [(17, 17), (10, 9)], ids=["one chunk", "two chunks"])
+def test_an_accelerator_makes_the_same_rows(most, size, monkeypatch):
+    """Of 17 places: in one chunk, or in two of nine, of which the second begins one early. It has
+    no branches and, with one chunk, no loop, at both of which it would wait for the host."""
+    case = case_of("two species", vacancy_cell)
+    graph = build_graph(case.structure, R_CUT, n_atoms=17, n_neighbours=N_NEIGHBOURS)
+    gathered = 8 * N_NEIGHBOURS * ace_rows.adjoint_tables(case.spec).blocks[-1].entries.stop
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(ace_rows, "CACHE", gathered)
+    monkeypatch.setattr(ace_rows, "ACCELERATOR", most)
+    assert ace_rows._chunk_size(case.spec, graph, 1) == size
+    make = jax.jit(lambda graph: ace_rows._first_order.__wrapped__(case.spec, graph))
+    text = str(jax.make_jaxpr(make)(graph))
+    assert "cond[" not in text and ("while[" in text) == (size < 17)
+    energy, forces, virial = make(graph)
+    close(energy, case.rows.energy)
+    close(virial, case.rows.virial)
+    close(forces[: case.n], case.rows.forces[: case.n])
+    assert not np.any(forces[case.n :])
+
+
 def test_nothing_jumps_when_a_neighbour_crosses_the_cutoff(small):
     """What an atom at r_cut - h adds to the rows of its neighbour falls as h^4 in the energy, h^3
     in forces and virial and h^2 in force constants: the powers of the envelope, less derivatives.

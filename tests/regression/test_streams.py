@@ -71,6 +71,21 @@ def test_memory_is_one_buffer():
     assert sizes == {block_size(K) * K}
 
 
+def test_an_accelerator_takes_more_rows_after_the_first(monkeypatch):
+    """Few rows are folded among few zeros, many among many; the factor is that of all of them."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    flow, sizes, k, rng = stream(40), [], 40, np.random.default_rng(0)
+    parts = [(rng.normal(size=(64, k)), rng.normal(size=64)) for _ in range(40)]
+    for part in parts:
+        flow = push(flow, *spread(flow.mesh, [part]), np.array([64]))
+        sizes.append(flow.rows.shape[1])
+    assert sorted(set(sizes)) == [256, 1024] and sizes == sorted(sizes)
+    rows, targets = (np.concatenate(both) for both in zip(*parts, strict=True))
+    found, wanted = finished(flow), compress(rows, targets)
+    for a, b in zip(found[:3], wanted[:3], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.max(np.abs(wanted.triangular)))
+
+
 def test_a_mesh_has_one_axis():
     grid = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("a", "b"))
     with pytest.raises(ValueError, match=r"axes \('a', 'b'\): wanted one"):
