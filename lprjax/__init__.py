@@ -70,6 +70,7 @@ from lprjax.numerics.memory import use_compilation_cache
 from lprjax.potentials import (
     KINDS,
     ase_potential,
+    eam_from_file,
     energy_and_forces,
     observe,
     observe_all,
@@ -132,6 +133,7 @@ __all__ = [
     "design_rows",
     "diamond",
     "divacancy",
+    "eam_from_file",
     "elastic_constants",
     "energy_and_forces",
     "equilibrium",

@@ -125,6 +125,12 @@ def targets(config: Config) -> Iterator[Row]:
             "LAMMPS reads splines of the EAM, and each of its pairs once",
             "lammps",
         )  # fmt: skip
+    yield Row(
+        f"eam_table_{n}", f"energy + forces, an EAM from a file, {n} atoms of W",
+        "the same EAM from its formulae", 2, False, "µs/atom",
+        partial(kernels.tabulated, n, config.pace),
+        "twelve numbers from the table for every padded edge",
+    )  # fmt: skip
     yield from set_targets(config)
     yield from linear_algebra_targets(config)
     yield from cold_targets(config)

