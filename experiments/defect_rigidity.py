@@ -172,7 +172,7 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
     return {
         "figure": "defect_rigidity",
         "preset": preset,
-        "material": config.material,
+        "material": config.crystal.name,
         "defect": config.defect,
         "target_atoms": len(records[0].arrays["distance"]),
         "n_functions": int(records[0].arrays["n_functions"]),

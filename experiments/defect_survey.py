@@ -76,7 +76,7 @@ def points(config: Config) -> list[Point]:
     """One point per pair and size. Raises ValueError for a pair without a material it knows."""
     return [
         Point(
-            material=crystal.name,
+            material=crystal.key,
             defect=defect,
             m=m,
             target=math.ceil((config.target_atoms / crystal.unit_cell.n_atoms) ** (1 / 3)),
@@ -112,14 +112,17 @@ def compute(point: Point) -> dict[str, Any]:
 def summarise(config: Config, records: list[Record], preset: str) -> dict[str, Any]:
     """Curves and effectivities (predicted over true) of every pair and observation set."""
     pairs = {}
-    for pair in config.pairs:
-        arrays = [r.arrays for r in records if f"{r.point.material}/{r.point.defect}" == pair]
-        about = {
+    for crystal, defect in (named_pair(pair, "/") for pair in config.pairs):
+        who = crystal.key, defect
+        arrays = [r.arrays for r in records if (r.point.material, r.point.defect) == who]
+        about: dict[str, Any] = {"crystal": crystal.crystal} | {
             name: arrays[0][name].item()
             for name in ("n_functions", "target_atoms", "formation_energy_reference")
         }
         about["reference_converged"] = all(bool(a["reference_converged"]) for a in arrays)
-        pairs[pair] = about | {name: curve_of(arrays, k) for k, name in enumerate(FITTED)}
+        pairs[f"{crystal.name}/{defect}"] = about | {
+            name: curve_of(arrays, k) for k, name in enumerate(FITTED)
+        }
     curves = {f"{pair} {name}": pairs[pair][name] for pair in pairs for name in FITTED}
     return {
         "figure": "defect_survey",
@@ -157,6 +160,7 @@ def against_forces(curves: dict[str, dict]) -> dict[str, Any]:
 
 COLOURS = {"bcc": PALETTE[0], "fcc": PALETTE[1], "diamond": PALETTE[2]}
 MARKERS = dict(zip(MATERIALS, "os^DosDos", strict=True))
+OTHER = "P"  # of materials from files
 
 
 def draw_scatter(ax: Axes, summary: dict, quantity: str, unit: str) -> None:
@@ -164,7 +168,7 @@ def draw_scatter(ax: Axes, summary: dict, quantity: str, unit: str) -> None:
     for pair, found in summary["pairs"].items():
         for fitted in FITTED:
             x, y = (sizes(found[fitted], f"{quantity}_{of}") for of in ("error", "predicted"))
-            ax.loglog(x, y, **sign_of(pair, fitted))
+            ax.loglog(x, y, **sign_of(pair, found, fitted))
             draw_flags(ax, x, y, found[fitted])
     ends = np.array(ax.get_xlim())
     ax.plot(ends, ends, "--", color="0.5", lw=0.9, zorder=1)
@@ -177,7 +181,7 @@ def draw_deviation(ax: Axes, summary: dict) -> None:
         for fitted in FITTED:
             true = sizes(found[fitted], "geometry_error")
             y = np.abs(np.array(effectivity(found[fitted], "geometry")) - 1.0)
-            ax.loglog(true, y, **sign_of(pair, fitted))
+            ax.loglog(true, y, **sign_of(pair, found, fitted))
     points = np.concatenate([line.get_xydata() for line in ax.lines])
     ratio = np.nanmedian(points[:, 1] / points[:, 0])
     ends = np.array(ax.get_xlim())
@@ -186,19 +190,20 @@ def draw_deviation(ax: Axes, summary: dict) -> None:
     label_axes(ax, ("true geometry error", "Å"), ("|predicted / true - 1|", None))
 
 
-def sign_of(pair: str, fitted: str) -> dict[str, Any]:
+def sign_of(pair: str, found: dict, fitted: str) -> dict[str, Any]:
     """How a pair's fits are drawn."""
     name, defect = pair.split("/")
     fill = dict(mfc="none") if fitted != FITTED[0] else {}
-    size, colour = 5 if defect == "vacancy" else 8, COLOURS[MATERIALS[name].crystal]
-    return dict(ls="", marker=MARKERS[name], color=colour, ms=size, alpha=0.8, **fill)
+    size, colour = 5 if defect == "vacancy" else 8, COLOURS[found["crystal"]]
+    return dict(ls="", marker=MARKERS.get(name, OTHER), color=colour, ms=size, alpha=0.8, **fill)
 
 
-def draw_key(ax: Axes) -> None:
+def draw_key(ax: Axes, summary: dict) -> None:
     """What colours, signs and fillings mean."""
     ax.axis("off")
-    for name, marker in MARKERS.items():
-        ax.plot([], [], marker, color=COLOURS[MATERIALS[name].crystal], label=name)
+    crystals = {pair.split("/")[0]: found["crystal"] for pair, found in summary["pairs"].items()}
+    for name, crystal in crystals.items():
+        ax.plot([], [], MARKERS.get(name, OTHER), color=COLOURS[crystal], label=name)
     ax.plot([], [], "o", color="0.4", ms=8, label="large: not a vacancy")
     ax.plot([], [], "o", color="0.4", label=f"filled: fitted to {LABELS[FITTED[0]]}")
     ax.plot([], [], "o", color="0.4", mfc="none", label=f"open: to {LABELS[FITTED[1]]}")
@@ -217,7 +222,7 @@ def plot(summary: dict) -> Figure:
     draw_scatter(geometry, summary, "geometry", "Å")
     draw_scatter(energy, summary, "energy", "eV")
     draw_deviation(deviation, summary)
-    draw_key(key)
+    draw_key(key, summary)
     panels = lower.subgridspec(rows, columns).subplots(sharey=True, squeeze=False)
     for ax in panels.flat:
         ax.axis("off")

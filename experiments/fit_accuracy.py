@@ -159,7 +159,7 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
     return {
         "figure": "fit_accuracy",
         "preset": preset,
-        "material": config.material,
+        "material": config.crystal.name,
         "defect": config.defect,
         "L": config.radius(config.cells),
         "target_atoms": table["n_atoms"][0],

@@ -189,7 +189,7 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
     return {
         "figure": "loss_weights",
         "preset": preset,
-        "material": config.material,
+        "material": config.crystal.name,
         "defect": config.defect,
         "training_cells": config.size,
         "target_cells": config.target,

@@ -155,7 +155,7 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
     return {
         "figure": "observation_value",
         "preset": preset,
-        "material": config.material,
+        "material": config.crystal.name,
         "defect": config.defect,
         "n_functions": int(first["n_functions"]),
         "target_atoms": int(first["target_atoms"]),

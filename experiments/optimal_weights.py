@@ -194,7 +194,7 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
     return {
         "figure": "optimal_weights",
         "preset": preset,
-        "material": config.material,
+        "material": config.crystal.name,
         "defect": config.defect,
         "target_cells": config.target,
         "energy_scale": config.energy_scale,

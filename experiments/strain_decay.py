@@ -58,6 +58,11 @@ class Point:
     defect: str
     cells: int  # cubic cells per side
 
+    @property
+    def pair(self) -> str:
+        """As figures name it."""
+        return f"{material(self.material).name}:{self.defect}"
+
 
 def points(config: Config) -> list[Point]:
     """Every pair, in a cell of about as many sites as asked for."""
@@ -65,7 +70,7 @@ def points(config: Config) -> list[Point]:
     for pair in config.pairs:
         crystal, defect = named_pair(pair, ":")
         cells = round((config.sites / SITES_IN_CUBE[crystal.crystal]) ** (1 / 3))
-        found.append(Point(crystal.name, defect, cells))
+        found.append(Point(crystal.key, defect, cells))
     return found
 
 
@@ -133,7 +138,7 @@ def excess(slope: float, error: float) -> float:
 
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
     """Headline numbers of the figure."""
-    curves = {f"{r.point.material}:{r.point.defect}": slope_of(config, r.arrays) for r in records}
+    curves = {r.point.pair: slope_of(config, r.arrays) for r in records}
     return {
         "figure": "strain_decay",
         "preset": preset,
@@ -145,12 +150,12 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
 
 def plot(summary: dict, records: Sequence[Record]) -> Figure:
     """The whole figure: a panel for each material."""
-    names = list(dict.fromkeys(record.point.material for record in records))
+    names = list(dict.fromkeys(material(record.point.material).name for record in records))
     figure, axes = plt.subplots(
         1, len(names), figsize=(3.4 * len(names), 3.9), sharex=True, sharey=True, squeeze=False
     )
     for ax, name in zip(axes[0], names, strict=True):
-        chosen = [record for record in records if record.point.material == name]
+        chosen = [r for r in records if material(r.point.material).name == name]
         for colour, record in zip(PALETTE, chosen, strict=False):
             draw(ax, summary, record, colour)
         ax.set_title(name, fontsize=9)
@@ -162,7 +167,7 @@ def plot(summary: dict, records: Sequence[Record]) -> Figure:
 
 def draw(ax: Axes, summary: dict, record: Record, colour: str) -> None:
     """The strain of one defect by shells, and the theory's slope."""
-    curve = summary["curves"][f"{record.point.material}:{record.point.defect}"]
+    curve = summary["curves"][record.point.pair]
     x, y = record.arrays["distances"], record.arrays["strains"]
     shown = (x > 0) & (y > DRAWN)
     slope = f"{curve['slope']:.2f} ± {curve['slope_error']:.2f}"

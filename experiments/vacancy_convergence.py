@@ -48,7 +48,6 @@ from experiments.studies.defect_fits import (
     weighted_fit,
 )
 from experiments.studies.size_sweep import Config, points
-from experiments.systems.materials import material
 from experiments.systems.observations import OBSERVATION_SETS
 from lprjax.ace.basis import site_basis
 from lprjax.atoms.graphs import build_graph
@@ -114,7 +113,8 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
     return {
         "figure": config.name,
         "preset": preset,
-        "material": config.material,
+        "material": config.crystal.name,
+        "crystal": config.crystal.crystal,
         "defect": config.defect,
         "n_functions": int(sweep[0]["n_functions"]),
         "n_sizes": len(sweep),
@@ -163,7 +163,7 @@ def plot(summary: dict, records: list[Record]) -> Figure:
     figure = plt.figure(figsize=(15.5, 9.6))
     upper, lower = figure.add_gridspec(2, 1, height_ratios=(2, 1))
     errors = upper.subgridspec(2, len(OBSERVATION_SETS)).subplots(sharey="row")
-    multilattice = material(summary["material"]).crystal == "diamond"
+    multilattice = summary["crystal"] == "diamond"
     for which, (quantity, unit) in enumerate((("geometry", "Å"), ("energy", "eV"))):
         for ax, (name, curve) in zip(errors[which], summary["curves"].items(), strict=False):
             if name == "EF":

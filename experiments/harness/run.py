@@ -191,7 +191,10 @@ def parse(
     if run.get("jobs", 1) > 1:
         share_gpu()
     changes = {k: tuple(v) if isinstance(v, list) else v for k, v in flags.items()}
-    config = dataclasses.replace(presets[run["preset"]], **changes)
+    try:
+        config = dataclasses.replace(presets[run["preset"]], **changes)
+    except ValueError as error:  # what a field of the configuration refuses
+        parser.error(str(error))
     return Run(figure=figure, config=config, **run)
 
 

@@ -62,7 +62,8 @@ MAX_EVALUATIONS = 300  # of a fit's relaxation
 @dataclass(frozen=True)
 class Config:
     material: str = field(
-        default="W", metadata={"help": "reference potential", "choices": tuple(MATERIALS)}
+        default="W",
+        metadata={"help": f"reference potential: {', '.join(MATERIALS)}, or a file, name.toml"},
     )
     defect: str = field(
         default="vacancy",
@@ -89,6 +90,10 @@ class Config:
     smoothness: float = field(default=2.0, metadata={"help": "power of the smoothness prior"})
     ridge: float = field(default=1e-10, metadata={"help": "multiplies |Gamma c|^2, 1/eV^2"})
     seed: int = field(default=0, metadata={"help": "of rattles and strains"})
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a material that there is not; of a file note what is in it."""
+        object.__setattr__(self, "material", self.crystal.key)
 
     @property
     def crystal(self) -> Material:

@@ -30,7 +30,7 @@ class Config(defect_fits.Config):
 
     @property
     def pair(self) -> str:
-        return f"_{self.material}_{self.defect}"
+        return f"_{self.crystal.name}_{self.defect}"
 
 
 def points(config: Config) -> list[Config]:

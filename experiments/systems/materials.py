@@ -3,14 +3,17 @@
 material("Cu").lattice_constant      # Å, where the reference's pressure vanishes
 material("Cu").potential             # graph -> site energies
 material("Cu").unit_cell             # the conventional cube
+material("copper.toml").potential    # of a file, see `material_files`
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
+from ase.data import atomic_numbers
 
+from experiments.systems import material_files
 from lprjax.atoms.structures import Structure, bcc, diamond, fcc
 from lprjax.crystals.elasticity import Equilibrium, equilibrium
 from lprjax.defects.catalogue import DEFECTS
@@ -36,6 +39,8 @@ class Material:
         crystal: bcc, fcc or diamond.
         guess: Å, the lattice constant where the search for the true one starts.
         build: makes the potential.
+        basis_cutoff: Å, of the basis; 0: the crystal's.
+        file: where it is from, as records have it; "" for those of MATERIALS.
     """
 
     name: str
@@ -43,6 +48,13 @@ class Material:
     crystal: str
     guess: float
     build: Callable[[], Potential] = field(repr=False)
+    basis_cutoff: float = 0.0
+    file: str = ""
+
+    @property
+    def key(self) -> str:
+        """What names it in configurations and records."""
+        return self.file or self.name
 
     @cached_property
     def potential(self) -> Potential:
@@ -78,7 +90,7 @@ class Material:
     @property
     def r_cut(self) -> float:
         """Cutoff of the basis, Å."""
-        return REACH[self.crystal] * self.nearest_neighbour
+        return self.basis_cutoff or REACH[self.crystal] * self.nearest_neighbour
 
     @property
     def unit_cell(self) -> Structure:
@@ -115,7 +127,7 @@ def named_pair(pair: str, mark: str) -> tuple[Material, str]:
     """The material and the name of the defect that a flag names.
 
     Args:
-        pair: such as "W/vacancy".
+        pair: such as "W/vacancy" or "copper.toml/vacancy".
         mark: what stands between the two.
 
     Returns:
@@ -124,8 +136,8 @@ def named_pair(pair: str, mark: str) -> tuple[Material, str]:
     Raises:
         ValueError: there is none of that name; the message lists those there are.
     """
-    name, _, defect = pair.partition(mark)
-    if defect not in DEFECTS:
+    name, _, defect = pair.rpartition(mark)
+    if not name or defect not in DEFECTS:
         raise ValueError(
             f"{pair!r} is no pair: wanted material{mark}defect, such as W{mark}vacancy, the defect "
             f"one of {', '.join(DEFECTS)}."
@@ -137,14 +149,31 @@ def material(name: str) -> Material:
     """The material of that name.
 
     Args:
-        name: one of MATERIALS.
+        name: one of MATERIALS, or a file, see `material_files`.
 
     Returns:
         the material.
 
     Raises:
-        ValueError: there is none of that name; the message lists those there are.
+        ValueError: there is none of that name, the message lists those there are; a file that
+            `material_files.read` refuses, or an element or crystal that is none.
     """
+    if material_files.is_file(name):
+        return _of_file(material_files.canonical(name))
     if name not in MATERIALS:
-        raise ValueError(f"material is {name!r}: wanted one of {', '.join(MATERIALS)}.")
+        raise ValueError(
+            f"material is {name!r}: wanted one of {', '.join(MATERIALS)}, or a file, name.toml."
+        )
     return MATERIALS[name]
+
+
+@lru_cache(maxsize=16)
+def _of_file(name: str) -> Material:
+    found = material_files.read(name)
+    if found.crystal not in CRYSTALS or found.element not in atomic_numbers:
+        raise ValueError(
+            f"{found.path} is of {found.element!r}, {found.crystal!r}: wanted a chemical symbol "
+            f"and one of {', '.join(CRYSTALS)}."
+        )
+    about = found.name, found.element, found.crystal, found.lattice_constant
+    return Material(*about, found.build, found.r_cut, name)
