@@ -116,15 +116,15 @@ SLOPES = {  # of geometry and energy in d = 3 for mismatches that do not change 
 }
 
 
-@pytest.mark.parametrize("material, virials", [("W", (-3.5, -5.0)), ("Si-SW", (-1.5, -5.0))])
-def test_the_slopes_of_the_theory_are_drawn(run, records, material, virials):
+@pytest.mark.parametrize("crystal, virials", [("bcc", (-3.5, -5.0)), ("diamond", (-1.5, -5.0))])
+def test_the_slopes_of_the_theory_are_drawn(run, records, crystal, virials):
     """From the smallest cell on, with their number beside; in a multilattice virials, which do not
     see the internal strain, gain nothing in the geometry."""
     three = [
         r._replace(arrays=r.arrays | {"radius": np.array(radius)})
         for r, radius in zip(records * 3, (3.0, 5.0, 9.0), strict=True)
     ]
-    summary = figure.summarise(run.config, three, "") | {"material": material}
+    summary = figure.summarise(run.config, three, "") | {"crystal": crystal}
     axes = figure.plot(summary, three).axes
     for k, name in enumerate(summary["curves"]):
         slopes = (SLOPES | {"EFV": virials}).get(name)

@@ -111,7 +111,7 @@ def test_help_names_presets_fields_and_units(capsys):
     "figure, flag, named",
     [
         ("mlearn_rigidity", "--materials Ge", "'Mo', 'Si'"),
-        ("vacancy_convergence", "--material Pb", "'W', 'Mo'"),
+        ("vacancy_convergence", "--material Pb", "one of W, Mo.*, or a file, name.toml"),
         ("vacancy_convergence", "--defect hole", "'vacancy', 'divacancy-1'"),
         ("vacancy_convergence", "--fitted EF X", "'EFVFC'"),
         ("optimal_weights", "--unseen hole", "'dumbbell-111'"),

@@ -9,9 +9,9 @@ from experiments.systems import material_files
 from experiments.systems.materials import material, named_pair
 from lprjax.potentials.eam import zhou_eam
 from lprjax.potentials.stillinger_weber import stillinger_weber
-from tests.experiments.test_vacancy_convergence import TINY
 from tests.helpers.eam import text, zhou_tables
 
+TINY = "--preset smoke --sizes 2 --target 3 --degree 4 --copies 10 --lattice-cells 2".split()
 COPPER = """
 element = "Cu"
 crystal = "fcc"
