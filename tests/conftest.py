@@ -2,19 +2,26 @@
 
 JAX refuses to broadcast arrays of different rank, unless an axis is added by [None].
 
-What is compiled is kept, in the folder that the experiments use: workers share it.
+What is compiled is kept, in the folder that the experiments use: workers share it. It is compiled
+quickly rather than well, in less than half of the processor's time; as users have it with
+JAX_DISABLE_MOST_OPTIMIZATIONS=false and an empty XLA_FLAGS in the environment.
 """
 
 import ctypes
 import gc
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+if version("jaxlib").startswith("0.10."):  # later ones have one generator of code, and no such flag
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import experiments  # noqa: E402, F401, I001 (one thread for LAPACK, before anything loads it)
 import jax  # noqa: E402
 
+gc.set_threshold(10_000)  # traces are many objects and few cycles
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -25,17 +32,25 @@ from matplotlib.figure import Figure  # noqa: E402
 from lprjax.numerics.memory import spare_maps, use_compilation_cache  # noqa: E402
 
 use_compilation_cache()  # for the other workers, the figures, and the next time
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # single operations as well
 
 
 LONG = (
-    *("test_tutorials", "test_readme", "test_catalogue", "test_assembly", "test_fitting"),
-    *("test_observables", "test_dynamics", "test_potential", "test_loss_weights", "test_benchmark"),
+    *("test_tutorials", "test_benchmark", "test_loss_weights", "test_dynamics", "test_assembly"),
+    *("test_data_sets", "test_validation", "test_budget", "test_streams", "test_environments"),
 )
+"""Files that take longest, by their names."""
+
+
+def pytest_configure(config):
+    """Files go to workers in the order below, where xdist would take those of most tests first."""
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that workers end together."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    order = {name: k for k, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,14 +15,6 @@ from tests.helpers.cases import N_NEIGHBOURS, R_CUT, SPECS, coloured, small_cell
 FIRST_ORDER = ("energy", "forces", "virial")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """XLA's optimisations are half the time here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def lone_atom():
     return make_structure(np.zeros((1, 3)), 9.0 * np.eye(3), "W")
 

@@ -27,15 +27,7 @@ from tests.helpers.cases import (
     small_cell,
     vacancy_cell,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """XLA's optimisations are half the time here; `test_buckets_…` compiles with them, as users do,
-    and finds the same numbers."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+from tests.helpers.compilations import optimised
 
 
 @pytest.fixture(params=SPECS)
@@ -200,14 +192,14 @@ def test_padding_atoms_have_no_rows(vacancy):
 
 
 def test_buckets_and_skin_change_nothing():
-    """Another padded shape, with edges beyond the cutoff, and another compilation."""
+    """Another padded shape, with edges beyond the cutoff, and a compilation with XLA's
+    optimisations, as users have it."""
     case = case_of("four factors", small_cell)
     wide = build_graph(case.structure, R_CUT, skin=1.2, n_atoms=3)
     assert wide.edge_mask.shape != case.graph.edge_mask.shape
     assert np.sum(wide.edge_mask) > np.sum(case.graph.edge_mask)
-    jax.config.update("jax_disable_most_optimizations", False)
-    rows = design_rows(case.spec, wide, ("energy", "forces", "virial"))
-    jax.config.update("jax_disable_most_optimizations", True)
+    with optimised():
+        rows = design_rows(case.spec, wide, ("energy", "forces", "virial"))
     close(rows.energy, case.rows.energy)
     close(rows.forces[: case.n], case.rows.forces[: case.n])
     close(rows.virial, case.rows.virial)

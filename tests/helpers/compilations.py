@@ -1,4 +1,4 @@
-"""Counting what XLA compiles."""
+"""What XLA compiles: counting it, and optimising it where tests do not."""
 
 import contextlib
 
@@ -25,3 +25,15 @@ def compilations():
         yield names
     finally:
         active.clear()
+
+
+@contextlib.contextmanager
+def optimised():
+    """What is compiled inside has LLVM's optimisations, which `conftest` switches off."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, False)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)

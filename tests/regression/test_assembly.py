@@ -15,14 +15,6 @@ from lprjax.regression.samples import stacked, stacked_rows
 from tests.helpers.cases import N_ATOMS, PAIR, SPECS, case_of, small_cell, vacancy_cell
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """XLA's optimisations are half the time here; see tests/test_design.py."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(params=SPECS)
 def vacancy(request):
     return case_of(request.param, vacancy_cell)

@@ -35,14 +35,6 @@ SPEC = SPECS["two species"]
 E0 = {"W": -8.9, "Mo": 4.4}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """XLA's optimisations are half the time here; see tests/test_design.py."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def potential():
     c = jax.random.normal(jax.random.key(5), (SPEC.n_columns,))

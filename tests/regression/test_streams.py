@@ -103,7 +103,6 @@ def test_many_devices_make_the_factor_of_one(flags, n_devices, tmp_path):
     and one process feeds more than the other. R is well determined, so it is itself compared."""
     command = [sys.executable, "-m", "experiments.sharded_factors", "--preset", "smoke", *flags]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compilation is most of the time
     done = subprocess.run(
         [*command, "--results", str(tmp_path)],
         cwd=ROOT,

@@ -274,18 +274,9 @@ def test_too_few_slots_are_said_aloud():
 
 def test_free_atoms_are_slowed_at_the_rate_of_the_friction():
     """Without forces and at zero temperature v(t) = v(0) exp(-friction t), exactly."""
-    cluster = make_structure([[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]], 40.0 * np.eye(3), "Si", False)
-    start = np.random.default_rng(0).normal(size=(1, 2, 3))
-    found = molecular_dynamics(
-        stillinger_weber(),
-        [cluster],
-        jax.random.split(jax.random.key(0), 1),
-        np.zeros(6),
-        friction=0.05,
-        time_step=0.5,
-        velocities=start,
-    )
-    np.testing.assert_allclose(found.velocities[:, -1], start * np.exp(-0.05 * 3.0), rtol=1e-12)
+    start = np.random.default_rng(0).normal(size=(2, 4, 3))
+    found = swing(0.0, KEYS, friction=0.05, time_step=0.5, velocities=start)
+    np.testing.assert_allclose(found.velocities[:, -1], start * np.exp(-0.05 * 25.0), rtol=1e-12)
 
 
 def test_when_candidates_are_looked_for_is_of_no_account(monkeypatch):
