@@ -9,7 +9,6 @@ Eigenvalue Problem (1980), chapters 13 and 15.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -23,10 +22,6 @@ INVARIANT = 1e-10
 
 A choice: small, and well above the rounding (1e-16) of what is taken out of the step.
 """
-
-
-QUICK = {"xla_backend_optimization_level": 0}
-"""Not to optimise: a few sweeps over memory, which XLA compiles in three quarters of the time."""
 
 
 class Solved(NamedTuple):
@@ -63,10 +58,10 @@ def conjugate_gradients(
     """
 
     def step(state: _Iterate) -> _Iterate:
-        return _next_iterate(precondition, state, apply(state.direction))
+        return _next_iterate(precondition, state, apply(state.direction), jnp)
 
     first = _first_iterate(f, tolerance, max_iterations)
-    first = _next_iterate(precondition, first, jnp.zeros_like(f))
+    first = _next_iterate(precondition, first, jnp.zeros_like(f), jnp)
     return _solved(jax.lax.while_loop(lambda state: state.goes_on, step, first), jnp)
 
 
@@ -90,16 +85,17 @@ def _first_iterate(f: Any, tolerance: Any, most: Any) -> _Iterate:
     return _Iterate(zeros, f, zeros, one, one, one, count, yes, tolerance, most)
 
 
-def _next_iterate(precondition, state: _Iterate, image: jax.Array) -> _Iterate:
-    """The state after a step along its direction, of which A makes `image`."""
+def _next_iterate(precondition, state: _Iterate, image: Any, xp: Any) -> _Iterate:
+    """The state after a step along its direction, of which A makes `image`; xp: NumPy's or JAX's
+    functions."""
     first = state.count < 0
-    curvature = jnp.vdot(state.direction, image)
-    length = state.square / jnp.where(curvature > 0, curvature, jnp.inf)
+    curvature = xp.vdot(state.direction, image)
+    length = state.square / xp.where(curvature > 0, curvature, xp.inf)
     residual = state.residual - length * image
     conditioned = precondition(residual)
-    square = jnp.vdot(residual, conditioned)
-    of_f = jnp.where(first, square, state.of_f)
-    curvature, count = jnp.where(first, 1.0, curvature), state.count + 1
+    square = xp.vdot(residual, conditioned)
+    of_f = xp.where(first, square, state.of_f)
+    curvature, count = xp.where(first, 1.0, curvature), state.count + 1
     large = square > state.tolerance**2 * of_f
     return state._replace(
         solution=state.solution + length * state.direction,
@@ -121,21 +117,21 @@ def _solved(state: _Iterate, xp: Any) -> Solved:
 
 
 class Space(Protocol):
-    """K, as a pytree that `jit` takes as an argument."""
+    """K, its two functions compiled."""
 
-    def metric(self, v: jax.Array, /) -> jax.Array:
+    def metric(self, v: Any, /) -> jax.Array:
         """K v."""
         ...
 
-    def precondition(self, f: jax.Array, /) -> jax.Array:
+    def precondition(self, f: Any, /) -> jax.Array:
         """K^-1 f."""
         ...
 
 
 def solve(
-    apply: Callable[[jax.Array], jax.Array],
+    apply: Callable[[Any], jax.Array],
     space: Space,
-    f: jax.Array,
+    f: Any,
     tolerance: float,
     max_iterations: int,
 ) -> Solved:
@@ -151,16 +147,15 @@ def solve(
     Returns:
         As `conjugate_gradients`.
     """
-    first = _first_iterate(f, tolerance, max_iterations)
-    state = _continued(space, first, np.zeros(f.shape))
-    while bool(state.goes_on):
-        state = _continued(space, state, apply(state.direction))
-    return _solved(jax.tree.map(np.asarray, state), np)
-
-
-@partial(jax.jit, compiler_options=QUICK)
-def _continued(space, state, image):
-    return _next_iterate(space.precondition, state, image)
+    precondition = lambda v: np.asarray(space.precondition(v))  # noqa: E731
+    f = np.asarray(f)
+    state, image = _first_iterate(f, tolerance, max_iterations), np.zeros(f.shape)
+    with np.errstate(all="ignore"):  # numbers that are not finite are found at the end
+        while True:
+            state = _next_iterate(precondition, state, image, np)
+            if not state.goes_on:
+                return _solved(state, np)
+            image = np.asarray(apply(state.direction))
 
 
 class Eigenpair(NamedTuple):
@@ -174,7 +169,7 @@ class Eigenpair(NamedTuple):
 
 
 def extreme_eigenpair(
-    apply: Callable[[jax.Array], jax.Array],
+    apply: Callable[[Any], jax.Array],
     space: Space,
     start: jax.Array | np.ndarray,
     choose: Callable[[np.ndarray], int | np.integer],
@@ -205,61 +200,58 @@ def extreme_eigenpair(
     state, v = _first_state(space, start, m)
     for steps in range(CHECK_EVERY, m + 1, CHECK_EVERY):
         for j in range(steps - CHECK_EVERY, steps):
-            state, v = _extended(space, state, j, apply(v))
+            v = _extended(space, state, j, np.asarray(apply(v)))
         value, weights, residual, largest = _ritz(state, steps, choose)
         if not residual > tolerance * largest:
             break
-    mode = jax.device_put(np.tensordot(weights, np.asarray(state.basis), axes=1))
+    mode = jax.device_put(np.tensordot(weights, state.basis, axes=1))
     return Eigenpair(value, mode, steps, residual, residual <= tolerance * largest)
 
 
 class _State(NamedTuple):
-    basis: jax.Array  # (m + 1, ...), orthonormal in K; zero where there is none yet
-    products: jax.Array  # (m, m), v_i^T A v_j on and above the diagonal
-    remainders: jax.Array  # (m,), length of what step j found beyond the basis
+    """Filled in place."""
+
+    basis: np.ndarray  # (m + 1, ...), orthonormal in K; zero where there is none yet
+    products: np.ndarray  # (m, m), v_i^T A v_j on and above the diagonal
+    remainders: np.ndarray  # (m,), length of what step j found beyond the basis
 
 
-@partial(jax.jit, static_argnums=2, compiler_options=QUICK)
-def _first_state(space: Space, start: jax.Array, m: int) -> tuple[_State, jax.Array]:
+def _first_state(space: Space, start: Any, m: int) -> tuple[_State, np.ndarray]:
     """A basis of one vector, and that."""
-    v = start / jnp.sqrt(jnp.vdot(start, space.metric(start)))
-    basis = jnp.zeros((m + 1, *start.shape)).at[0].set(v)
-    return _State(basis, jnp.zeros((m, m)), jnp.zeros(m)), v
+    start = np.asarray(start)
+    basis = np.zeros((m + 1, *start.shape))
+    basis[0] = start / np.sqrt(np.vdot(start, space.metric(start)))
+    return _State(basis, np.zeros((m, m)), np.zeros(m)), basis[0]
 
 
-@partial(jax.jit, donate_argnums=1)
-def _extended(space: Space, state: _State, j: int, image: jax.Array) -> tuple[_State, jax.Array]:
-    """With one vector more, and that: of vector j A makes `image`."""
-    new = space.precondition(image)
-    size = jnp.vdot(new, space.metric(new))
+def _extended(space: Space, state: _State, j: int, image: np.ndarray) -> np.ndarray:
+    """One vector more, which is returned: of vector j A makes `image`."""
+    known, new = state.basis[: j + 1], np.asarray(space.precondition(image))
+    size = np.vdot(new, space.metric(new))
     for _ in range(2):  # once is not enough: rounding leaves parts along the basis
-        overlaps = _dots(state.basis, space.metric(new))
-        new = new - jnp.tensordot(overlaps, state.basis, axes=1)
-    square = jnp.vdot(new, space.metric(new))
-    goes_on = square > INVARIANT**2 * size
-    length = jnp.sqrt(jnp.where(goes_on, square, 1.0))
-    v = jnp.where(goes_on, new / length, 0.0)
-    state = _State(
-        state.basis.at[j + 1].set(v),
-        state.products.at[:, j].set(_dots(state.basis[:-1], image)),
-        state.remainders.at[j].set(jnp.where(goes_on, length, 0.0)),
-    )
-    return state, v
+        overlaps = _dots(known, np.asarray(space.metric(new)))
+        new = new - np.tensordot(overlaps, known, axes=1)
+    square = np.vdot(new, space.metric(new))
+    state.products[: j + 1, j] = _dots(known, image)
+    if square > INVARIANT**2 * size:
+        state.remainders[j] = np.sqrt(square)
+        state.basis[j + 1] = new / state.remainders[j]
+    return state.basis[j + 1]
 
 
-def _dots(basis: jax.Array, v: jax.Array) -> jax.Array:
+def _dots(basis: np.ndarray, v: np.ndarray) -> np.ndarray:
     """The inner products of every vector of the basis with v, (len(basis),)."""
-    return jnp.tensordot(basis, v, axes=v.ndim)
+    return np.tensordot(basis, v, axes=v.ndim)
 
 
 def _ritz(
     state: _State, steps: int, choose: Callable[[np.ndarray], int | np.integer]
 ) -> tuple[float, np.ndarray, float, float]:
     """The chosen value, its mode's weights in the basis, its residual, and the largest |value|."""
-    remainders = np.asarray(state.remainders)[:steps]
+    remainders = state.remainders[:steps]
     # the basis may have closed before the last step
     size = steps if remainders.all() else int(np.argmin(remainders != 0)) + 1
-    upper = np.triu(np.asarray(state.products)[:size, :size])
+    upper = np.triu(state.products[:size, :size])
     if not np.isfinite(upper).all():
         return np.nan, np.full(len(state.basis), np.nan), np.nan, np.nan
     values, vectors = np.linalg.eigh(upper + np.triu(upper, 1).T)

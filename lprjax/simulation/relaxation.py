@@ -2,17 +2,18 @@
 
     minimise E(R) = sum_i E_i(R)   until   max_i |F_i| < force_tolerance,   F = -dE/dR
 
-Preconditioned L-BFGS in one compiled loop that evaluates the gradient once per turn, so that
-evaluations, not steps, are what is counted. The neighbour topology is fixed inside the loop, and
-no point is ever evaluated at which an atom has moved more than half the skin: the loop hands back
-to the host, which rebuilds the graph and goes on with the same search direction and memory.
+Preconditioned L-BFGS in a loop that evaluates the gradient once per turn, so that evaluations, not
+steps, are what is counted. It runs on the host, in NumPy, around two compiled functions, the forces
+and the preconditioner. The neighbour topology is fixed inside the loop, and no point is ever
+evaluated at which an atom has moved more than half the skin: then the graph is built anew, and the
+search goes on with the same direction and memory.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,7 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.atoms.structures import Structure
 from lprjax.numerics.checks import check_positive, require_x64
-from lprjax.numerics.host import on_device
-from lprjax.numerics.krylov import QUICK
-from lprjax.potentials.derivatives import site_energies_and_forces
+from lprjax.potentials.derivatives import Forces, site_energies_and_forces
 from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
 
 MEMORY = 10
@@ -69,20 +68,20 @@ VectorMap = Callable[[jax.Array], jax.Array]
 
 
 class _State(NamedTuple):
-    positions: jax.Array  # (n, 3) Å
-    trial: jax.Array  # (n, 3) Å, the point to try next
-    site_energies: jax.Array  # (n,), eV
-    gradient: jax.Array  # (n, 3) eV/Å
-    direction: jax.Array  # (n, 3) Å
-    length: jax.Array  # of the step to try next, in units of `direction`
-    scale: jax.Array  # so that scale * preconditioner ~ Hessian^-1
-    moves: jax.Array  # (MEMORY, n, 3) Å, differences of positions, newest first
-    turns: jax.Array  # (MEMORY, n, 3) eV/Å, differences of gradients
-    weights: jax.Array  # (MEMORY,) 1 / <move, turn>, zero where the slot is empty
-    trials: jax.Array  # points tried along this direction
-    steps: jax.Array  # accepted steps
-    evaluations: jax.Array  # of energy and gradient
-    status: jax.Array  # RUNNING, CONVERGED, ...
+    positions: np.ndarray  # (n, 3) Å
+    trial: np.ndarray  # (n, 3) Å, the point to try next
+    site_energies: np.ndarray  # (n,), eV
+    gradient: np.ndarray  # (n, 3) eV/Å
+    direction: np.ndarray  # (n, 3) Å
+    moves: np.ndarray  # (MEMORY, n, 3) Å, differences of positions, newest first
+    turns: np.ndarray  # (MEMORY, n, 3) eV/Å, differences of gradients
+    weights: np.ndarray  # (MEMORY,) 1 / <move, turn>, zero where the slot is empty
+    length: float = 0.0  # of the step to try next, in units of `direction`
+    scale: float = 1.0  # so that scale * preconditioner ~ Hessian^-1
+    trials: int = 0  # points tried along this direction
+    steps: int = 0  # accepted steps
+    evaluations: int = 0  # of energy and gradient
+    status: int = RUNNING  # or CONVERGED, ...
 
 
 class _Limits(NamedTuple):
@@ -158,24 +157,30 @@ def relax(
         float(max_move) if fixed_topology else min(float(max_move), 0.499 * skin),
         math.inf if fixed_topology else 0.5 * skin,
     )
+    chosen = _identity if preconditioner is None else preconditioner
+    precondition = partial(
+        _preconditioned,
+        as_argument(chosen, "preconditioner"),
+        free,
+        n_atoms=int(np.sum(np.asarray(graph.atom_mask))),
+    )
     search = partial(
         _minimise,
         as_argument(potential, "potential"),
-        as_argument(_identity if preconditioner is None else preconditioner, "preconditioner"),
+        lambda v: np.asarray(precondition(v)),
         free=free,
         limits=limits,
-        n_atoms=int(np.sum(np.asarray(graph.atom_mask))),
     )
     state = search(graph, _initial(graph))
-    message = _MESSAGES.get(int(state.status))
+    message = _MESSAGES.get(state.status)
     while message is None:  # an atom is about to leave the skin
         assert rebuild is not None  # with a fixed topology there is no skin to leave
         try:
             graph = rebuild(state.positions)
         except ValueError as error:  # no graph holds the pairs that came into reach
             return _collided(graph, free, state, error)
-        state = search(graph, state._replace(status=on_device(np.asarray(RUNNING))))
-        message = _MESSAGES.get(int(state.status))
+        state = search(graph, state._replace(status=RUNNING))
+        message = _MESSAGES.get(state.status)
     if rebuild is not None and message != _MESSAGES[CONVERGED]:
         try:  # without leaving the skin, as an attraction like -1/r has them do
             rebuild(state.positions)
@@ -184,9 +189,9 @@ def relax(
     return _result(graph, free, state, message)
 
 
-def _collided(graph: Graph, free: jax.Array, state: _State, error: ValueError) -> Relaxed:
+def _collided(graph: Graph, free: np.ndarray, state: _State, error: ValueError) -> Relaxed:
     """Atoms so close that they are no structure any more have no energy."""
-    state = state._replace(site_energies=on_device(np.full(len(free), np.nan)))
+    state = state._replace(site_energies=np.full(len(free), np.nan))
     return _result(graph, free, state, f"the atoms ran into each other: {error}")
 
 
@@ -194,176 +199,169 @@ def _identity(gradient: jax.Array) -> jax.Array:
     return gradient
 
 
-def _builder(structure: Structure, r_cut: float, skin: float) -> Callable[[jax.Array], Graph]:
-    def rebuild(positions: jax.Array) -> Graph:
-        there = dataclasses.replace(structure, positions=positions[: structure.n_atoms])
+def _builder(structure: Structure, r_cut: float, skin: float) -> Callable[[Any], Graph]:
+    def rebuild(positions: Any) -> Graph:
+        there = jax.device_put(np.asarray(positions)[: structure.n_atoms])
+        there = dataclasses.replace(structure, positions=there)
         return build_graph(there, r_cut, skin=skin)
 
     return rebuild
 
 
-def _free_atoms(free: ArrayLike | Sequence[bool] | None, atom_mask: np.ndarray) -> jax.Array:
+def _free_atoms(free: ArrayLike | Sequence[bool] | None, atom_mask: np.ndarray) -> np.ndarray:
     n = int(atom_mask.sum())
     if free is None:
-        return jax.device_put(atom_mask)
+        return atom_mask
     mask = np.asarray(free)
     if mask.shape != (n,) or mask.dtype != bool:
         raise ValueError(f"free is {mask.dtype} of shape {mask.shape}: wanted bool, ({n},).")
-    return jax.device_put(np.pad(mask, (0, len(atom_mask) - n)))
+    return np.pad(mask, (0, len(atom_mask) - n))
 
 
 def _initial(graph: Graph) -> _State:
     """A state of no direction: the first turn finds energy and gradient, and is always accepted."""
-    n, x = len(graph.positions), graph.positions
-    sizes = {"moves": (MEMORY, n, 3), "turns": (MEMORY, n, 3), "weights": (MEMORY,)}
-    sizes |= {"site_energies": (n,), "gradient": (n, 3), "direction": (n, 3), "length": ()}
-    zeros = {name: np.zeros(shape) for name, shape in sizes.items()}
-    counts = dict.fromkeys(("trials", "steps", "evaluations", "status"), np.zeros((), int))
-    return _State(positions=x, trial=x, scale=on_device(np.ones(())), **on_device(zeros | counts))
+    x = np.asarray(graph.positions)
+    history, zeros = np.zeros((MEMORY, *x.shape)), np.zeros(x.shape)
+    return _State(x, x, np.zeros(len(x)), zeros, zeros, history, history, np.zeros(MEMORY))
 
 
-def _result(graph: Graph, free: jax.Array, state: _State, message: str) -> Relaxed:
-    real = np.asarray(graph.atom_mask)
-    n = int(real.sum())
-    squares = np.sum(np.asarray(state.gradient) ** 2, axis=1)
+def _result(graph: Graph, free: np.ndarray, state: _State, message: str) -> Relaxed:
+    n = int(np.asarray(graph.atom_mask).sum())
     return Relaxed(
-        positions=jax.device_put(np.asarray(state.positions)[:n]),
-        energy=float(np.sum(np.asarray(state.site_energies))),
-        forces=jax.device_put(-np.asarray(state.gradient)[:n]),
-        max_force=float(np.sqrt(np.max(squares, where=np.asarray(free), initial=0.0))),
-        steps=int(state.steps),
-        evaluations=int(state.evaluations),
+        positions=jax.device_put(state.positions[:n]),
+        energy=float(np.sum(state.site_energies)),
+        forces=jax.device_put(-state.gradient[:n]),
+        max_force=_max_norm(state.gradient, free),
+        steps=state.steps,
+        evaluations=state.evaluations,
         converged=message == _MESSAGES[CONVERGED],
         message=message,
-        graph=moved(graph, state.positions),
+        graph=moved(graph, jax.device_put(state.positions)),
     )
 
 
-def _max_norm(v: jax.Array, where: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.max(jnp.sum(v**2, axis=1), where=where, initial=0.0))
+def _max_norm(v: np.ndarray, where: np.ndarray) -> float:
+    return float(np.sqrt(np.max(np.sum(v**2, axis=1), where=where, initial=0.0)))
 
 
-def _minimise(potential, preconditioner, graph, state, *, free, limits, n_atoms):
+@partial(jax.jit, static_argnames="n_atoms")
+def _preconditioned(preconditioner: VectorMap, free: jax.Array, v: jax.Array, *, n_atoms: int):
+    """The map of the real atoms between free ones, (n, 3), padding included."""
+    moves = preconditioner(jnp.where(free[:, None], v, 0.0)[:n_atoms])
+    return jnp.where(free[:, None], jnp.zeros_like(v).at[:n_atoms].set(moves), 0.0)
+
+
+_HostMap = Callable[[np.ndarray], np.ndarray]
+
+
+def _minimise(potential, precondition: _HostMap, graph: Graph, state: _State, *, free, limits):
     """Turns until the status is no longer RUNNING; `graph.positions` are where it was built."""
-    while int(state.status) == RUNNING:
-        found = site_energies_and_forces(potential, moved(graph, state.trial))
-        state = _turn(preconditioner, state, found, graph.positions, free, limits, n_atoms=n_atoms)
+    built = np.asarray(graph.positions)
+    while state.status == RUNNING:
+        found = site_energies_and_forces(potential, moved(graph, jax.device_put(state.trial)))
+        with np.errstate(all="ignore"):  # what is not finite is found by `_judged`
+            state = _turn(state, found, precondition, built, free, limits)
     return state
 
 
-@partial(jax.jit, static_argnames="n_atoms", compiler_options=QUICK)
-def _turn(preconditioner, state, found, built, free, limits, *, n_atoms) -> _State:
+def _turn(
+    state: _State,
+    found: Forces,
+    precondition: _HostMap,
+    built: np.ndarray,
+    free: np.ndarray,
+    limits: _Limits,
+) -> _State:
     """The state after a look at `found` at the point tried; `built`: where the graph was."""
-    here, sites, gradient = state.trial, found.sites, -found.forces
-
-    def precondition(v):
-        moves = preconditioner(jnp.where(free[:, None], v, 0.0)[:n_atoms])
-        return jnp.where(free[:, None], jnp.zeros_like(v).at[:n_atoms].set(moves), 0.0)
-
-    def arrive(state):
-        state = _remember(state, here, gradient, precondition)
-        return state._replace(
-            positions=here,
-            site_energies=sites,
-            gradient=gradient,
-            trials=jnp.zeros_like(state.trials),
-            steps=state.steps + (state.evaluations > 1),
+    sites, gradient = np.asarray(found.sites), -np.asarray(found.forces)
+    state = state._replace(evaluations=state.evaluations + 1)
+    if state.evaluations == 1 or _descends(state, sites, gradient):
+        if state.evaluations > 1:
+            state = _remember(state, gradient, precondition)._replace(steps=state.steps + 1)
+        state = state._replace(
+            positions=state.trial, site_energies=sites, gradient=gradient, trials=0
         )
-
-    def set_off(state):
+    else:
+        state = _shorten(state, gradient)
+    if state.trials == 0:
         direction = _two_loops(state, precondition)
         farthest = _max_norm(direction, free)
-        length = jnp.minimum(1.0, limits.max_move / jnp.where(farthest > 0, farthest, 1.0))
-        return state._replace(direction=direction, length=length)
-
-    state = state._replace(evaluations=state.evaluations + 1)
-    accepted = (state.evaluations == 1) | _descends(state, sites, gradient)
-    shorter = lambda state: _shorten(state, gradient)  # noqa: E731
-    state = jax.lax.cond(accepted, arrive, shorter, state)
-    state = jax.lax.cond(state.trials == 0, set_off, lambda state: state, state)
-    state = state._replace(trial=state.positions + state.length * state.direction)
-    drift = state.trial - built
-    return _judged(state, _max_norm(state.gradient, free), _max_norm(drift, free), limits)
+        length = min(1.0, limits.max_move / (farthest if farthest > 0 else 1.0))
+        state = state._replace(direction=direction, length=length)
+    trial = state.positions + state.length * state.direction
+    drift = _max_norm(trial - built, free)
+    status = _judged(state, _max_norm(state.gradient, free), drift, limits)
+    return state._replace(trial=trial, status=status)
 
 
-def _slope(gradient: jax.Array, state: _State) -> jax.Array:
-    return jnp.vdot(gradient, state.direction)
+def _slope(gradient: np.ndarray, state: _State) -> float:
+    return float(np.vdot(gradient, state.direction))
 
 
-def _shorten(state: _State, gradient: jax.Array) -> _State:
+def _shorten(state: _State, gradient: np.ndarray) -> _State:
     """Step to where the slope would vanish if it were linear; after many, forget the memory."""
     old, new = _slope(state.gradient, state), _slope(gradient, state)
-    secant = jnp.clip(old / jnp.where(new > 0, old - new, 1.0), 0.1, 0.7)
-    ratio = jnp.where(jnp.isfinite(new), jnp.where(new > 0, secant, 0.5), 0.25)
-    lost = state.trials + 1 == MAX_TRIALS
-    hopeless = lost & jnp.all(state.weights == 0)
-    return state._replace(
-        length=state.length * ratio,
-        trials=jnp.where(lost, 0, state.trials + 1),
-        weights=jnp.where(lost, 0.0, state.weights),
-        status=jnp.where(hopeless, NO_DESCENT, state.status),
-    )
+    if math.isfinite(new):
+        ratio = min(max(old / (old - new), 0.1), 0.7) if new > 0 else 0.5
+    else:
+        ratio = 0.25
+    state = state._replace(length=state.length * ratio, trials=state.trials + 1)
+    if state.trials < MAX_TRIALS:
+        return state
+    status = state.status if state.weights.any() else NO_DESCENT
+    return state._replace(trials=0, weights=np.zeros(MEMORY), status=status)
 
 
-def _descends(state: _State, sites: jax.Array, gradient: jax.Array) -> jax.Array:
+def _descends(state: _State, sites: np.ndarray, gradient: np.ndarray) -> bool:
     """Armijo's test or, once the energy's digits are spent, that of Hager and Zhang on slopes."""
     old, new = _slope(state.gradient, state), _slope(gradient, state)
-    change = jnp.sum(sites - state.site_energies)
-    roundoff = ENERGY_NOISE * jnp.finfo(sites.dtype).eps * jnp.sum(jnp.abs(sites))
+    change = float(np.sum(sites - state.site_energies))
+    roundoff = ENERGY_NOISE * np.finfo(float).eps * float(np.sum(np.abs(sites)))
     enough = change <= SUFFICIENT * state.length * old
-    flat = (change <= roundoff) & (new <= (2.0 * SUFFICIENT - 1.0) * old)
-    return (old < 0) & jnp.isfinite(new) & (enough | flat)
+    flat = change <= roundoff and new <= (2.0 * SUFFICIENT - 1.0) * old
+    return old < 0 and math.isfinite(new) and (enough or flat)
 
 
-def _remember(
-    state: _State, here: jax.Array, gradient: jax.Array, precondition: VectorMap
-) -> _State:
+def _remember(state: _State, gradient: np.ndarray, precondition: _HostMap) -> _State:
     """Keep the pair (move, turn) if the energy curves upward along it, else lengthen the steps."""
-    move, turn = here - state.positions, gradient - state.gradient
-    conditioned = precondition(turn)
-    curvature, size = jnp.vdot(move, turn), jnp.vdot(turn, conditioned)
-    upward = (state.evaluations > 1) & (curvature > 0) & (size > 0)
-    scale = jnp.where(upward, curvature / jnp.where(upward, size, 1.0), 2.0 * state.scale)
+    move, turn = state.trial - state.positions, gradient - state.gradient
+    curvature, size = float(np.vdot(move, turn)), float(np.vdot(turn, precondition(turn)))
+    if not (curvature > 0 and size > 0):
+        return state._replace(scale=2.0 * state.scale)
 
-    def pushed(history, newest):
-        return jnp.where(upward, jnp.roll(history, 1, axis=0).at[0].set(newest), history)
+    def pushed(history: np.ndarray, newest: Any) -> np.ndarray:
+        return np.concatenate([np.asarray(newest)[None], history[:-1]])
 
     return state._replace(
-        scale=jnp.where(state.evaluations > 1, scale, state.scale),
+        scale=curvature / size,
         moves=pushed(state.moves, move),
         turns=pushed(state.turns, turn),
-        weights=pushed(state.weights, 1.0 / jnp.where(upward, curvature, 1.0)),
+        weights=pushed(state.weights, 1.0 / curvature),
     )
 
 
-def _two_loops(state: _State, precondition: VectorMap) -> jax.Array:
+def _two_loops(state: _State, precondition: _HostMap) -> np.ndarray:
     """-H g, with the limited-memory inverse Hessian H (Nocedal and Wright 2006, algorithm 7.4)."""
-
-    def back(v, pair):
-        move, turn, weight = pair
-        share = weight * jnp.vdot(move, v)
-        return v - share * turn, share
-
-    def forth(v, pair_and_share):
-        (move, turn, weight), share = pair_and_share
-        return v + (share - weight * jnp.vdot(turn, v)) * move, None
-
-    pairs = (state.moves, state.turns, state.weights)
-    v, shares = jax.lax.scan(back, state.gradient, pairs)
+    slots = zip(state.moves, state.turns, state.weights, strict=True)
+    pairs = [slot for slot in slots if slot[2]]
+    v, shares = state.gradient, []
+    for move, turn, weight in pairs:
+        shares.append(weight * np.vdot(move, v))
+        v = v - shares[-1] * turn
     v = state.scale * precondition(v)
-    return -jax.lax.scan(forth, v, (pairs, shares), reverse=True)[0]
+    for (move, turn, weight), share in zip(reversed(pairs), reversed(shares), strict=True):
+        v = v + (share - weight * np.vdot(turn, v)) * move
+    return -v
 
 
-def _judged(state: _State, max_force: jax.Array, drift: jax.Array, limits: _Limits) -> _State:
+def _judged(state: _State, max_force: float, drift: float, limits: _Limits) -> int:
     """The status: the first that holds of the cases below."""
-    slope = _slope(state.gradient, state)
     cases = (
         (state.status != RUNNING, state.status),
-        (~jnp.isfinite(max_force), NOT_FINITE),
+        (not math.isfinite(max_force), NOT_FINITE),
         (max_force < limits.force_tolerance, CONVERGED),
         (state.evaluations >= limits.max_evaluations, BUDGET_SPENT),
-        (~(slope < 0), NO_DESCENT),
+        (not _slope(state.gradient, state) < 0, NO_DESCENT),
         (drift > limits.drift, LEAVES_SKIN),
     )
-    status = jnp.select([case for case, _ in cases], [value for _, value in cases], RUNNING)
-    return state._replace(status=status.astype(state.status.dtype))
+    return next((status for holds, status in cases if holds), RUNNING)

@@ -235,7 +235,7 @@ def test_direction_is_that_of_the_bfgs_matrix():
     weights[:pairs] = (1.0 / np.sum(moves * turns, axis=1))[::-1]
     state = state._replace(
         moves=history[0], turns=history[1], weights=weights, scale=0.7,
-        gradient=jnp.asarray(gradient.reshape(n, 3)),
+        gradient=gradient.reshape(n, 3),
     )  # fmt: skip
     expected = -(h @ gradient).reshape(n, 3)
     np.testing.assert_allclose(_two_loops(state, lambda v: v), expected, rtol=1e-10)
