@@ -116,11 +116,11 @@ def fit(
     check_at_least_zero("ridge", ridge)
     check_at_least_zero("rcond", rcond)
     gamma = jnp.asarray(checked_prior(prior, n_features))
-    triangular, target, coefficients, full_rank = _solved(
-        tuple(factors.values()), np.array(list(resolved.values())), float(ridge), gamma, rcond
+    triangular, target, coefficients = _solved(
+        tuple(factors.values()), np.array(list(resolved.values())), float(ridge), gamma
     )
     rank = n_features
-    if not full_rank:
+    if not clear_rank(triangular, rcond):
         scaled, scale = (np.asarray(x) for x in equilibrate(triangular))
         u, singular, vt = np.linalg.svd(scaled)
         rank = int(np.sum(singular > rcond * singular[0]))
@@ -247,17 +247,29 @@ def resolve_weights(
 
 
 @jax.jit
-def _solved(factors, weights, ridge, gamma, rcond):
-    """R, Q^T b and R^-1 Q^T b, from `[A | b]` without Q, and whether the rank is clearly full.
+def clear_rank(triangular: jax.Array, rcond: ArrayLike) -> jax.Array:
+    """Whether the rank of a triangle is clearly full, see `factors.clearly_full_rank`; compiled
+    once for each number of columns.
 
-    Where it is not, R^-1 Q^T b is replaced by zeros.
+    Args:
+        triangular: R, (K, K).
+        rcond: relative size below which a singular value counts as zero.
+
+    Returns:
+        () bool.
     """
+    # A decision has no derivative; without stop_gradient the iteration would be differentiated.
+    return clearly_full_rank(equilibrate(jax.lax.stop_gradient(triangular))[0], rcond)
+
+
+@jax.jit
+def _solved(factors, weights, ridge, gamma):
+    """R, Q^T b and R^-1 Q^T b (zeros where that is not finite), from `[A | b]` without Q."""
     n = len(gamma)
     triangle = stacked_triangle(jnp.stack(_weighted_system(factors, weights, ridge, gamma)))[:n]
     triangular, target = triangle[:, :n], triangle[:, n]
-    full_rank = clearly_full_rank(equilibrate(triangular)[0], rcond)
-    coefficients = jnp.where(full_rank, solve_triangular(triangular, target), 0.0)
-    return triangular, target, coefficients, full_rank
+    solved = solve_triangular(triangular, target)
+    return triangular, target, jnp.where(jnp.all(jnp.isfinite(solved)), solved, 0.0)
 
 
 def _weighted_system(factors, weights, ridge, gamma) -> list[jax.Array]:
@@ -298,9 +310,10 @@ def _dependencies(null):
 
 
 def _rms(factor, coefficients):
-    misfit = factor.triangular @ coefficients - factor.target
+    triangular, target = np.asarray(factor.triangular), np.asarray(factor.target)
+    misfit = triangular @ np.asarray(coefficients) - target
     n_rows = int(factor.n_rows)
-    return math.sqrt((float(misfit @ misfit + factor.residual)) / n_rows) if n_rows else math.nan
+    return math.sqrt((misfit @ misfit + float(factor.residual)) / n_rows) if n_rows else math.nan
 
 
 def _kind(key: Any) -> Any:

@@ -11,22 +11,25 @@ have variance one. Everything is computed from R, the `factor` of a Fit: no inve
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lprjax.atoms.graphs import bucket
 from lprjax.numerics.blocks import in_blocks
 from lprjax.numerics.checks import as_float64, check_at_least_zero, refuse_traced, require_x64
 from lprjax.numerics.guarded import reciprocal
+from lprjax.numerics.host import traced
 from lprjax.regression.factors import (
     RCOND,
     checked_triangular,
-    clearly_full_rank,
     compress,
     equilibrate,
 )
+from lprjax.regression.fitting import clear_rank
 from lprjax.regression.rows import vanishing
 
 BLOCK = 4096  # predictions solved for at a time: a choice, (BLOCK, K) numbers of memory
@@ -71,8 +74,18 @@ def prediction_rigidity(factor: ArrayLike, g: ArrayLike, *, rcond: float = RCOND
     require_x64()
     check_at_least_zero("rcond", rcond)
     factor, g = _checked(factor, g)
-    shape = g.shape[:-1]
-    return _rigidity(factor, g.reshape(-1, g.shape[-1]), rcond).reshape(shape)
+    if traced(factor, g) or jax.default_backend() != "cpu":
+        return _rigidity(factor, g.reshape(-1, g.shape[-1]), rcond).reshape(g.shape[:-1])
+    rows = np.asarray(g).reshape(-1, g.shape[-1])
+    few = np.pad(rows, ((0, _places(len(rows)) - len(rows)), (0, 0)))
+    clear = bool(clear_rank(factor, rcond))
+    found = np.asarray(_rigidity(factor, few, rcond, clear))
+    return jax.device_put(found[: len(rows)].reshape(g.shape[:-1]))
+
+
+def _places(n: int) -> int:
+    """One of few numbers of rows, so that each is compiled once; no more blocks than n rows are."""
+    return bucket(n) if n <= BLOCK else BLOCK * -(-n // BLOCK)
 
 
 def local_prediction_rigidity(
@@ -191,18 +204,15 @@ def skmatter_rigidity(
     return local_prediction_rigidity(factor, site_rows)
 
 
-@jax.jit
-def _rigidity(triangular, g, rcond):
+@partial(jax.jit, static_argnames="clear")
+def _rigidity(triangular, g, rcond, clear=None):
+    """clear: whether the rank is clearly full, where that is known."""
     scaled, scale = equilibrate(triangular)
-    # A decision has no derivative; without stop_gradient the iteration would be differentiated.
-    found = jax.lax.cond(
-        clearly_full_rank(jax.lax.stop_gradient(scaled), rcond),
-        _full_rank,
-        _any_rank,
-        scaled,
-        g * scale[None, :],
-        rcond,
-    )
+    given = scaled, g * scale[None, :], rcond
+    if clear is None:
+        found = jax.lax.cond(clear_rank(triangular, rcond), _full_rank, _any_rank, *given)
+    else:
+        found = (_full_rank if clear else _any_rank)(*given)
     return jnp.where(vanishing(g), jnp.inf, found)
 
 

@@ -263,16 +263,17 @@ def choose(
             f"{', '.join(map(repr, RULES))} without."
         )
     stacks, targets = _checked_choice(factor, candidates, targets, count)
-    draw = jnp.zeros(len(stacks)) if key is None else jax.random.uniform(key, (len(stacks),))
+    draw = np.zeros(len(stacks)) if key is None else jax.random.uniform(key, (len(stacks),))
     triangular = jnp.asarray(factor)
     whiten = partial(triangular_solve, triangular, left_side=False, lower=False)
     state = (whiten(stacks.reshape(-1, stacks.shape[2])).reshape(stacks.shape), whiten(targets))
-    free = jnp.ones(len(stacks), bool)
+    free = np.ones(len(stacks), bool)
     order, rigidity, log_det = [], [_rigidity(state[1])], [0.0]
     for _ in tqdm(range(count), desc="choosing data", delay=5):
-        best, gain = _best(*state, free, draw, rule)
-        free, state = free.at[best].set(False), _taken(*state, best)
-        order.append(int(best))
+        found, gain = _best(*state, free, draw, rule)
+        best = int(found)
+        free[best], state = False, _taken(*state, best)
+        order.append(best)
         rigidity.append(_rigidity(state[1]))
         log_det.append(log_det[-1] + float(gain))
         triangular = _add(triangular, stacks[best])
@@ -315,7 +316,7 @@ def _taken(v, w, best):
 
 
 def _rigidity(w):
-    return np.asarray(1.0 / jnp.sum(jnp.square(w), axis=1))
+    return 1.0 / np.sum(np.square(w), axis=1)
 
 
 def _checked(factor, rows):
@@ -358,4 +359,4 @@ def _checked_choice(factor, candidates, targets, count):
     padded = np.zeros((len(stacks), max(1, *map(len, stacks)), size))
     for stack, rows in zip(padded, stacks, strict=True):
         stack[: len(rows)] = rows
-    return jnp.asarray(padded), targets
+    return padded, targets

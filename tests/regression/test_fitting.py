@@ -189,6 +189,16 @@ def test_rcond_decides_what_counts_as_zero():
     assert fit(factors, WEIGHTS, rcond=1e-3).rank < K
 
 
+def test_a_full_rank_that_is_not_clearly_so_has_its_coefficients():
+    """Of a condition between 1 / RCOND and a thirtieth of it: right to the condition's rounding."""
+    q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(30, 4)))
+    v, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))
+    rows = q * np.array([1.0, 0.9, 0.8, 3e-12])[None] @ v.T
+    found = fit({"all": compress(rows, rows @ np.ones(4))}, {"all": 1.0})
+    assert found.rank == 4
+    np.testing.assert_allclose(found.coefficients, 1.0, atol=1e-3)
+
+
 @jax.jit
 def _score(log_weights, log_ridge, probe):
     """A function of coefficients and of a rigidity."""
