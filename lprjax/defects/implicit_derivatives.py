@@ -15,8 +15,7 @@ from lprjax.defects.formation import chemical_potentials, energy_per_atom, forma
 from lprjax.defects.hessian import EnergyAt, energy_at
 from lprjax.numerics.checks import check_positive
 from lprjax.numerics.krylov import conjugate_gradients
-from lprjax.potentials.observables import total_energy
-from lprjax.potentials.potential import Potential, graph_for
+from lprjax.potentials.potential import Potential, total_energy_of
 
 
 def minimiser(
@@ -94,6 +93,28 @@ def _stationary_jvp(tolerance, max_iterations, primals, tangents):
 _stationary_jit = jax.jit(_stationary, static_argnums=(3, 4))
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _relaxed_energy(
+    potential: Potential, point: EnergyAt, tolerance: float, max_iterations: int
+) -> jax.Array:
+    """E(u(theta); theta), differentiable in the potential alone: its first derivative is that at a
+    fixed geometry (Hellmann and Feynman), so that only those beyond it take a solve."""
+    return total_energy_of(potential, point.graph)
+
+
+@_relaxed_energy.defjvp
+def _relaxed_energy_jvp(tolerance, max_iterations, primals, tangents):
+    potential, point = primals
+    still = jnp.zeros(point.moves.moving.shape)
+    moves = _stationary(potential, point, still, tolerance, max_iterations)
+    there = moved(point.graph, point.graph.positions + moves)
+    slope = jax.jvp(lambda p: total_energy_of(p, there), (potential,), (tangents[0],))[1]
+    return _relaxed_energy(potential, point, tolerance, max_iterations), slope
+
+
+_relaxed_energy_jit = jax.jit(_relaxed_energy, static_argnums=(2, 3))
+
+
 def relaxed_formation_energy(
     potential: Potential,
     defect: Defect,
@@ -131,17 +152,10 @@ def relaxed_formation_energy(
     """
     per_atom = partial(energy_per_atom, potential)
     mu = chemical_potentials(per_atom, defect, reservoirs)
-    relaxed = minimiser(
-        potential,
-        defect,
-        displacement,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-    )
-    moves = relaxed - jnp.asarray(displacement)
+    check_positive(tolerance=tolerance, max_iterations=max_iterations)
+    point = energy_at(potential, defect, displacement)
+    rest = point._replace(potential=cast(Potential, None))
+    energy = _relaxed_energy_jit(point.potential, rest, float(tolerance), int(max_iterations))
     with jax.ensure_compile_time_eval():  # inside a user's `jit`, where the potential is traced
-        cell, structure = defect.unit_cell, defect.displaced(displacement)
-    graph = graph_for(potential, structure)
-    positions = graph.positions.at[: structure.n_atoms].add(defect.on_atoms(moves))
-    energy = total_energy(potential, moved(graph, positions))
+        cell = defect.unit_cell
     return formation_energy(energy, defect, per_atom(cell), mu)

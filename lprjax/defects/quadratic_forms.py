@@ -40,15 +40,11 @@ from lprjax.defects.bounds import Side
 from lprjax.defects.defect import Defect
 from lprjax.defects.formation import chemical_potentials, formation_energy, undefined
 from lprjax.defects.hessian import EnergyAt
-from lprjax.numerics.blocks import in_blocks
 from lprjax.numerics.checks import as_float64, check_positive
-from lprjax.numerics.krylov import conjugate_gradients
+from lprjax.numerics.krylov import solve
 from lprjax.potentials.potential import Potential
 from lprjax.regression.factors import Factor, compress
 from lprjax.regression.rows import design_rows
-
-BATCH = 16
-"""Solves at a time: a choice, enough to fill the vector units, few enough to stay in the cache."""
 
 
 class ErrorForms(NamedTuple):
@@ -142,11 +138,12 @@ def error_forms(
     n = defect.structure.n_atoms
     graph = build_graph(defect.displaced(displacement), spec.r_cut)
     rows: Any = design_rows(spec, graph, ("energy", "forces"))
-    left, energy = side.at.forces()[:n], side.formation_energy
+    left, energy = np.asarray(side.at.forces())[:n], side.formation_energy
     if (core := core_of(spec)) is not None:  # what a potential on the basis has besides X c
         fixed = dataclasses.replace(side, potential=core)
-        left, energy = left - fixed.at.forces()[:n], energy - fixed.formation_energy
-    basis, triangle = _orthonormal(rows.forces[:n].reshape(3 * n, -1), left.reshape(-1))
+        left, energy = left - np.asarray(fixed.at.forces())[:n], energy - fixed.formation_energy
+    of_basis = np.asarray(rows.forces)[:n].reshape(3 * n, -1)
+    basis, triangle = _orthonormal(of_basis, left.reshape(-1))
     columns = basis.T.reshape(-1, n, 3)
     grams, solved = _grams(side.at, columns, tolerance, max_iterations)
     geometry, negative, work = (_factor(gram, triangle) for gram in grams)
@@ -156,7 +153,7 @@ def error_forms(
         work=work,
         energy_row=jnp.asarray(_formation_row(spec, rows.energy, defect, reservoirs)),
         energy=energy,
-        converged=bool(jnp.all(solved)),
+        converged=solved,
     )
 
 
@@ -178,38 +175,36 @@ def _formation_row(
     return formation_energy(np.asarray(energy_row), defect, per_atom(defect.unit_cell), mu)
 
 
-def _orthonormal(rows: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _orthonormal(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Q (3 n, q) and R (q, K + 1) with Q R = [X | F], so that f = Q R [c; -1].
 
     The forces of good coefficients are small where the columns of X are large. What a solve with a
     column of Q gets wrong is small relative to f itself; a solve with one of X would be wrong
     relative to X.
     """
-    return jnp.linalg.qr(jnp.concatenate([rows, targets[:, None]], axis=1))
+    return np.linalg.qr(np.concatenate([rows, targets[:, None]], axis=1))
 
 
-def _factor(gram: jax.Array, triangle: jax.Array) -> Factor:
+def _factor(gram: np.ndarray, triangle: np.ndarray) -> Factor:
     """y^T G y = |R c - t|^2 + residual, for y = triangle [c; -1] and G semidefinite."""
-    square = np.asarray(gram)
-    values, modes = np.linalg.eigh(0.5 * (square + square.T))
+    values, modes = np.linalg.eigh(0.5 * (gram + gram.T))
     root = np.sqrt(np.maximum(values, 0.0))[:, None] * modes.T
-    rows = root @ np.asarray(triangle)
+    rows = root @ triangle
     return compress(rows[:, :-1], rows[:, -1])
 
 
-@jax.jit
-def _grams(at: EnergyAt, forces, tolerance, max_iterations):
-    """Of many f (q, n, 3): (D H^+ f . D H^+ g), (f . K^+ g), (f . H^+ g), each (q, q), and which of
-    the solves with H went well."""
-    moves, apply, n = at.moves, at.operator(), at.defect.structure.n_atoms
-
-    def solve(f):
-        f = moves.project(jnp.pad(f, ((0, len(moves.moving) - n), (0, 0))))
-        found = conjugate_gradients(apply, moves.precondition, f, tolerance, max_iterations)
-        return found.solution, moves.precondition(f), found.converged
-
-    shifts, by_lattice, converged = in_blocks(jax.vmap(solve), forces, BATCH)
-    strained = jax.vmap(moves.metric)(shifts)[:, :n]
-    shifts, by_lattice = shifts[:, :n], by_lattice[:, :n]
-    gram = lambda a, b: jnp.einsum("pia,qia->pq", a, b)  # noqa: E731
-    return (gram(shifts, strained), gram(forces, by_lattice), gram(forces, shifts)), converged
+def _grams(
+    at: EnergyAt, forces: np.ndarray, tolerance: float, max_iterations: int
+) -> tuple[tuple[np.ndarray, ...], bool]:
+    """Of many f (q, n, 3): (D H^+ f . D H^+ g), (f . K^+ g), (f . H^+ g), each (q, q), and whether
+    all solves with H went well."""
+    moves, n = at.moves, at.defect.structure.n_atoms
+    padded = np.pad(forces, ((0, 0), (0, len(moves.moving) - n), (0, 0)))
+    pushes = [moves.project(f) for f in padded]
+    found = [solve(at.product, moves, f, tolerance, max_iterations) for f in pushes]
+    flat = lambda vectors: np.stack(vectors)[:, :n].reshape(len(forces), -1)  # noqa: E731
+    shifts, along = flat([each.solution for each in found]), flat(list(padded))
+    strained = flat([moves.metric(each.solution) for each in found])
+    by_lattice = flat([moves.precondition(f) for f in pushes])
+    grams = shifts @ strained.T, along @ by_lattice.T, along @ shifts.T
+    return grams, all(bool(each.converged) for each in found)

@@ -33,7 +33,7 @@ Source: derived, in the setting of Ortner, Wang, Multiscale Model. Simul. 21 (20
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -89,13 +89,13 @@ def weight_constants(
     decay = decay_constant(defect, displacement, radius)
     density = cell.n_atoms / float(cell.volume)
     lattice = reference_lattice(cell, defect.lattice.repeats)
-    one = jnp.zeros((lattice.n_sites, 1)).at[0].set(1.0)
+    one = jax.device_put(np.eye(lattice.n_sites, 1))
     return WeightConstants(
         decay=decay,
         density=density,
         moment=float(np.sum(_bonds(cell, two_shells(cell)) ** 2) / 3),
         reach=float(np.sqrt(np.mean(np.sum(_bonds(cell, r_cut) ** 2, 1) ** 4) / 9)),
-        softness=float(lattice.solve(one)[0, 0]),
+        softness=float(np.asarray(lattice.solve(one))[0, 0]),
         tail=decay * np.sqrt(4 * np.pi * density / 3) * radius**-1.5,
         bend=6 * decay * np.sqrt(4 * np.pi * density / 7) * radius**-3.5,
     )
