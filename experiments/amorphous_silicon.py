@@ -304,8 +304,8 @@ def risen(summary: dict) -> str:
 
 PRESETS = {
     "smoke": Config(
-        cells=24, batch=12, training=8, swapped=(2,), shown=2, held_out=2, leg_steps=250, legs=3,
-        degree=5, force_weight=0.0,
+        cells=12, batch=6, training=8, swapped=(1,), shown=1, held_out=1, leg_steps=120, legs=3,
+        kappa=3.0, degree=5, force_weight=0.0,
     ),
     "paper": Config(),
 }  # fmt: skip

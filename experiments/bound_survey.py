@@ -221,7 +221,7 @@ def caption(summary: Mapping[str, Any]) -> str:
 
 
 PRESETS = {
-    "smoke": Config(defects=("crack 4", "honeycomb vacancy"), count=3),
+    "smoke": Config(defects=("honeycomb vacancy",), count=3),
     "paper": Config(),
 }
 

@@ -34,6 +34,7 @@ from experiments.harness.statistics import rank_within, relation
 from experiments.harness.style import PALETTE, label_axes
 from experiments.panels.errors import COLOURS, LABELS, MARKERS, ticks_at
 from experiments.studies.defect_fits import (
+    TINY,
     bulk,
     reference_simulation,
     simulate,
@@ -316,9 +317,7 @@ def caption(summary: dict) -> str:
 
 
 PRESETS = {
-    "smoke": Config(
-        sizes=(2,), target=3, order=2, degree=4, copies=20, lattice_cells=2, floor_degrees=()
-    ),
+    "smoke": Config(**TINY, sizes=(2,), floor_degrees=()),
     "paper": Config(floor_degrees=(8, 6)),
 }
 

@@ -64,6 +64,10 @@ class Config:
     order: int = field(default=3, metadata={"help": "order of the ACE basis"})
     degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
     copies: int = field(default=60, metadata={"help": "rattled defect cells of every size"})
+    lattice_cells: int = field(
+        default=0,
+        metadata={"help": "as of the other figures; 0: as far as force constants of a basis reach"},
+    )
     seed: int = field(default=0, metadata={"help": "of rattles and strains"})
 
 
@@ -83,8 +87,8 @@ def points(config: Config) -> list[Point]:
             order=config.order,
             degree=config.degree,
             copies=config.copies,
-            # as wide as force constants of a basis reach
-            lattice_cells=math.ceil(2 * crystal.r_cut / crystal.lattice_constant),
+            lattice_cells=config.lattice_cells
+            or math.ceil(2 * crystal.r_cut / crystal.lattice_constant),
             seed=config.seed,
         )
         for crystal, defect in (named_pair(pair, "/") for pair in config.pairs)
@@ -276,7 +280,13 @@ def about_forces(summary: dict) -> str:
 
 PRESETS = {
     "smoke": Config(
-        pairs=("W/vacancy", "Cu/vacancy"), sizes=(2,), target_atoms=50, order=2, degree=4, copies=20
+        pairs=("W/vacancy", "W/divacancy-1"),
+        sizes=(2,),
+        target_atoms=50,
+        order=2,
+        degree=4,
+        copies=20,
+        lattice_cells=3,
     ),
     "paper": Config(),
 }

@@ -28,6 +28,7 @@ from experiments.panels.accuracy import ABSCISSAE, draw_bases, draw_energy, draw
 from experiments.panels.errors import flag_caption
 from experiments.studies import defect_fits
 from experiments.studies.defect_fits import (
+    TINY,
     bulk,
     bulk_energy,
     defect_cells,
@@ -240,15 +241,7 @@ def rank(found: Mapping[str, float]) -> str:
 
 PRESETS = {
     "smoke": Config(
-        target=3,
-        cells=3,
-        order=2,
-        degree=6,
-        copies=8,
-        held_out=4,
-        orders=(1, 2),
-        degrees=(4, 6),
-        ridges=(1e-10, 1e-2),
+        **TINY, cells=2, held_out=4, orders=(1, 2), degrees=(3, 4), ridges=(1e-10, 1e-2)
     ),
     "paper": Config(),
 }

@@ -21,11 +21,11 @@ from experiments.harness.run import start
 from experiments.harness.script import Plan, script
 from experiments.panels.weight_maps import caption, plot
 from experiments.studies import defect_fits
-from experiments.studies.defect_fits import residual_norm, simulate, training_factors
+from experiments.studies.defect_fits import TINY, residual_norm, simulate, training_factors
 from experiments.studies.many_fits import elastic_rows, stiffness
 from experiments.studies.predictions import constants, error_forms, recommended
 from lprjax.ace.spec import smoothness_prior
-from lprjax.defects import predicted_error
+from lprjax.defects import PredictedError, predicted_error
 from lprjax.regression.factors import RCOND, equilibrate
 from lprjax.regression.fitting import solution
 
@@ -126,10 +126,13 @@ def errors(config: Config, changes: Sequence[Mapping[Hashable, float]]) -> dict[
     configured = {key: w / config.weight_forces for key, w in config.weights.items()}
     ratios = np.array([[{**configured, **c}[key] for key in factors] for c in changes])
     prior = jnp.asarray(smoothness_prior(config.spec, config.smoothness))
-    weights = jnp.asarray(config.weight_forces * ratios)
-    every, margin = _fits(tuple(factors.values()), weights, config.ridge, prior)
+    weights = config.weight_forces * ratios
+    fits = [_fit(tuple(factors.values()), w, config.ridge, prior) for w in weights]
+    every, margin = map(np.stack, zip(*fits, strict=True))
     forms, elastic = error_forms(config, config.target), elastic_rows(config)
-    forecast = jax.vmap(lambda c: predicted_error(forms, c))(every)
+    forecast = PredictedError(
+        *map(np.stack, zip(*(_forecast(forms, c) for c in every), strict=True))
+    )
     norms = {
         kind: np.array([residual_norm(factors[kind], c) for c in every])
         for kind in ("forces", "virial", "force_constants")
@@ -141,23 +144,22 @@ def errors(config: Config, changes: Sequence[Mapping[Hashable, float]]) -> dict[
         "eta": forecast.eta,
         "forces": norms["forces"] / np.sqrt(factors["forces"].n_rows),
         "virial": norms["virial"] / np.sqrt(factors["virial"].n_rows),
-        "elastic": elastic.mismatch(np.asarray(every)),
+        "elastic": elastic.mismatch(every),
         "force_constants": norms["force_constants"],
-        "rank_deficient": ~(np.asarray(margin) > RCOND),
-        **true_errors(config, np.asarray(every)),
+        "rank_deficient": ~(margin > RCOND),
+        **true_errors(config, every),
     }
 
 
+_forecast = jax.jit(predicted_error)
+
+
 @jax.jit
-def _fits(factors, weights, ridge, prior):
-    """The coefficients of every row of weights, and how far each fit is from rank deficiency."""
-
-    def one(w):
-        coefficients, triangle = solution(factors, w, ridge, prior)
-        singular = jnp.linalg.svd(equilibrate(triangle)[0], compute_uv=False)
-        return coefficients, singular[-1] / singular[0]
-
-    return jax.lax.map(one, weights)
+def _fit(factors, weights, ridge, prior):
+    """The coefficients, and how far the fit is from rank deficiency."""
+    coefficients, triangle = solution(factors, weights, ridge, prior)
+    singular = jnp.linalg.svd(equilibrate(triangle)[0], compute_uv=False)
+    return coefficients, singular[-1] / singular[0]
 
 
 def true_errors(config: Config, coefficients: np.ndarray) -> dict[str, np.ndarray]:
@@ -259,7 +261,7 @@ def _ratios_at(config, plane, where) -> list[float]:
 
 
 PRESETS = {
-    "smoke": Config(target=3, degree=4, copies=12, lattice_cells=3, strained_cells=6, grid=3),
+    "smoke": Config(**TINY, size=2, grid=3),
     "paper": Config(),
 }
 

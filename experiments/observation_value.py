@@ -25,6 +25,7 @@ from experiments.harness.statistics import extremes, relation
 from experiments.panels.errors import flag_caption
 from experiments.panels.value import draw, table
 from experiments.studies.defect_fits import (
+    TINY,
     bulk_factors,
     reference_simulation,
     residual_norm,
@@ -275,9 +276,7 @@ MISMATCHES = {
 }
 
 PRESETS = {
-    "smoke": Config(
-        target=3, sizes=(2, 3), budgets=(2, 40), seeds=(0,), order=2, degree=6, lattice_cells=3
-    ),
+    "smoke": Config(**TINY, sizes=(2, 3), budgets=(2, 40), seeds=(0,)),
     "paper": Config(),
 }
 

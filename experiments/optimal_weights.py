@@ -26,7 +26,7 @@ from experiments.harness.run import start
 from experiments.harness.script import Plan, script
 from experiments.panels.descent import caption, plot
 from experiments.studies import defect_fits
-from experiments.studies.defect_fits import mismatches, simulate, training_factors
+from experiments.studies.defect_fits import TINY, mismatches, simulate, training_factors
 from experiments.studies.predictions import error_forms
 from lprjax.ace.spec import smoothness_prior
 from lprjax.defects import DEFECTS, ErrorForms, PredictedError, predicted_error
@@ -95,6 +95,7 @@ def problem(config: Config, m: int) -> Problem:
     return Problem(factors, prior, config.weight_forces, forms, config.energy_scale)
 
 
+@jax.jit
 def coefficients_at(problem: Problem, logs):
     """Of the fit; logs: (n_factors,), ln of all weights but the forces' and, last, of the ridge."""
     weights = jnp.concatenate([jnp.array([problem.weight_forces]), jnp.exp(logs[:-1])])
@@ -133,7 +134,7 @@ def descend(problem: Problem, logs, steps: int, rate) -> Path:
 
 def first_logs(config: Config, begin: str, names: Sequence[Hashable]) -> jax.Array:
     moving = [config.weights[name] if begin == "configured" else 1.0 for name in names[1:]]
-    return jnp.log(jnp.array([*moving, config.ridge]))
+    return jnp.asarray(np.log([*moving, config.ridge]))
 
 
 def compute(point: Descent) -> dict[str, Any]:
@@ -141,7 +142,8 @@ def compute(point: Descent) -> dict[str, Any]:
     config, m = point.config, point.size
     factors = ordered(config, m)
     known = problem(config, m)
-    path = descend(known, first_logs(config, point.start, list(factors)), config.steps, config.rate)
+    begin = first_logs(config, point.start, list(factors))
+    path = jax.tree.map(np.asarray, descend(known, begin, config.steps, config.rate))
     last = int(np.nanargmin(path.value))
     looks = np.unique(np.linspace(0, last, config.looks).round().astype(int))
     defects = [config.defect, *config.unseen]
@@ -230,12 +232,9 @@ def descent_numbers(record: Record) -> dict[str, Any]:
 
 
 PRESETS = {
-    "smoke": Config(
-        target=3, sizes=(2,), unseen=("divacancy-1",), degree=4, copies=12,
-        lattice_cells=3, strained_cells=6, steps=30, looks=3,
-    ),
+    "smoke": Config(**TINY, sizes=(2,), unseen=("divacancy-1",), steps=30, looks=3),
     "paper": Config(),
-}  # fmt: skip
+}
 
 
 def plan(argv: Sequence[str] | None = None) -> Plan:

@@ -204,7 +204,7 @@ def caption(summary: dict) -> str:
 
 
 PRESETS = {
-    "smoke": Config(pairs=("W:vacancy", "W:dumbbell-111"), sites=1000),
+    "smoke": Config(pairs=("W:vacancy", "W:divacancy-1"), sites=54, inner=0.9, outer=1.0),
     "paper": Config(),
 }
 

@@ -41,6 +41,7 @@ from experiments.panels.errors import (
     ticks_at,
 )
 from experiments.studies.defect_fits import (
+    TINY,
     assess,
     mismatches,
     reference_simulation,
@@ -64,7 +65,7 @@ def compute(point: Config) -> dict[str, Any]:
     factors = training_factors(point, m)
     defect, displacement, formation_energy, converged = reference_simulation(point)
     geometry = build_graph(defect.displaced(displacement), point.spec.r_cut)
-    sites = site_basis(point.spec, geometry)[: defect.structure.n_atoms]
+    sites = np.asarray(site_basis(point.spec, geometry))[: defect.structure.n_atoms]
     found: dict[str, list] = {}
     for fitted in point.fitted:
         result = weighted_fit(point, factors, OBSERVATION_SETS[fitted])
@@ -238,9 +239,7 @@ def caption(summary: dict) -> str:
 
 
 PRESETS = {
-    "smoke": Config(
-        sizes=(2,), target=3, order=2, degree=4, copies=20, lattice_cells=2, floor_degrees=()
-    ),
+    "smoke": Config(**TINY, sizes=(2,), floor_degrees=()),
     "paper": Config(),
 }
 

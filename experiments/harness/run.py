@@ -50,6 +50,11 @@ class Run:
     engine: str = ""
 
     @property
+    def tiny(self) -> bool:
+        """Whether it only shows that the figure is made, see `begin_session`."""
+        return self.preset == "smoke"
+
+    @property
     def folder(self) -> Path:
         """Where records, figure and summary go: results/<figure>."""
         return self.results / self.figure
@@ -77,6 +82,7 @@ class Run:
             experiment=self.figure,
             version=version,
             code=None if compute is None else code_hash(compute),
+            tiny=self.tiny,
         )
 
     def records(
@@ -126,7 +132,7 @@ def start(
         SystemExit: a flag is wrong.
     """
     run = parse(figure, presets, argv, description, alone=alone)
-    begin_session()
+    begin_session(run.tiny)
     figure_style()
     return run
 

@@ -70,8 +70,9 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.draw_without_rendering()  # makes the layout, once for both files
-    figure.set_layout_engine("none")
-    figure.savefig(f"{path}.pdf", metadata={"CreationDate": None})
-    figure.savefig(f"{path}.png", metadata={"Software": None})
+    figure.get_layout_engine().execute(figure)  # once for both files
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)  # not "none", with which each file would be drawn twice
+        figure.savefig(f"{path}.pdf", metadata={"CreationDate": None})
+        figure.savefig(f"{path}.png", metadata={"Software": None})
     plt.close(figure)

@@ -27,6 +27,7 @@ from experiments.harness.records import (
     require_writable,
     save,
 )
+from experiments.harness.session import begin_session
 from lprjax.numerics.memory import spare_maps
 
 
@@ -71,6 +72,7 @@ class Sweep:
         experiment: name of the experiment; the folder's name if not given.
         version: version of the experiment.
         code: hash of what computes; None: records of any code are taken.
+        tiny: the points take longer to compile than to compute, see `session.begin_session`.
     """
 
     points: Sequence[Any]
@@ -80,6 +82,7 @@ class Sweep:
     experiment: str = ""
     version: int = 1
     code: str | None = None
+    tiny: bool = False
 
     @property
     def name(self) -> str:
@@ -118,6 +121,7 @@ class Sweep:
     def computed(self, point: Any) -> Record:
         """The record of a point, which is computed and written."""
         require_writable(self.folder)
+        begin_session(self.tiny)
         begun = time.perf_counter()
         arrays = {name: np.asarray(value) for name, value in self.compute(point).items()}
         seconds = time.perf_counter() - begun

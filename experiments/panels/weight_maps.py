@@ -30,6 +30,7 @@ MARKED = {  # name: marker and colour, which stands out from viridis
     "recommended": ("D", "#D55E00"),
     "configured": ("s", "white"),
 }
+MANY = 100  # a map of more points is an image in the PDF
 LEAST = 1e-4  # a map shows sizes from this share of its largest on
 
 
@@ -96,7 +97,8 @@ def draw_map(
     high = scale.max()
     low = max(scale.min(), LEAST * high)
     norm = LogNorm(low, max(high, 1.001 * low))
-    mesh = ax.pcolormesh(*edges, shown, norm=norm, cmap="viridis", rasterized=True)
+    many = shown.size > MANY
+    mesh = ax.pcolormesh(*edges, shown, norm=norm, cmap="viridis", rasterized=many)
     levels = [level for level in 10.0 ** np.arange(-8, 5, 0.5) if low < level < high]
     if levels and not shown.mask.all():
         ax.contour(x, y, shown, levels=levels, colors="white", linewidths=0.5, alpha=0.7)
@@ -109,7 +111,9 @@ def draw_map(
     ax.set_title(title, fontsize=9)
     ax.grid(False)
     quantity = title.partition(",")[0]
-    ax.figure.colorbar(mesh, ax=ax, label=f"{quantity} ({unit})", pad=0.02)
+    bar = ax.figure.colorbar(mesh, ax=ax, label=f"{quantity} ({unit})", pad=0.02)
+    bar.solids.set_rasterized(many)  # an image takes a canvas of its own, of the figure's size
+    ax.minorticks_off()
 
 
 def _edges(axis: np.ndarray) -> np.ndarray:

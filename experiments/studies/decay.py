@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -27,6 +26,7 @@ from experiments.systems.bond_lattice import (
 from experiments.systems.decay_kinds import KINDS, Kind
 from lprjax.numerics.checks import require_x64
 from lprjax.numerics.guarded import smoothstep
+from lprjax.numerics.host import on_device
 
 TOLERANCE = 1e-5  # of a surrogate's residual and of linear solves, relative to the forces it leaves
 ROUNDOFF = 1e-15  # of a residual: where Newton's method on the reference ends, about
@@ -61,7 +61,7 @@ def reference(dimension: int, m: int) -> Reference:
     model = bond_lattice.reference(m, dimension)
     wave = symmetric_fields.waves(m, dimension)
     solver = symmetric_fields.transform(bond_lattice.stiffness(SECOND[dimension], wave), wave)
-    zero = jnp.zeros(wave.shape)
+    zero = np.zeros(wave.shape)
     found = equilibrium(model, zero, zero, solver, ROUNDOFF)
     load, _ = residual(model, found.displacement, zero, solver)
     return Reference(model, solver, found.displacement, load, found.residuals, found.products)
@@ -112,12 +112,10 @@ def compute(point: Point) -> dict[str, Any]:
     ref = reference(point.dimension, point.half_width)
     kind = KINDS[point.kind]
     distance = symmetric_fields.distances(point.half_width, point.dimension)
-    chi = jnp.asarray(outside(distance, point.radius, kind.sharp))
-    added = change(kind, point.dimension, point.strength)
-    surrogate = Model(
-        ref.model.coefficients.at[CHANGE].set(added), ref.model.weights.at[0].set(chi)
-    )
-    return compare(ref, surrogate)
+    coefficients, weights = map(np.array, (ref.model.coefficients, ref.model.weights))
+    coefficients[CHANGE] = change(kind, point.dimension, point.strength)
+    weights[0] = outside(distance, point.radius, kind.sharp)
+    return compare(ref, on_device(Model(coefficients, weights)))
 
 
 def compare(ref: Reference, surrogate: Model) -> dict[str, Any]:
@@ -128,15 +126,16 @@ def compare(ref: Reference, surrogate: Model) -> dict[str, Any]:
     ubar and what relaxing gains, the integral of the gradient along the way (Simpson's rule; the
     energy is close to quadratic there): no two large numbers are subtracted.
     """
-    ubar, only = ref.displacement, surrogate.only(CHANGE)
-    force = -residual(only, ubar, jnp.zeros_like(ubar), ref.solver)[0]
+    ubar, only = np.asarray(ref.displacement), surrogate.only(CHANGE)
+    force = -np.asarray(residual(only, ubar, np.zeros_like(ubar), ref.solver)[0])
     eta = float(_negative_norm(ref.solver, force))
     linear = response(ref.model, ubar, force, ref.solver, TOLERANCE)
     tolerance = max(TOLERANCE * eta, ROUNDOFF)
-    found = equilibrium(surrogate, ubar + linear.solution, ref.load, ref.solver, tolerance, 1e-3)
-    moved = found.displacement - ubar
+    solution = np.asarray(linear.solution)
+    found = equilibrium(surrogate, ubar + solution, ref.load, ref.solver, tolerance, 1e-3)
+    moved = np.asarray(found.displacement) - ubar
     halfway, _ = residual(surrogate, ubar + 0.5 * moved, ref.load, ref.solver)
-    relaxing = float(4.0 * jnp.vdot(halfway, moved) - jnp.vdot(force, moved)) / 6.0
+    relaxing = float(4.0 * np.vdot(halfway, moved) - np.vdot(force, moved)) / 6.0
     at_ubar, rounding = map(float, _energy(only, ubar))
     c = stability_of(surrogate)
     return {
@@ -147,7 +146,7 @@ def compare(ref: Reference, surrogate: Model) -> dict[str, Any]:
         "eta": eta,
         "stability": c,
         "energy": at_ubar + relaxing,
-        "energy_predicted": at_ubar - 0.5 * float(jnp.vdot(force, linear.solution)),
+        "energy_predicted": at_ubar - 0.5 * float(np.vdot(force, solution)),
         "energy_floor": rounding,
         "relaxing": relaxing,
         "converged": bool(linear.converged) and found.residuals[-1] <= tolerance,

@@ -34,6 +34,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.systems.materials import MATERIALS, Material, material
+from experiments.systems.random_keys import random_keys
 from lprjax.ace.potential import LinearPotential, linear_potential
 from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.graphs import build_graph
@@ -57,6 +58,10 @@ from lprjax.simulation.relaxation import relax
 
 NUDGE = 0.01  # Å, random moves that the reference starts with: no saddle point of high symmetry
 MAX_EVALUATIONS = 300  # of a fit's relaxation
+
+
+TINY = dict(target=3, order=2, degree=4, copies=20, lattice_cells=3)
+"""What the smoke presets of several figures begin with, to share what is made and compiled."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +151,14 @@ def defect_cells(config: Config, m: int) -> Iterator[Structure]:
     """Defect cells of m cubes per side: relaxed, then rattled by up to `rattle` Å."""
     defect, displacement, *_ = reference_simulation(config, m)
     base = defect.displaced(displacement)
-    keys = jax.random.split(jax.random.key(config.seed), config.copies)
-    for k, key in enumerate(keys):
+    for k, key in enumerate(random_keys(config.seed, config.copies)):
         yield rattled(base, key, config.rattle * (k + 1) / config.copies)
 
 
 def strained_cells(config: Config) -> Iterator[Structure]:
-    for key in jax.random.split(jax.random.key(config.seed + 1), config.strained_cells):
+    for key in random_keys(config.seed + 1, config.strained_cells):
         strain = jax.random.uniform(key, (3, 3), minval=-config.strain, maxval=config.strain)
+        strain = np.asarray(strain)
         yield strained(config.crystal.unit_cell, 0.5 * (strain + strain.T))
 
 
@@ -232,8 +237,9 @@ def reference_simulation(config: Config, m: int | None = None) -> Simulation:
 def _simulation(config: Config, m: int) -> Simulation:
     crystal = config.crystal
     defect = named_defect(config.defect, crystal.unit_cell, m)
-    nudge = NUDGE * jax.random.normal(jax.random.key(0), defect.structure.positions.shape)
-    start = defect.start + defect.on_sites(nudge)
+    moved = rattled(defect.structure, jax.random.key(0), NUDGE).positions
+    nudge = np.subtract(moved, defect.structure.positions)
+    start = np.add(defect.start, defect.on_sites(nudge))
     relaxed = relax_defect(crystal.potential, defect, displacement=start)
     energy = formation_energy(relaxed.energy, defect, crystal.equilibrium.energy_per_atom)
     return Simulation(defect, relaxed.displacement, energy, relaxed.relaxed.converged)
@@ -268,7 +274,7 @@ def surrogate(config: Config, result: Fit) -> LinearPotential:
 
 def residual_norm(factor: Factor, coefficients) -> float:
     """|X c - y| over all rows of a factor, of the kinds that were not fitted too."""
-    inside = factor.triangular @ coefficients - factor.target
+    inside = np.asarray(factor.triangular) @ np.asarray(coefficients) - np.asarray(factor.target)
     return float(np.sqrt(np.sum(np.square(inside)) + factor.residual))
 
 
@@ -285,10 +291,11 @@ def mismatches(config: Config, factors: Mapping, coefficients) -> dict[str, floa
     defect, displacement, true, _ = reference_simulation(config)
     geometry = build_graph(defect.displaced(displacement), potential.r_cut)
     per_atom = float(bulk(config).row @ coefficients)
-    energy = observe(potential, geometry, ("energy",)).energy
+    energy = observe(potential, geometry, ("energy", "forces")).energy  # compiled already
     energy = formation_energy(float(energy), defect, per_atom)
     cell = crystal.primitive_cell
-    change = lambda f: np.max(np.abs(f(potential, cell) - f(crystal.potential, cell)))  # noqa: E731
+    both = potential, crystal.potential
+    change = lambda f: np.abs(np.subtract(*(f(p, cell) for p in both))).max()  # noqa: E731
     acoustic = change(acoustic_tensors) if cell.n_atoms == 1 else np.nan
     constants = change(lambda p, s: elastic_constants(p, s).relaxed)
     return {
@@ -327,7 +334,7 @@ def simulate(config: Config, coefficients, *, preconditioner=None) -> Simulated:
         preconditioner=preconditioner or defect.preconditioner,
         max_evaluations=MAX_EVALUATIONS,
     )
-    there = displacement + defect.on_sites(relaxed.positions - start.positions)
+    there = np.add(displacement, defect.on_sites(np.subtract(relaxed.positions, start.positions)))
     per_atom = float(bulk(config).row @ coefficients)
     energy = formation_energy(relaxed.energy, defect, per_atom)
     return Simulated(

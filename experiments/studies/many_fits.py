@@ -14,7 +14,6 @@ from lprjax.ace.potential import linear_potential
 from lprjax.atoms.graphs import build_graph
 from lprjax.crystals.elasticity import GPA_PER_EV_A3, acoustic_tensors
 from lprjax.potentials.observables import observe
-from lprjax.regression.rows import prediction_rows
 
 
 def stiffness(config: defect_fits.Config):
@@ -61,13 +60,9 @@ def elastic_rows(config: defect_fits.Config) -> Elastic:
 
 @lru_cache(maxsize=4)
 def _elastic_rows(config) -> Elastic:
-    cell, potential = config.crystal.primitive_cell, _zero(config.spec)
+    cell, spec = config.crystal.primitive_cell, config.spec
     if cell.n_atoms > 1:
-        return Elastic(np.full((27, config.spec.n_columns), np.nan), np.full(27, np.nan))
-    rows = prediction_rows(lambda p: acoustic_tensors(p, cell).ravel(), potential)
-    reference = acoustic_tensors(config.crystal.potential, cell).ravel()
-    return Elastic(*(GPA_PER_EV_A3 * np.asarray(part) for part in (rows, reference)))
-
-
-def _zero(spec):
-    return linear_potential(spec, np.zeros(spec.n_columns))
+        return Elastic(np.full((27, spec.n_columns), np.nan), np.full(27, np.nan))
+    each = [config.crystal.potential, *(linear_potential(spec, c) for c in np.eye(spec.n_columns))]
+    found = [GPA_PER_EV_A3 * np.asarray(acoustic_tensors(p, cell)).ravel() for p in each]
+    return Elastic(np.stack(found[1:], axis=1), found[0])

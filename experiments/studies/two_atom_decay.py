@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from experiments.studies.decay import ROUNDOFF, TOLERANCE, outside
 from experiments.systems import two_atom_lattice
@@ -14,6 +14,7 @@ from experiments.systems.bond_lattice import CHANGE, equilibrium, residual, resp
 from experiments.systems.two_atom_lattice import Model, Transform
 from lprjax.defects.rates import error_rate
 from lprjax.numerics.checks import require_x64
+from lprjax.numerics.host import on_device
 
 RATES = {
     "elastic": error_rate(2, 2),
@@ -38,7 +39,7 @@ def reference(m: int) -> tuple[Model, Transform, jax.Array, jax.Array]:
     """Model, solver, equilibrium ubar and what forces rounding leaves there."""
     require_x64()
     model, solver = two_atom_lattice.reference(m), two_atom_lattice.transform(m)
-    zero = jnp.zeros((2 * m * m, 2))
+    zero = np.zeros((2 * m * m, 2))
     found = equilibrium(model, zero, zero, solver, ROUNDOFF)
     load, _ = residual(model, found.displacement, zero, solver)
     return model, solver, found.displacement, load
@@ -53,19 +54,19 @@ def compute(point: Point) -> dict[str, Any]:
     """True errors, first-order ones and the bound, as `decay.compare` has them."""
     model, solver, ubar, load = reference(point.cells)
     chi = outside(two_atom_lattice.distances(point.cells), point.radius, sharp=False)
-    added = two_atom_lattice.change(point.kind, point.strength)
-    surrogate = dataclasses.replace(
-        model, coefficients=model.coefficients.at[CHANGE].set(added), outside=jnp.asarray(chi)
-    )
-    only = surrogate.only(CHANGE)
-    force = -residual(only, ubar, jnp.zeros_like(ubar), solver)[0]
+    coefficients = np.array(model.coefficients)
+    coefficients[CHANGE] = two_atom_lattice.change(point.kind, point.strength)
+    surrogate = on_device(dataclasses.replace(model, coefficients=coefficients, outside=chi))
+    only, ubar = surrogate.only(CHANGE), np.asarray(ubar)
+    force = -np.asarray(residual(only, ubar, np.zeros_like(ubar), solver)[0])
     eta = float(_negative_norm(solver, force))
     linear = response(model, ubar, force, solver, TOLERANCE)
     tolerance = max(TOLERANCE * eta, ROUNDOFF)
-    found = equilibrium(surrogate, ubar + linear.solution, load, solver, tolerance, 1e-3)
-    moved = found.displacement - ubar
+    solution = np.asarray(linear.solution)
+    found = equilibrium(surrogate, ubar + solution, load, solver, tolerance, 1e-3)
+    moved = np.asarray(found.displacement) - ubar
     halfway, _ = residual(surrogate, ubar + 0.5 * moved, load, solver)
-    relaxing = float(4.0 * jnp.vdot(halfway, moved) - jnp.vdot(force, moved)) / 6.0
+    relaxing = float(4.0 * np.vdot(halfway, moved) - np.vdot(force, moved)) / 6.0
     at_ubar, rounding = map(float, _energy(only, ubar))
     c = two_atom_lattice.stability_of(surrogate)
     return {
@@ -75,7 +76,7 @@ def compute(point: Point) -> dict[str, Any]:
         "eta": eta,
         "stability": c,
         "energy": at_ubar + relaxing,
-        "energy_predicted": at_ubar - 0.5 * float(jnp.vdot(force, linear.solution)),
+        "energy_predicted": at_ubar - 0.5 * float(np.vdot(force, solution)),
         "energy_floor": rounding,
         "converged": bool(linear.converged) and found.residuals[-1] <= tolerance,
     }

@@ -34,6 +34,7 @@ from experiments.systems.symmetric_fields import (
     mirrored_vector,
     multiplicity,
 )
+from lprjax.numerics.host import on_device
 from lprjax.numerics.krylov import Solved, conjugate_gradients
 
 SHELLS = {
@@ -127,7 +128,7 @@ class Model:
 
     def only(self, *groups: int) -> "Model":
         """The model without the other groups, each one of LATTICE, CHANGE, DEFECT."""
-        kept = jnp.isin(jnp.arange(3), jnp.array(groups))
+        kept = np.isin(np.arange(3), groups)
         return dataclasses.replace(self, coefficients=self.coefficients * kept[:, None, None])
 
     def gradient(self, u: jax.Array) -> jax.Array:
@@ -280,9 +281,10 @@ def reference(m: int, dimension: int) -> Model:
     nothing = np.zeros_like(second)
     lattice = np.stack([nothing, second, THIRD * second, FOURTH * second], axis=1)
     defect = np.stack([-TENSION[dimension] * second, STIFFER * second, nothing, nothing], axis=1)
-    core = jnp.zeros((m + 1,) * dimension).at[(0,) * dimension].set(1.0)
-    return Model(
-        jnp.asarray(np.stack([lattice, 0.0 * lattice, defect])), jnp.stack([0.0 * core, core])
+    core = np.zeros((m + 1,) * dimension)
+    core[(0,) * dimension] = 1.0
+    return on_device(
+        Model(np.stack([lattice, 0.0 * lattice, defect]), np.stack([0.0 * core, core]))
     )
 
 
@@ -340,8 +342,8 @@ def equilibrium(
         stuck = len(residuals) > 2 and not residuals[-1] < 0.5 * residuals[-3]
         if residuals[-1] <= tolerance or stuck:
             return Equilibrium(u, residuals, products)
-        step = response(model, u, -rest, solver, inner)
-        u, products = u + step.solution, products + int(step.iterations)
+        step = response(model, u, np.negative(rest), solver, inner)
+        u, products = np.add(u, step.solution), products + int(step.iterations)
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from experiments.systems.materials import material
 from experiments.systems.observations import labelled_frames
+from experiments.systems.random_keys import random_keys
 from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph, build_graph, build_graphs
@@ -120,7 +121,7 @@ def cells(name: str, split: str, folder: str) -> list[Cell]:
 def stand_in(split: str) -> list[Cell]:
     """Small cells of Stillinger-Weber silicon of the same four groups, labelled by it."""
     crystal = material(SYNTHETIC)
-    keys = iter(jax.random.split(jax.random.key({"train": 0, "test": 1}[split]), 100))
+    keys = iter(random_keys({"train": 0, "test": 1}[split], 100))
     found = []
     for group, count in STAND_IN[split].items():
         for _ in range(count):
@@ -136,7 +137,7 @@ def stand_in(split: str) -> list[Cell]:
 def undisturbed(group: str, cube: Structure, key: jax.Array) -> Structure:
     """A strained cube, a pair of cubes, the same less an atom, or a slab with vacuum."""
     if group == "Elastic":
-        return strained(cube, 0.05 * jax.random.normal(key, (3, 3)))
+        return strained(cube, 0.05 * np.asarray(jax.random.normal(key, (3, 3))))
     pair = supercell(cube, (2, 1, 1))
     if group == "Surface":
         return make_structure(pair.positions, pair.cell * np.array([[1.0], [1.0], [1.8]]), "Si")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from lprjax.atoms.graphs import build_graph
@@ -27,7 +26,8 @@ from lprjax.atoms.structures import (
     supercell,
 )
 from lprjax.potentials import stillinger_weber
-from lprjax.potentials.observables import observe
+from lprjax.potentials.derivatives import site_energies_and_forces
+from lprjax.potentials.potential import as_argument
 
 LATTICE_CONSTANT = 5.43095  # Å, of diamond in this potential
 BOND = np.sqrt(3) / 4 * LATTICE_CONSTANT  # Å, between nearest neighbours
@@ -144,13 +144,6 @@ def draw(family: str, cells: int, entropy: Sequence[int | str]) -> Cell:
     structure = make_structure(positions, atoms.cell, "Si")
     reference = stillinger_weber()
     graph = build_graph(structure, reference.r_cut, n_atoms=8 * cells**3, n_neighbours=24)
-    labels, n = observe(reference, graph, ("energy", "forces")), structure.n_atoms
-    return Cell(
-        family,
-        structure,
-        Labels(energy=float(labels.energy), forces=np.asarray(labels.forces)[:n]),
-        np.asarray(_sites(reference, graph))[:n],
-    )
-
-
-_sites = jax.jit(lambda potential, graph: potential(graph), static_argnums=0)
+    found, n = site_energies_and_forces(as_argument(reference, "reference"), graph), len(positions)
+    labels = Labels(energy=float(found.energy), forces=np.asarray(found.forces)[:n])
+    return Cell(family, structure, labels, np.asarray(found.sites)[:n])

@@ -59,6 +59,7 @@ def shifted(padded: jax.Array, bond: Sequence[int]) -> jax.Array:
     return padded[tuple(slice(REACH + x, n - REACH + x) for x, n in ends)]
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def multiplicity(m: int, dimension: int) -> jax.Array:
     """How many sites of the box a site of the orthant stands for.
 

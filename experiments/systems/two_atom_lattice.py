@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.systems.bond_lattice import CHANGE, DEFECT, FOURTH, LATTICE, THIRD
+from lprjax.numerics.host import on_device
 
 CELL = np.array([[1.0, 0.0], [0.5, np.sqrt(0.75)]])
 OFFSETS = np.array([[0.0, 0.0], [0.0, np.sqrt(1.0 / 3.0)]])  # of the two atoms
@@ -63,7 +64,7 @@ class Model:
 
     def only(self, *groups: int) -> "Model":
         """The model without the other groups, each one of LATTICE, CHANGE, DEFECT."""
-        kept = jnp.isin(jnp.arange(3), jnp.array(groups))
+        kept = np.isin(np.arange(3), groups)
         return dataclasses.replace(self, coefficients=self.coefficients * kept[:, None, None])
 
     def gradient(self, u: jax.Array) -> jax.Array:
@@ -155,8 +156,8 @@ def reference(m: int) -> Model:
     lattice = np.stack([nothing, second, THIRD * second, FOURTH * second], axis=1)
     defect = np.zeros_like(lattice)
     defect[0, :2] = -TENSION, STIFFER
-    coefficients = jnp.asarray(np.stack([lattice, 0.0 * lattice, defect]))
-    return Model(coefficients, jnp.zeros(2 * m * m), jnp.asarray(table_of(m)))
+    coefficients = np.stack([lattice, 0.0 * lattice, defect])
+    return on_device(Model(coefficients, np.zeros(2 * m * m), table_of(m)))
 
 
 def blocks(second: np.ndarray, m: int) -> np.ndarray:

@@ -12,7 +12,8 @@ from experiments.systems.perturbed_defects import CASES
 from lprjax.defects.bounds import PIECES
 from lprjax.defects.budget import FAILURES, MEASURED
 
-TINY = "--preset smoke --count 2 --sizes 0.01 0.1".split()
+TINY = "--preset smoke --count 2 --sizes 0.01 0.1 --defects".split()
+TINY += ["crack 4", "honeycomb vacancy"]
 
 
 def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(summary, results, capsys):

@@ -20,6 +20,7 @@ from lprjax.regression.factors import compress, projected
 from tests.helpers.figures import check_figure, drawn_line, power_of
 
 TINY = "--preset smoke --orders 1 2 --degrees 4 6 --ridges 1e-10".split()
+TINY += "--degree 6 --cells 3 --copies 8".split()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from experiments import strain_decay as figure
 from tests.helpers.figures import check_figure, power_of
 
-TINY = "--preset smoke --pairs W:vacancy".split()
+TINY = "--preset smoke --pairs W:vacancy --sites 1000 --inner 2 --outer 0.6".split()
 
 
 def curve(power, scale=1.0):
