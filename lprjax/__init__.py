@@ -70,6 +70,7 @@ from lprjax.numerics.memory import use_compilation_cache
 from lprjax.potentials import (
     KINDS,
     ase_potential,
+    cached_calculator,
     eam_from_file,
     energy_and_forces,
     observe,
@@ -120,6 +121,7 @@ __all__ = [
     "bcc",
     "build_graph",
     "build_graphs",
+    "cached_calculator",
     "calibrate",
     "check_virials",
     "choose",

@@ -1,6 +1,7 @@
 """What a potential is, what is observed of any, and the references with published parameters."""
 
 from lprjax.potentials.bonds import PolynomialBonds, polynomial_bonds
+from lprjax.potentials.calculator_cache import CachedCalculator, cached_calculator
 from lprjax.potentials.data_sets import observe_all
 from lprjax.potentials.eam import ZHOU_2004, ZhouEAM, zhou_eam
 from lprjax.potentials.eam_files import read_eam
@@ -18,6 +19,7 @@ __all__ = [
     "ZBL",
     "ZHOU_2004",
     "ASEPotential",
+    "CachedCalculator",
     "PolynomialBonds",
     "Potential",
     "StillingerWeber",
@@ -26,6 +28,7 @@ __all__ = [
     "Validation",
     "ZhouEAM",
     "ase_potential",
+    "cached_calculator",
     "check_reach",
     "check_species",
     "cutoff_of",
