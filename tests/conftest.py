@@ -29,10 +29,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from lprjax.numerics.memory import spare_maps, use_compilation_cache  # noqa: E402
+from lprjax.numerics import memory  # noqa: E402
 
-use_compilation_cache()  # for the other workers, the figures, and the next time
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # single operations as well
+memory.QUICK = 0.0  # single operations are kept as well
+memory.use_compilation_cache()  # for the other workers, the figures, and the next time
 
 
 LONG = (
@@ -57,13 +57,14 @@ def pytest_collection_modifyitems(items):
 def drawn():
     """The figures that were saved, by name, since the module began.
 
-    They are saved without layout and with few dots, in half the time; smoke figures have both.
+    They are saved with few dots, in half the time; smoke figures have more.
     """
     whole, figures = Figure.savefig, {}
 
     def savefig(self, path, **options):
-        self.set_layout_engine("none")
-        whole(self, path, **options | {"dpi": 40})
+        with plt.rc_context({"figure.constrained_layout.use": False}):
+            self.set_layout_engine(None)  # with "none" it would be drawn twice
+            whole(self, path, **options | {"dpi": 40})
         figures[Path(path).stem] = self
 
     with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +87,7 @@ def resident():
 def few_compiled_functions_and_no_open_figures(drawn):
     """So that all tests fit into one process and two into a small machine, in any order."""
     yield
-    spare_maps()
+    memory.spare_maps()
     if resident() > RESIDENT:
         jax.clear_caches()
         gc.collect()

@@ -129,6 +129,7 @@ def test_the_rows_of_the_paper_preset_are_those_of_the_targets():
     wanted |= {"dynamics_12_2000": "≥ 3", "one_more_loss_16": "≤ 1", "whole_fit_16": "≥ 12"}
     wanted |= {f"energy_forces_{d}_{n}": "≥ 1.5" for d in (12, 16) for n in (216, 2000)}
     wanted |= {"force_constant_rows_12": "≤ 6", "sw_8000": "≤ 3", "eam_8000": "≤ 3"}
+    wanted |= {"eam_table_8000": "≤ 2"}
     wanted |= {"factor": "≤ 1", "refit": "≥ 100", "lpr_skmatter": "≥ 50", "relaxation": "≤ 1.5"}
     wanted |= {"file_to_factors_16": "≤ 1.4", "small_cells_16": "≤ 2"}
     wanted |= {"packed_12": "≤ 4", "packed_16": "≤ 8"}
