@@ -29,6 +29,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
+from experiments.harness import script  # noqa: E402
 from lprjax.numerics import memory  # noqa: E402
 
 memory.QUICK = 0.0  # single operations are kept as well
@@ -108,8 +109,11 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def summary(request, results):
-    """Of one run from end to end."""
-    return request.module.figure.main([*request.module.TINY, "--results", str(results)])
+    """Of one run from end to end, whose figure is drawn; `--plot-only`, which each of the tests
+    calls, draws it again and saves it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "save_figure", lambda figure, _: plt.close(figure))
+        return request.module.figure.main([*request.module.TINY, "--results", str(results)])
 
 
 @pytest.fixture(scope="module")
