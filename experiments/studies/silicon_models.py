@@ -13,7 +13,6 @@ from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -180,10 +179,9 @@ def halves(config: Config, n: int) -> np.ndarray:
     return np.array([rng.permutation(n) < n // 2 for _ in range(config.halves)], float)
 
 
-@jax.jit
 def refits(
     parts: Sequence[Factor], multiplicities: ArrayLike, ridge: float, prior: ArrayLike
-) -> jax.Array:
+) -> np.ndarray:
     """Fits in which structure j counts multiplicities[., j] times.
 
     A structure that counts k times has its rows k times: its triangle at weight k^1/2, so that a
@@ -198,10 +196,13 @@ def refits(
     Returns:
         coefficients (m, K).
     """
-    return jax.lax.map(
-        lambda counts: solution(parts, jnp.sqrt(counts), ridge, prior)[0],
-        jnp.asarray(multiplicities),
-    )
+    weights = np.sqrt(np.asarray(multiplicities))
+    return np.stack([_refit(parts, w, ridge, prior) for w in weights])
+
+
+@jax.jit
+def _refit(parts, weights, ridge, prior):
+    return solution(parts, weights, ridge, prior)[0]
 
 
 def committees(
