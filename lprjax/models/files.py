@@ -33,6 +33,8 @@ HEADER = "lprjax"
 """Name of the header in the archive."""
 POTENTIALS = {
     "ZhouEAM": "lprjax.potentials.eam",
+    "TabulatedEAM": "lprjax.potentials.eam_tables",
+    "EAMArrays": "lprjax.potentials.eam_tables",
     "StillingerWeber": "lprjax.potentials.stillinger_weber",
     "Tersoff": "lprjax.potentials.tersoff",
     "ZBL": "lprjax.potentials.zbl",
