@@ -250,3 +250,27 @@ def test_elastic_constants_are_those_of_lammps(name):
     wanted = [c[0, 0], 2.0 * (c[0, 0] - c[0, 1]), c[3, 3]]
     found = [stiffness(direction) for direction in (along, across, shear)]
     np.testing.assert_allclose(found, wanted, rtol=2e-3)
+
+
+@pytest.mark.oracle
+def test_third_derivatives_of_few_digits_are_those_of_lammps():
+    """C_111 of Mendelev's aluminium, -20 eV/Å^3, from third differences of LAMMPS's energies over
+    3e-3 along one line: there E has a third derivative of 3 C_11 + C_111, to a few per cent at
+    that width. The noise of the numbers, joined one by one, would be larger than all of it."""
+    if not tables_of_lammps():
+        pytest.skip("LAMMPS is not installed")
+    path, h = lammps_potentials() / "Al_mm.eam.fs", 3e-3
+    potential = eam_from_file(path)
+    crystal = lp.equilibrium(potential, lp.fcc("Al", 4.05)).structure
+    cell = supercell(crystal, (4, 4, 4))
+
+    def energy(strain):
+        there = strained(cell, strain * np.diag([1.0, 0.0, 0.0]))
+        return lammps_table(there, path, ["Al"]).energy_and_forces()[0]
+
+    odd = [energy(k * h) - energy(-k * h) for k in (1, 2)]
+    slope = (odd[1] - 2.0 * odd[0]) / (2.0 * h**3) / cell.volume
+    found = third_order_constants(potential, crystal).relaxed[0, 0, 0]
+    wanted = slope - 3.0 * elastic_constants(potential, crystal).relaxed[0, 0]
+    assert found == pytest.approx(float(wanted), rel=0.05) and found < -19.0
+    assert table_noise(read_eam(path))["pair"][0, 0] > 5.0  # eV/Å^2, of r phi
