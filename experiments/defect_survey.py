@@ -39,7 +39,7 @@ from experiments.panels.errors import (
 from experiments.studies import defect_fits
 from experiments.studies.defect_fits import reference_simulation, training_factors, weighted_fit
 from experiments.studies.predictions import predicted_with_stability, simulated
-from experiments.systems.materials import MATERIALS, named_pair
+from experiments.systems.materials import MATERIALS, distinct, named_pair
 from experiments.systems.observations import FLAGS, OBSERVATION_SETS
 
 FITTED = ("EF", "EFVFC")
@@ -91,7 +91,7 @@ def points(config: Config) -> list[Point]:
             or math.ceil(2 * crystal.r_cut / crystal.lattice_constant),
             seed=config.seed,
         )
-        for crystal, defect in (named_pair(pair, "/") for pair in config.pairs)
+        for crystal, defect in distinct([named_pair(pair, "/") for pair in config.pairs])
         for m in config.sizes
         if m**3 * crystal.unit_cell.n_atoms <= config.most_atoms
     ]

@@ -20,7 +20,7 @@ from experiments.harness.records import Record
 from experiments.harness.run import start
 from experiments.harness.script import Plan, script
 from experiments.harness.style import PALETTE, label_axes, reference_slope
-from experiments.systems.materials import material, named_pair
+from experiments.systems.materials import distinct, material, named_pair
 from lprjax.defects.catalogue import named_defect
 from lprjax.defects.defect import decay_profile, relax_defect
 from lprjax.potentials.observables import observe
@@ -67,8 +67,7 @@ class Point:
 def points(config: Config) -> list[Point]:
     """Every pair, in a cell of about as many sites as asked for."""
     found = []
-    for pair in config.pairs:
-        crystal, defect = named_pair(pair, ":")
+    for crystal, defect in distinct([named_pair(pair, ":") for pair in config.pairs]):
         cells = round((config.sites / SITES_IN_CUBE[crystal.crystal]) ** (1 / 3))
         found.append(Point(crystal.key, defect, cells))
     return found

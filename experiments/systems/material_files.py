@@ -20,7 +20,9 @@ function or calculator is not seen by that hash.
 
 import hashlib
 import importlib
+import re
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +35,7 @@ MARK = "@"
 
 
 class MaterialFile(NamedTuple):
-    """What a file says, its numbers checked for their type only."""
+    """What a file says."""
 
     path: Path
     name: str
@@ -69,10 +71,21 @@ class MaterialFile(NamedTuple):
     @property
     def digest(self) -> str:
         """Of what is in the file and in the table it names."""
-        found = hashlib.sha256(self.path.read_bytes())
-        if ":" not in self.reference:
-            found.update(self.table.read_bytes())
-        return found.hexdigest()[:12]
+        files = (self.path,) if ":" in self.reference else (self.path, self.table)
+        hashes = "".join(_hash(file, *_state(file)) for file in files)
+        return hashlib.sha256(hashes.encode()).hexdigest()[:12]
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """When a file was written, ns, and its bytes: what tells whether it has to be read again."""
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=64)
+def _hash(file: Path, written: int, size: int) -> str:
+    """Of a file's content, read once for each state of it: configurations ask often."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def is_file(name: str) -> bool:
@@ -109,7 +122,8 @@ def read(name: str) -> MaterialFile:
 
     Raises:
         ValueError: no such file, or none of its table; no TOML; keys that are missing, unknown or
-            of another type; other content than the hash says.
+            of another type; a name that is no word, lengths that are none; other content than the
+            hash says.
     """
     text, _, digest = name.partition(MARK)
     path = Path(text).resolve()
@@ -133,6 +147,16 @@ def read(name: str) -> MaterialFile:
         raise ValueError(f"{k} of {path} is {whole[k]!r}: wanted a {kinds[k].__name__}.")
     defaults = {"name": path.stem, "r_cut": 0.0, "options": {}, "differences": {}}
     found = MaterialFile(path, **(defaults | whole))
+    if not re.fullmatch(r"[\w.+-]+", found.name):
+        raise ValueError(
+            f"name of {path} is {found.name!r}: wanted letters, digits and . + - _ alone, for "
+            "names of figures and files; give a name in the file."
+        )
+    if not (found.lattice_constant > 0 and found.r_cut >= 0):
+        raise ValueError(
+            f"lattice_constant of {path} is {found.lattice_constant} Å and r_cut {found.r_cut} Å: "
+            "wanted a positive length, and one or none."
+        )
     if ":" not in found.reference and not found.table.is_file():
         raise ValueError(
             f"reference of {path} is {found.reference!r}: wanted a file beside it, "

@@ -6,7 +6,7 @@ material("Cu").unit_cell             # the conventional cube
 material("copper.toml").potential    # of a file, see `material_files`
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
@@ -145,6 +145,19 @@ def named_pair(pair: str, mark: str) -> tuple[Material, str]:
     return material(name), defect
 
 
+def distinct(pairs: Sequence[tuple[Material, str]]) -> Sequence[tuple[Material, str]]:
+    """The pairs, as `named_pair` finds them, whose names figures can tell apart.
+
+    Raises:
+        ValueError: two files whose materials have one name.
+    """
+    files = {crystal.key: crystal.name for crystal, _ in pairs}
+    twice = sorted({name for name in files.values() if list(files.values()).count(name) > 1})
+    if twice:
+        raise ValueError(f"several files name their material {twice}: give each a name of its own.")
+    return pairs
+
+
 def material(name: str) -> Material:
     """The material of that name.
 
@@ -174,6 +187,10 @@ def _of_file(name: str) -> Material:
         raise ValueError(
             f"{found.path} is of {found.element!r}, {found.crystal!r}: wanted a chemical symbol "
             f"and one of {', '.join(CRYSTALS)}."
+        )
+    if found.name in MATERIALS:
+        raise ValueError(
+            f"name of {found.path} is {found.name!r}, that of a built-in material: give another."
         )
     about = found.name, found.element, found.crystal, found.lattice_constant
     return Material(*about, found.build, found.r_cut, name)

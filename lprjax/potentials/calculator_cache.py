@@ -43,7 +43,7 @@ class CachedCalculator(Calculator):
             system_changes: not looked at: the file is of one structure.
         """
         path = self.folder / f"{self._key(atoms)}.npz"
-        self.results = _read(path)
+        self.atoms, self.results = atoms.copy(), _read(path)
         missing = [name for name in properties if name not in self.results]
         if not missing:
             return
@@ -80,6 +80,23 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
+def check_calculator(calculator: Any) -> None:
+    """Refuse what is no calculator of ASE.
+
+    Args:
+        calculator: of `ase.calculators` or of that kind.
+
+    Raises:
+        TypeError: no object with `implemented_properties` and `get_property`.
+    """
+    usable = all(hasattr(calculator, part) for part in ("get_property", "implemented_properties"))
+    if isinstance(calculator, type) or not usable:
+        raise TypeError(
+            f"calculator is a {type(calculator).__name__}: wanted one of ase.calculators, e.g. "
+            "EMT(), an object with implemented_properties and get_property."
+        )
+
+
 def cached_calculator(calculator: Any, folder: str | Path) -> CachedCalculator:
     """A calculator of ASE whose results are kept on disk, one file for each structure.
 
@@ -102,12 +119,7 @@ def cached_calculator(calculator: Any, folder: str | Path) -> CachedCalculator:
         TypeError: no calculator with `implemented_properties` and `get_property`.
         NotADirectoryError, FileExistsError: a folder that cannot be made.
     """
-    usable = all(hasattr(calculator, part) for part in ("get_property", "implemented_properties"))
-    if isinstance(calculator, type) or not usable:
-        raise TypeError(
-            f"calculator is a {type(calculator).__name__}: wanted one of ase.calculators, e.g. "
-            "EMT(), an object with implemented_properties and get_property."
-        )
+    check_calculator(calculator)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return CachedCalculator(calculator, folder)

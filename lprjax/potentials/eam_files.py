@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
+from lprjax.numerics.disk import read_text
+
 CHARGES = 27.2 * 0.529
 """eV Å: of two charges of funcfl, as LAMMPS has it (14.3888; e^2 / 4 pi eps_0 is 14.3996)."""
 FEWEST = 6
@@ -42,7 +44,7 @@ class _Words:
 
     def __init__(self, path: str | Path) -> None:
         """Read the file."""
-        self.path, self.lines = Path(path), Path(path).read_text(errors="replace").splitlines()
+        self.path, self.lines = Path(path), read_text(path).splitlines()
         self.next = 0
 
     def line(self) -> list[str]:
@@ -63,7 +65,7 @@ class _Words:
             raise self.wrong(f"line {self.next} goes on behind a table", "see the formats")
         where = f"a table up to line {self.next}"
         try:
-            values = np.array([word.replace("D", "E").replace("d", "e") for word in found], float)
+            values = np.array([_number(word) for word in found])
         except ValueError as error:
             raise self.wrong(f"{where}: {error}", "see the formats") from None
         if not np.isfinite(values).all():
@@ -82,7 +84,7 @@ def read_eam(path: str | Path) -> Tables:
     """The tables of a file: funcfl (`.eam`), setfl (`.eam.alloy`) or eam/fs.
 
     Args:
-        path: of the file.
+        path: of the file, unpacked where it ends in .gz, .bz2 or .xz.
 
     Returns:
         Its tables.
@@ -100,19 +102,25 @@ def read_eam(path: str | Path) -> Tables:
     return _setfl(words) if named else _funcfl(words)
 
 
+def _number(word: str) -> float:
+    """Of text, with the D of Fortran's exponents."""
+    return float(word.replace("D", "E").replace("d", "e"))
+
+
 def _grids(words: _Words) -> tuple[int, float, int, float, float]:
     """n_rho, step, n_r, step and cutoff."""
     found = words.line()
     try:
-        n_rho, drho, n_r, dr, r_cut = (float(word) for word in found)
+        n_rho, drho, n_r, dr, r_cut = map(_number, found)
         counts = int(n_rho), int(n_r)
-    except ValueError:
+    except (ValueError, OverflowError):  # other words, or other than five of them
         raise words.wrong(
             f"line {words.next} is {' '.join(found)[:60]!r}, and not n_rho, its step, n_r, its "
             "step, cutoff",
             "give a file of one of these",
         ) from None
-    if not (min(counts) >= FEWEST and drho > 0.0 and dr > 0.0 and 0.0 < r_cut < np.inf):
+    lengths = all(0.0 < length < np.inf for length in (drho, dr, r_cut))
+    if counts != (n_rho, n_r) or min(counts) < FEWEST or not lengths:
         raise words.wrong(f"line {words.next} has no grid", "see the formats")
     return counts[0], drho, counts[1], dr, r_cut
 
@@ -138,7 +146,8 @@ def _setfl(words: _Words) -> Tables:
     words.next = 3
     elements = tuple(words.line()[1:])
     unknown = [e for e in elements if e not in atomic_numbers]
-    if unknown or len(elements) != int(words.lines[3].split()[0]):
+    known = len(set(elements)) == int(words.lines[3].split()[0]) == len(elements)
+    if unknown or not known:
         raise words.wrong(f"line 4 is {words.lines[3].strip()[:60]!r}", "name each element there")
     n_rho, drho, n_r, dr, r_cut = _grids(words)
     n, pairs = len(elements), len(elements) * (len(elements) + 1) // 2
@@ -182,14 +191,14 @@ def part_of(tables: Tables, elements: Sequence[str], name: str) -> Tables:
         The tables of these.
 
     Raises:
-        ValueError: an element that they lack, or none at all.
+        ValueError: an element that they lack, one twice, or none at all.
     """
     wanted = (elements,) if isinstance(elements, str) else tuple(elements)
     lacking = [e for e in wanted if e not in tables.elements]
-    if lacking or not wanted:
+    if lacking or not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(
-            f"{name} has no table of {lacking or 'nothing'}: wanted elements of "
-            f"{', '.join(tables.elements)}."
+            f"{name} has no table of {lacking or wanted}: wanted elements of "
+            f"{', '.join(tables.elements)}, each once."
         )
     index = [tables.elements.index(e) for e in wanted]
     both = np.ix_(index, index)

@@ -2,8 +2,8 @@
 
     E_i = F_a(rho_i) + 1/2 sum_j phi_ab(r_ij),      rho_i = sum_j f_ab(r_ij),
 
-a the element of atom i and b that of its neighbour j. F, f and r phi
-are given as numbers on even grids from zero (`eam_files`).
+a the element of atom i and b that of its neighbour j. F, f and r phi are given as numbers on even
+grids from zero (`eam_files`).
 
 Two ways lead from numbers to functions. "lammps" are the cubics of LAMMPS, whose slopes at the
 numbers are differences of five of them: equal to LAMMPS to rounding, with one continuous
@@ -11,17 +11,16 @@ derivative. "quintic" are splines of degree five, with four, so that elastic con
 order are continuous too. They go through the numbers where these have all digits; numbers rounded
 to fewer are met to their rounding, with as few knots as that takes. For an error epsilon of a
 number is one of epsilon / step^m in an m-th derivative: of ten digits at steps of 6e-4 Å
-(Mendelev's tables) third derivatives would be noise alone (C_111 of Al_mm.eam.fs +52 in place of
--20 eV/Å^3), and second ones wrong by 6 %. `table_noise` measures it; energies and forces do not
-show it.
+(Mendelev's tables) third derivatives would be noise alone, and second ones wrong by some per cent.
+`table_noise` measures it; energies and forces do not show it.
 
 Both differ by what a table does not say: less than 1e-6 eV per atom for most tables, more where F
 is tabulated in few numbers (AlCu, AlO). Where LAMMPS goes on beyond a table so do both: F with its
 last slope, f and phi with their last value.
 
-Sources: M. S. Daw, M. I. Baskes, Phys. Rev. B
-29, 6443 (1984); M. W. Finnis, J. E. Sinclair, Philos. Mag. A 50, 45 (1984); splines, P. Dierckx,
-Curve and Surface Fitting with Splines (1993), as SciPy has them; the rest derived.
+Sources: M. S. Daw, M. I. Baskes, Phys. Rev. B 29, 6443 (1984); M. W. Finnis, J. E. Sinclair,
+Philos. Mag. A 50, 45 (1984); splines, P. Dierckx, Curve and Surface Fitting with Splines (1993), as
+SciPy has them; the rest derived.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from scipy.interpolate import BSpline, make_interp_spline, splrep
 from scipy.ndimage import median_filter
 
 from lprjax.atoms.graphs import Graph
-from lprjax.numerics.checks import is_number, require_x64
+from lprjax.numerics.checks import finite_array, is_number, require_x64
 from lprjax.numerics.guarded import inverse
 from lprjax.potentials.eam_files import Tables, part_of, read_eam
 from lprjax.potentials.environments import Environment, over_sites
@@ -198,11 +197,16 @@ def tabulated_eam(
         The potential.
 
     Raises:
-        ValueError: another interpolation, or a cutoff that is not positive.
+        ValueError: another interpolation, tables of other shapes or with NaN, or a cutoff that is
+            not positive.
     """
     if interpolation not in PIECES:
         raise ValueError(f"interpolation is {interpolation!r}: wanted one of {list(PIECES)}.")
-    pieces = PIECES[interpolation]
+    pieces, n = PIECES[interpolation], len(tables.elements)
+    n_rho, n_r = np.shape(tables.embedding)[-1], np.shape(tables.pair)[-1]
+    shapes = {"embedding": (n, n_rho), "density": (n, n, n_r), "pair": (n, n, n_r)}
+    for name, shape in shapes.items():
+        finite_array(f"{name} of the tables", getattr(tables, name), shape, "the file's units")
     r_cut = tables.r_cut if r_cut is None else r_cut
     if not (is_number(r_cut) and r_cut > 0.0):
         raise ValueError(f"r_cut is {r_cut!r}: wanted a positive length in Å.")

@@ -30,6 +30,7 @@ from jax.custom_derivatives import SymbolicZero
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Pbc
 from lprjax.numerics.checks import finite_array, require_x64
+from lprjax.potentials.calculator_cache import check_calculator
 
 ASYMMETRY = 1e-3
 """Of a stress, relative to its largest component: a choice, well above rounding in single precision
@@ -155,12 +156,7 @@ def ase_potential(
         ValueError: a calculator without energy or forces; step or r_cut out of range.
     """
     name = type(calculator).__name__
-    usable = all(hasattr(calculator, part) for part in ("get_property", "implemented_properties"))
-    if isinstance(calculator, type) or not usable:
-        raise TypeError(
-            f"calculator is a {name}: wanted one of ase.calculators, e.g. EMT(), an object with "
-            "implemented_properties and get_property."
-        )
+    check_calculator(calculator)
     missing = {"energy", "forces"} - set(calculator.implemented_properties)
     if missing:
         raise ValueError(

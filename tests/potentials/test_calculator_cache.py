@@ -109,6 +109,9 @@ def test_it_is_a_calculator_of_ase(tmp_path):
     atoms.rattle(0.1)
     assert atoms.get_potential_energy() > energy and np.any(atoms.get_forces())
     assert atoms.calc.calls == 2
+    file = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    file.unlink()
+    assert np.any(atoms.get_forces()) and atoms.calc.calls == 2  # nor is a file read twice
 
 
 def test_what_it_refuses(tmp_path):

@@ -20,6 +20,7 @@ from lprjax.potentials.eam import zhou_eam
 from lprjax.potentials.eam_files import read_eam
 from lprjax.potentials.eam_tables import PIECES, eam_from_file, table_noise, tabulated_eam
 from lprjax.potentials.observables import observe
+from lprjax.potentials.validation import validate
 from tests.helpers.compilations import compilations
 from tests.helpers.eam import R_CUT, random_tables, text, zhou_tables
 
@@ -150,12 +151,23 @@ def test_tables_of_one_size_share_what_is_compiled(graph):
     assert not names
 
 
+def test_the_contract_of_potentials_is_kept():
+    """Site energies, padding, images and differences of an alloy, as `validate` asks for them."""
+    assert validate(tabulated_eam(ALLOY), alloy_cell()).passed
+
+
 def test_arguments_are_refused(tmp_path):
     (tmp_path / "x.eam.fs").write_text(text(random_tables(), "fs"))
+    with pytest.raises(ValueError, match=r"no table of \('W', 'W'\): .* each once"):
+        eam_from_file(tmp_path / "x.eam.fs", ["W", "W"])
     with pytest.raises(ValueError, match=r"no table of \['Fe'\]: wanted elements of W, Mo"):
         eam_from_file(tmp_path / "x.eam.fs", ["Fe"])
     with pytest.raises(ValueError, match="interpolation is 'cubic': wanted one of"):
         eam_from_file(tmp_path / "x.eam.fs", interpolation="cubic")
+    tables = random_tables()
+    for wrong in (tables.density[0], np.full_like(tables.density, np.nan)):
+        with pytest.raises(ValueError, match="density of the tables"):
+            tabulated_eam(tables._replace(density=wrong))
     with pytest.raises(ValueError, match="r_cut is -1"):
         eam_from_file(tmp_path / "x.eam.fs", r_cut=-1)
     with pytest.raises(FileNotFoundError):
@@ -165,15 +177,11 @@ def test_arguments_are_refused(tmp_path):
 # LAMMPS itself, where it is installed.
 
 ROUGH = {
-    "AlCu": 5e-3,
-    "AlO": 2e-3,
-    "CoAl": 1e-6,
-    "CuNi": 1e-5,
-    "CuTa": 1e-6,
-    "Cu_smf7": 1e-5,
-    "Ni_smf7": 1e-5,
-}
-"""eV per atom: how far splines are from LAMMPS where F has few numbers or functions have kinks."""
+    "AlCu": (2e-3, 0.1), "AlO": (1e-3, 0.2), "CoAl": (1e-6, 0.05), "CuNi": (1e-5, 0.03),
+    "CuTa": (1e-6, 3e-3), "W_zhou": (1e-6, 0.05), "Cu_smf7": (1e-5, 3e-3), "Ni_smf7": (1e-5, 3e-3),
+}  # fmt: skip
+"""eV per atom and eV/Å: how far splines are from LAMMPS where F has few numbers or functions have
+kinks; some twice what is found. Others are within 1e-6 and 1e-3."""
 
 
 def tables_of_lammps():
@@ -220,8 +228,8 @@ def test_lammps_finds_the_same(path):
             assert error < (1e-5 if left_out else 1e-11)
             assert off < (5e-4 if left_out else 1e-8)
         else:
-            assert error < ROUGH.get(name, 1e-6)
-            assert off < (0.2 if name in (*ROUGH, "W_zhou") else 1e-3)
+            most, farthest = ROUGH.get(name, (1e-6, 1e-3))
+            assert error < most and off < farthest
 
 
 @pytest.mark.oracle

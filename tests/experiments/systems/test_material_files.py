@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import defect_survey, vacancy_convergence
+from experiments import defect_survey, strain_decay, vacancy_convergence
 from experiments.studies.defect_fits import Config
 from experiments.systems import material_files
 from experiments.systems.materials import material, named_pair
@@ -103,6 +103,9 @@ WRONG = {
     "a number in words": (COPPER.replace("3.6", '"3.6"'), "lattice_constant of .* is '3.6'"),
     "no table": (COPPER.replace("cu.eam", "zn.eam"), "reference of .* is 'zn.eam.alloy'"),
     "no lattice": (COPPER.replace("fcc", "hcp"), "wanted a chemical symbol and one of bcc"),
+    "a built-in's name": (COPPER.replace("Cu-mine", "Cu"), "that of a built-in material"),
+    "a name with a slash": (COPPER.replace("Cu-mine", "a/b"), "wanted letters, digits"),
+    "a length that is none": (COPPER.replace("3.6", "-3.6"), "wanted a positive length"),
     "no element": (COPPER.replace('"Cu"', '"Xx"'), "wanted a chemical symbol"),
 }
 
@@ -116,6 +119,14 @@ def test_files_are_refused(name, tmp_path, copper):
         Config(material=copper)
     with pytest.raises(SystemExit):
         vacancy_convergence.plan(["--material", copper])
+
+
+def test_two_files_of_one_name_are_refused(tmp_path, copper):
+    other = tmp_path / "other.toml"
+    other.write_text(COPPER.replace("3.6", "3.61"))
+    for figure, mark in ((defect_survey, "/"), (strain_decay, ":")):
+        with pytest.raises(ValueError, match=r"several files name their material \['Cu-mine'\]"):
+            figure.plan(["--pairs", f"{copper}{mark}vacancy", f"{other}{mark}vacancy"])
 
 
 def test_references_are_refused(tmp_path, copper):
