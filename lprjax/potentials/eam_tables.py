@@ -29,13 +29,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.data import atomic_numbers
-from scipy.interpolate import BSpline, make_interp_spline, splrep
-from scipy.ndimage import median_filter
 
 from lprjax.atoms.graphs import Graph
 from lprjax.numerics.checks import finite_array, is_number, require_x64
@@ -49,6 +48,9 @@ from lprjax.potentials.potential import (
     reaches,
     species_index,
 )
+
+if TYPE_CHECKING:  # SciPy's splines load as long as all else of `import lprjax`
+    from scipy.interpolate import BSpline
 
 DEGREE = 5
 DIGITS = 1e-12
@@ -229,6 +231,8 @@ def _splines(values: np.ndarray) -> np.ndarray:
 
 def _spline(values: np.ndarray) -> np.ndarray:
     """Pieces (n - 1, DEGREE + 1) of one function: through its numbers, or to their rounding."""
+    from scipy.interpolate import BSpline, make_interp_spline, splrep
+
     places = np.arange(len(values), dtype=float)
     pieces = _taylor(make_interp_spline(places, values, DEGREE))
     if _rounded(values):
@@ -263,6 +267,8 @@ def _noise(values: np.ndarray, order: int = 8) -> np.ndarray:
     Differences of high order have next to nothing of a smooth function, and C(16, 8)^(1/2) times
     the error if they are the eighth: the median over WINDOW numbers, over 0.6745.
     """
+    from scipy.ndimage import median_filter
+
     around = [(0, 0)] * (values.ndim - 1)
     differences = np.abs(np.diff(values, order, axis=-1))
     differences = np.pad(differences, [*around, (order // 2, order // 2)], mode="edge")
@@ -303,6 +309,8 @@ def table_noise(tables: Tables, order: int = 3) -> dict[str, np.ndarray]:
 
     Source: derived.
     """
+    from scipy.interpolate import make_interp_spline
+
     one = np.zeros(61)
     one[30] = 1.0
     cardinal = make_interp_spline(np.arange(61.0), one, DEGREE)(np.arange(61.0), nu=order)
