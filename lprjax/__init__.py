@@ -46,6 +46,7 @@ from lprjax.atoms import (
     strained,
     supercell,
     to_ase,
+    write_chemiscope,
     write_extxyz,
 )
 from lprjax.crystals import GPA_PER_EV_A3, elastic_constants, equilibrium, force_constants
@@ -186,6 +187,7 @@ __all__ = [
     "vacancy",
     "validate",
     "weight_constants",
+    "write_chemiscope",
     "write_extxyz",
     "zbl",
     "zhou_eam",

@@ -149,9 +149,9 @@ FIRST_DAY = """
     linear_potential local_prediction_rigidity prediction_rigidity component_rigidity
     prediction_rows error_budget vacancy divacancy named_defect bcc fcc diamond supercell strained
     rattled from_ase to_ase zhou_eam eam_from_file stillinger_weber tersoff ase_potential validate
-    relax relax_defect elastic_constants equilibrium read_extxyz write_extxyz save load choose
-    committee calibrate relaxed_formation_energy molecular_dynamics predicted_error error_forms
-    check_virials
+    relax relax_defect elastic_constants equilibrium read_extxyz write_extxyz write_chemiscope
+    save load choose committee calibrate relaxed_formation_energy molecular_dynamics predicted_error
+    error_forms check_virials
 """.split()
 
 

@@ -1,5 +1,6 @@
 """Structures, their graphs of neighbours, Voigt order, files."""
 
+from lprjax.atoms.chemiscope import write_chemiscope
 from lprjax.atoms.extxyz import read_extxyz, write_extxyz
 from lprjax.atoms.graphs import Graph, build_graph, build_graphs, moved
 from lprjax.atoms.structures import (
@@ -46,5 +47,6 @@ __all__ = [
     "supercell",
     "to_ase",
     "without_atoms",
+    "write_chemiscope",
     "write_extxyz",
 ]

@@ -224,16 +224,7 @@ def write_extxyz(
             constants, for which there is no place, or a name that is not a word or is taken.
         TypeError: other than numbers.
     """
-    structures = list(structures)
-    columns = {name: list(values) for name, values in (arrays or {}).items()}
-    labels = [None] * len(structures) if labels is None else list(labels)
-    if not structures:
-        raise ValueError("structures is empty: wanted at least one, a frame each.")
-    for name, values in {"labels": labels, **columns}.items():
-        if len(values) != len(structures):
-            raise ValueError(
-                f"{name} has length {len(values)}: wanted {len(structures)}, one per structure."
-            )
+    structures, labels, columns = beside(structures, labels, arrays)
     frames = []
     for number, structure in enumerate(structures):
         try:
@@ -242,6 +233,37 @@ def write_extxyz(
         except (TypeError, ValueError) as error:
             raise type(error)(f"structure {number}: {error}") from error
     write_text(path, "".join(frames))
+
+
+def beside(
+    structures: Sequence[Structure],
+    labels: Sequence[Labels | None] | None,
+    arrays: Mapping[str, Sequence[Any]] | None,
+) -> tuple[list[Structure], list[Labels | None], dict[str, list[Any]]]:
+    """Structures with what belongs to each of them.
+
+    Args:
+        structures: at least one.
+        labels: one per structure; None for none.
+        arrays: name -> one entry per structure; None for none.
+
+    Returns:
+        The three as lists, as long as each other.
+
+    Raises:
+        ValueError: no structures, or other lengths.
+    """
+    structures = list(structures)
+    columns = {name: list(values) for name, values in (arrays or {}).items()}
+    given = [None for _ in structures] if labels is None else list(labels)
+    if not structures:
+        raise ValueError("structures is empty: wanted at least one, a frame each.")
+    for name, values in {"labels": given, **columns}.items():
+        if len(values) != len(structures):
+            raise ValueError(
+                f"{name} has length {len(values)}: wanted {len(structures)}, one per structure."
+            )
+    return structures, given, columns
 
 
 def _written_frame(structure: Structure, labels: Labels | None, extra: dict[str, Any]) -> str:
@@ -257,7 +279,7 @@ def _written_frame(structure: Structure, labels: Labels | None, extra: dict[str,
                 f"name of an array is {name!r}: wanted a word without a meaning in extended XYZ, "
                 "e.g. 'lpr'."
             )
-        columns[name] = _per_atom(name, values, structure.n_atoms)
+        columns[name] = per_atom(name, values, structure.n_atoms)
     kinds = [
         f"{name}:{'I' if c.dtype.kind == 'i' else 'R'}:{c[0].size}" for name, c in columns.items()
     ]
@@ -283,8 +305,21 @@ def _digits(values: Any) -> str:
     )
 
 
-def _per_atom(name: str, values: Any, n: int) -> np.ndarray:
-    """Numbers of n atoms, (n,) or (n, m), as float64 or int64."""
+def per_atom(name: str, values: Any, n: int) -> np.ndarray:
+    """Numbers of n atoms as float64 or int64.
+
+    Args:
+        name: of the numbers, for messages.
+        values: (n,) or (n, m), floats or integers.
+        n: number of atoms.
+
+    Returns:
+        The numbers, (n,) or (n, m).
+
+    Raises:
+        ValueError: another shape, a NaN, or integers above 2^63.
+        TypeError: other than numbers.
+    """
     array = np.asarray(values)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name} has dtype {array.dtype}: wanted floats or integers.")
