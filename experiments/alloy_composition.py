@@ -14,13 +14,14 @@ between species are shared evenly, see `alloys`.
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from ase.data import chemical_symbols
+from tyro.conf import arg
 
 from experiments.harness.records import Record
 from experiments.harness.run import data_folder, start
@@ -45,36 +46,25 @@ BY_DESIGN = (
 class Config:
     """Settings of the figure; each field is a flag."""
 
-    elements: tuple[str, str] = field(
-        default=("Mo", "W"), metadata={"help": "(a): two of Zhou's", "choices": tuple(ZHOU_2004)}
-    )
-    order: int = field(default=2, metadata={"help": "correlation order of the ACE basis"})
-    degree: int = field(default=6, metadata={"help": "total degree of the ACE basis"})
-    r_cut: float = field(default=5.0, metadata={"help": "cutoff of the basis, Å"})
-    block: int = field(default=40, metadata={"help": "(a): structures of each other composition"})
-    tests: int = field(default=12, metadata={"help": "(a): test structures at 1:1, 3:1 and 1:3"})
-    offset: float = field(
-        default=2.0, metadata={"help": "(a): eV more per atom of the second element"}
-    )
-    ridge: float = field(default=1e-2, metadata={"help": "(a): 1/eV^2"})
-    errors: tuple[float, ...] = field(
-        default=(0.01, 0.5, 0.3),
-        metadata={"help": "(a): 1/weights: E (eV/atom), F (eV/Å), V (eV/atom)"},
-    )
-    data: str = field(
-        default="",
-        metadata={"help": f"(b): folder of {TRAINING} …; if empty, LPRJAX_DATA of the environment"},
-    )
-    data_ridge: float = field(default=1.0, metadata={"help": "(b): 1/eV^2"})
-    data_errors: tuple[float, ...] = field(
-        default=(0.001, 0.01), metadata={"help": "(b): 1/weights: E (eV/atom), F (eV/Å)"}
-    )
-    data_base: int = field(default=118, metadata={"help": "(b): structures at 1:1, at most"})
-    data_block: int = field(default=8, metadata={"help": "(b): of other compositions, at most"})
-    data_tests: int = field(default=40, metadata={"help": "(b): of each test set, at most"})
-    seeds: tuple[int, ...] = field(
-        default=(0, 1, 2), metadata={"help": "(a): draws of everything; (b): the first, the choice"}
-    )
+    elements: tuple[Literal[*ZHOU_2004], Literal[*ZHOU_2004]] = ("Mo", "W")  # (a): two of Zhou's
+    order: int = 2  # correlation order of the ACE basis
+    degree: int = 6  # total degree of the ACE basis
+    r_cut: float = 5.0  # cutoff of the basis, Å
+    block: int = 40  # (a): structures of each other composition
+    tests: int = 12  # (a): test structures at 1:1, 3:1 and 1:3
+    offset: float = 2.0  # (a): eV more per atom of the second element
+    ridge: float = 1e-2  # (a): 1/eV^2
+    #: (a): 1/weights: E (eV/atom), F (eV/Å), V (eV/atom)
+    errors: tuple[float, ...] = (0.01, 0.5, 0.3)
+    data: Annotated[
+        str, arg(help=f"(b): folder of {TRAINING} …; if empty, LPRJAX_DATA of the environment")
+    ] = ""
+    data_ridge: float = 1.0  # (b): 1/eV^2
+    data_errors: tuple[float, ...] = (0.001, 0.01)  # (b): 1/weights: E (eV/atom), F (eV/Å)
+    data_base: int = 118  # (b): structures at 1:1, at most
+    data_block: int = 8  # (b): of other compositions, at most
+    data_tests: int = 40  # (b): of each test set, at most
+    seeds: tuple[int, ...] = (0, 1, 2)  # (a): draws of everything; (b): the first, the choice
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ with every swap; the errors of defective cells, in the caption, need not fall wi
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +47,17 @@ STYLES = dict(zip(CLASSES, ("o-", "s-", "^-", "D:"), strict=True))
 class Config(Protocol):
     """Settings of the figure, those of the quench among them; each field is a flag."""
 
-    cells: int = field(default=900, metadata={"help": "molten and quenched; seeds 0, 1, ..."})
-    batch: int = field(default=30, metadata={"help": "cells of one record"})
-    training: int = field(default=450, metadata={"help": "training cells, if so many are pristine"})
-    swapped: tuple[int, ...] = field(
-        default=(0, 2, 5, 10, 20, 50, 100),
-        metadata={"help": "training cells that have defects; the first and --shown are compared"},
-    )
-    shown: int = field(default=50, metadata={"help": "swapped cells of the second training set"})
-    held_out: int = field(default=40, metadata={"help": "cells of each kind in no training set"})
-    order: int = field(default=3, metadata={"help": "of the ACE basis"})
-    degree: int = field(default=8, metadata={"help": "of the ACE basis"})
-    r_cut: float = field(default=3.77, metadata={"help": "of the ACE basis, Å"})
-    force_weight: float = field(
-        default=0.01,
-        metadata={"help": "Å, of forces beside energies per atom of weight 1; 0: no such fits"},
-    )
+    cells: int = 900  # molten and quenched; seeds 0, 1, ...
+    batch: int = 30  # cells of one record
+    training: int = 450  # training cells, if so many are pristine
+    #: training cells that have defects; the first and --shown are compared
+    swapped: tuple[int, ...] = (0, 2, 5, 10, 20, 50, 100)
+    shown: int = 50  # swapped cells of the second training set
+    held_out: int = 40  # cells of each kind in no training set
+    order: int = 3  # of the ACE basis
+    degree: int = 8  # of the ACE basis
+    r_cut: float = 3.77  # of the ACE basis, Å
+    force_weight: float = 0.01  # Å, of forces beside energies per atom of weight 1; 0: no such fits
 
     @property
     def protocol(self) -> Protocol:

@@ -9,7 +9,7 @@ above the true errors of two relaxations, where h <= 1/2.
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -40,14 +40,10 @@ SLACK = 1e-6  # a bound may fall below the truth by this share: tolerance of rel
 class Config:
     """Settings of the figure; each field is a flag."""
 
-    defects: tuple[str, ...] = field(
-        default=tuple(CASES), metadata={"help": "names of experiments.systems.perturbed_defects"}
-    )
-    count: int = field(default=25, metadata={"help": "perturbations of each defect"})
-    sizes: tuple[float, float] = field(
-        default=(0.003, 0.3), metadata={"help": "least and largest size, in the case's unit"}
-    )
-    seed: int = field(default=0, metadata={"help": "of the perturbations"})
+    defects: tuple[str, ...] = tuple(CASES)  # names of experiments.systems.perturbed_defects
+    count: int = 25  # perturbations of each defect
+    sizes: tuple[float, float] = (0.003, 0.3)  # least and largest size, in the case's unit
+    seed: int = 0  # of the perturbations
 
 
 @dataclass(frozen=True)

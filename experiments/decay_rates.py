@@ -11,7 +11,7 @@ energy of a change that is cut sharply at L: that is a sum of two powers.
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -39,21 +39,14 @@ from experiments.systems.decay_kinds import KINDS
 class Config:
     """Settings of the figure; each field is a flag."""
 
-    half_widths_plane: tuple[int, ...] = field(
-        default=(256, 512), metadata={"help": "half the sites per side of the boxes in d = 2"}
-    )
-    half_widths_space: tuple[int, ...] = field(
-        default=(40, 56, 80), metadata={"help": "the same in d = 3; slopes are those of the last"}
-    )
+    half_widths_plane: tuple[int, ...] = (256, 512)  # half the sites per side of the boxes in d = 2
+    #: the same in d = 3; slopes are those of the last
+    half_widths_space: tuple[int, ...] = (40, 56, 80)
     radii_plane: tuple[float, ...] = (4.0, 5.7, 8.0, 11.3, 16.0, 22.6, 32.0, 45.3, 64.0)
     radii_space: tuple[float, ...] = (2.5, 3.7, 5.4, 7.9, 11.6, 17.0, 25.0)
-    window_plane: tuple[float, float] = field(
-        default=(7.0, 33.0), metadata={"help": "range of L that slopes are fitted to, d = 2"}
-    )
-    window_space: tuple[float, float] = field(default=(5.0, 18.0), metadata={"help": "d = 3"})
-    strength: float = field(
-        default=0.3, metadata={"help": "largest change of a shell, relative to its own derivative"}
-    )
+    window_plane: tuple[float, float] = (7.0, 33.0)  # range of L that slopes are fitted to, d = 2
+    window_space: tuple[float, float] = (5.0, 18.0)  # d = 3
+    strength: float = 0.3  # largest change of a shell, relative to its own derivative
 
     def of(self, dimension: int) -> tuple[tuple, tuple, tuple]:
         """Half widths, radii and window."""

@@ -13,7 +13,7 @@ stiffnesses c differ by two orders: in one stiff defect it looks sharper than it
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -53,22 +53,15 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Config:
-    pairs: tuple[str, ...] = field(default=PAIRS, metadata={"help": "material/defect"})
-    sizes: tuple[int, ...] = field(
-        default=(2, 3), metadata={"help": "cubic cells per side of the training cells"}
-    )
-    most_atoms: int = field(
-        default=220, metadata={"help": "in a training cell; larger ones are left out"}
-    )
-    target_atoms: int = field(default=400, metadata={"help": "at least, of the simulated cell"})
-    order: int = field(default=3, metadata={"help": "order of the ACE basis"})
-    degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
-    copies: int = field(default=60, metadata={"help": "rattled defect cells of every size"})
-    lattice_cells: int = field(
-        default=0,
-        metadata={"help": "as of the other figures; 0: as far as force constants of a basis reach"},
-    )
-    seed: int = field(default=0, metadata={"help": "of rattles and strains"})
+    pairs: tuple[str, ...] = PAIRS  # material/defect
+    sizes: tuple[int, ...] = (2, 3)  # cubic cells per side of the training cells
+    most_atoms: int = 220  # in a training cell; larger ones are left out
+    target_atoms: int = 400  # at least, of the simulated cell
+    order: int = 3  # order of the ACE basis
+    degree: int = 10  # total degree of the ACE basis
+    copies: int = 60  # rattled defect cells of every size
+    lattice_cells: int = 0  # as of the other figures; 0: as far as force constants of a basis reach
+    seed: int = 0  # of rattles and strains
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ All fits share one set of rows and one compiled potential: see `studies.nested_b
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -48,17 +48,13 @@ from lprjax.regression.fitting import Fit
 class Config(defect_fits.Config):
     """`order` and `degree`, inherited, are those of the largest basis."""
 
-    target: int = field(default=7, metadata={"help": "cubic cells per side of the simulation"})
-    copies: int = field(default=120, metadata={"help": "rattled defect cells fitted to"})
-    cells: int = field(default=4, metadata={"help": "cubic cells per side of the training cells"})
-    held_out: int = field(default=20, metadata={"help": "rattled cells that measure the RMSE"})
-    orders: tuple[int, ...] = field(default=(2, 3), metadata={"help": "orders of the bases"})
-    degrees: tuple[int, ...] = field(
-        default=(4, 5, 6, 7, 8, 10, 12), metadata={"help": "total degrees of the bases"}
-    )
-    ridges: tuple[float, ...] = field(
-        default=(1e-10, 1e-6, 1e-3), metadata={"help": "ridges of every basis"}
-    )
+    target: int = 7  # cubic cells per side of the simulation
+    copies: int = 120  # rattled defect cells fitted to
+    cells: int = 4  # cubic cells per side of the training cells
+    held_out: int = 20  # rattled cells that measure the RMSE
+    orders: tuple[int, ...] = (2, 3)  # orders of the bases
+    degrees: tuple[int, ...] = (4, 5, 6, 7, 8, 10, 12)  # total degrees of the bases
+    ridges: tuple[float, ...] = (1e-10, 1e-6, 1e-3)  # ridges of every basis
 
 
 def cell_factors(config: Config) -> tuple[dict, Factor]:

@@ -8,7 +8,7 @@ weights that theory recommends from the training cells (`recommended_weights`).
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -63,12 +63,12 @@ FAILURES = ("rank_deficient", "unconverged", "left_basin")
 
 @dataclass(frozen=True)
 class Config(defect_fits.Config):
-    target: int = field(default=6, metadata={"help": "cubic cells per side of the simulation"})
-    order: int = field(default=2, metadata={"help": "order of the ACE basis"})
-    degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
-    copies: int = field(default=100, metadata={"help": "rattled defect cells"})
-    size: int = field(default=3, metadata={"help": "cubic cells per side of the training cells"})
-    grid: int = field(default=40, metadata={"help": "weights along each axis"})
+    target: int = 6  # cubic cells per side of the simulation
+    order: int = 2  # order of the ACE basis
+    degree: int = 10  # total degree of the ACE basis
+    copies: int = 100  # rattled defect cells
+    size: int = 3  # cubic cells per side of the training cells
+    grid: int = 40  # weights along each axis
 
     def axis(self, decades: tuple[float, float]) -> np.ndarray:
         """Weights over that of the forces."""

@@ -9,7 +9,7 @@ Both are relaxed, fully nonlinear, in one box, and compared, as in `decay_rates`
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -36,12 +36,10 @@ UNITS = {"geometry": "lattice constants", "energy": "$a_2$ of the shortest bond"
 class Config:
     """Settings of the figure; each field is a flag."""
 
-    cells: int = field(default=192, metadata={"help": "cells per side of the box"})
+    cells: int = 192  # cells per side of the box
     radii: tuple[float, ...] = (4.0, 5.7, 8.0, 11.3, 16.0, 22.6)
-    window: tuple[float, float] = field(
-        default=(5.0, 17.0), metadata={"help": "range of L that slopes are fitted to"}
-    )
-    strength: float = field(default=0.1, metadata={"help": "of the change, relative"})
+    window: tuple[float, float] = (5.0, 17.0)  # range of L that slopes are fitted to
+    strength: float = 0.1  # of the change, relative
 
 
 def points(config: Config) -> list[Point]:

@@ -12,9 +12,9 @@ a larger cell.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,23 +40,17 @@ STARTS = ("configured", "equal")
 
 @dataclass(frozen=True)
 class Config(defect_fits.Config):
-    target: int = field(default=6, metadata={"help": "cubic cells per side of the simulation"})
-    order: int = field(default=2, metadata={"help": "order of the ACE basis"})
-    degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
-    copies: int = field(default=100, metadata={"help": "rattled defect cells"})
-    sizes: tuple[int, ...] = field(
-        default=(3, 4), metadata={"help": "cubic cells per side of the training cells"}
-    )
-    unseen: tuple[str, ...] = field(
-        default=("divacancy-1", "dumbbell-111"),
-        metadata={"help": "defects to try the fits on", "choices": tuple(DEFECTS)},
-    )
-    steps: int = field(default=200, metadata={"help": "of the descent"})
-    rate: float = field(default=0.1, metadata={"help": "of Adam, in ln(weight)"})
-    energy_scale: float = field(
-        default=1e-3, metadata={"help": "eV; energy errors below it are not pursued"}
-    )
-    looks: int = field(default=7, metadata={"help": "steps at which true errors are computed"})
+    target: int = 6  # cubic cells per side of the simulation
+    order: int = 2  # order of the ACE basis
+    degree: int = 10  # total degree of the ACE basis
+    copies: int = 100  # rattled defect cells
+    sizes: tuple[int, ...] = (3, 4)  # cubic cells per side of the training cells
+    #: defects to try the fits on
+    unseen: tuple[Literal[*DEFECTS], ...] = ("divacancy-1", "dumbbell-111")
+    steps: int = 200  # of the descent
+    rate: float = 0.1  # of Adam, in ln(weight)
+    energy_scale: float = 1e-3  # eV; energy errors below it are not pursued
+    looks: int = 7  # steps at which true errors are computed
 
 
 @dataclass(frozen=True)

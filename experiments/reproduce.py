@@ -3,20 +3,20 @@
 Workers compute the points of all figures; meanwhile this process draws those that are complete.
 """
 
-import argparse
 import importlib
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from experiments.harness.engines import engine, share_gpu
-from experiments.harness.run import add_engine_flags, add_run_flags, finish
+from experiments.harness.run import SharedFlags, finish, read_flags
 from experiments.harness.sweeps import PointsFailed, run_sweeps
 
 FIGURES = (
@@ -43,6 +43,13 @@ BENCHMARK = "benchmark.__main__"
 """What measures this machine: it comes last, when no worker is busy."""
 
 
+@dataclass(frozen=True)
+class Flags(SharedFlags):
+    """How to run: the flags that go to every figure."""
+
+    preset: Literal["smoke", "paper"] = "smoke"
+
+
 def main(argv: Sequence[str] | None = None, executor: Executor | None = None) -> dict[str, Any]:
     """Make each figure with the same flags.
 
@@ -54,10 +61,7 @@ def main(argv: Sequence[str] | None = None, executor: Executor | None = None) ->
         "summaries" of the figures, the "seconds" (s) that this process waited for each and drew,
         by figure, and the names of those that "failed", their points being without records.
     """
-    parser = argparse.ArgumentParser(prog="python -m experiments.reproduce", description=__doc__)
-    add_run_flags(parser, ("smoke", "paper"))
-    add_engine_flags(parser)
-    flags = parser.parse_args(argv)
+    flags = read_flags(Flags, "reproduce", __doc__, argv)
     if flags.jobs > 1:
         share_gpu()
     passed_on = ["--preset", flags.preset, "--results", str(flags.results)]

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
@@ -39,15 +39,15 @@ KINDS = ("energy", "forces", "virial")
 class Config:
     """Settings of the comparison; each field is a flag."""
 
-    cells: tuple[int, ...] = field(default=(1, 2), metadata={"help": "cubic cells per side"})
-    structures: int = field(default=203, metadata={"help": "how many, of all sizes in turn"})
-    degree: int = field(default=8, metadata={"help": "of the basis"})
-    order: int = field(default=3, metadata={"help": "of the basis"})
-    devices: int = field(default=0, metadata={"help": "of the CPU, per process; 0: what is there"})
-    processes: int = field(default=1, metadata={"help": "to start on this machine"})
-    distributed: bool = field(default=False, metadata={"help": "be one process of a cluster's job"})
-    coordinator: str = field(default="", metadata={"help": "host:port; of a process started here"})
-    rank: int = field(default=0, metadata={"help": "of a process started here"})
+    cells: tuple[int, ...] = (1, 2)  # cubic cells per side
+    structures: int = 203  # how many, of all sizes in turn
+    degree: int = 8  # of the basis
+    order: int = 3  # of the basis
+    devices: int = 0  # of the CPU, per process; 0: what is there
+    processes: int = 1  # to start on this machine
+    distributed: bool = False  # be one process of a cluster's job
+    coordinator: str = ""  # host:port; of a process started here
+    rank: int = 0  # of a process started here
 
     @property
     def spec(self) -> ACESpec:

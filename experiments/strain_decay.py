@@ -7,7 +7,7 @@ What falls faster obeys the bound; what falls slower, over the window of the fit
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -35,19 +35,21 @@ DRAWN = 1e-7  # Å; below, the tolerance of the relaxation shows
 class Config:
     """Settings of the figure; each field is a flag."""
 
-    pairs: tuple[str, ...] = field(
-        default=(
-            "W:vacancy", "W:divacancy-1", "W:dumbbell-111", "W:dumbbell-110",
-            "Cu:vacancy", "Cu:dumbbell-100", "Si-SW:tetrahedral", "Si-SW:dumbbell-110",
-            "Si-Tersoff:vacancy",
-        ),
-        metadata={"help": "material:defect"},
-    )  # fmt: skip
-    sites: int = field(default=12000, metadata={"help": "of the cell, about"})
-    inner: float = field(default=2.0, metadata={"help": "start of the fit, nearest neighbours"})
-    outer: float = field(
-        default=0.6, metadata={"help": "end of the fit, share of the radius inside the cell"}
+    #: material:defect
+    pairs: tuple[str, ...] = (
+        "W:vacancy",
+        "W:divacancy-1",
+        "W:dumbbell-111",
+        "W:dumbbell-110",
+        "Cu:vacancy",
+        "Cu:dumbbell-100",
+        "Si-SW:tetrahedral",
+        "Si-SW:dumbbell-110",
+        "Si-Tersoff:vacancy",
     )
+    sites: int = 12000  # of the cell, about
+    inner: float = 2.0  # start of the fit, nearest neighbours
+    outer: float = 0.6  # end of the fit, share of the radius inside the cell
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ directions in the span of the groups have rigidity zero.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,17 +44,13 @@ DESIGNS = {
 class Config:
     """Settings of the figure; each field is a flag."""
 
-    groups: tuple[int, ...] = field(
-        default=(2, 3, 5, 8), metadata={"help": "numbers of groups of environments"}
-    )
-    shown: int = field(default=5, metadata={"help": "number of groups in the curves"})
-    dimension: int = field(default=12, metadata={"help": "features; at least the most groups"})
-    structures: int = field(default=50, metadata={"help": "structures at the start"})
-    spreads: tuple[float, ...] = field(
-        default=(0.003, 0.01, 0.03, 0.1, 0.3),
-        metadata={"help": "standard deviation of a feature in a group, of centroids it is 1"},
-    )
-    seeds: tuple[int, ...] = field(default=(0, 1, 2), metadata={"help": "draws of everything"})
+    groups: tuple[int, ...] = (2, 3, 5, 8)  # numbers of groups of environments
+    shown: int = 5  # number of groups in the curves
+    dimension: int = 12  # features; at least the most groups
+    structures: int = 50  # structures at the start
+    #: standard deviation of a feature in a group, of centroids it is 1
+    spreads: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
+    seeds: tuple[int, ...] = (0, 1, 2)  # draws of everything
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ of all rows measured so far is `--plot-only`. On a GPU the same command fills th
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from tqdm import tqdm
@@ -35,47 +35,32 @@ KERNELS = ("site_basis", "energy_forces", "rows")
 class Config:
     """Settings of the benchmark; each field is a flag."""
 
-    only: tuple[str, ...] = field(default=(), metadata={"help": "names of rows; none: all"})
-    peers: bool = field(default=True, metadata={"help": "compare with other codes, if installed"})
-    degrees: tuple[int, ...] = field(default=(12, 16), metadata={"help": "of the rows"})
-    rows_atoms: int = field(default=216, metadata={"help": "silicon atoms of the rows"})
-    large: tuple[int, int] = field(
-        default=(1728, 8000), metadata={"help": "atoms of rows that fill a GPU; against X^T X"}
-    )
-    dynamics: int = field(default=2000, metadata={"help": "atoms, molecular dynamics"})
-    whole: tuple[int, int] = field(
-        default=(240, 48), metadata={"help": "cells, atoms, of a whole fit without files"}
-    )
-    atoms: tuple[int, ...] = field(default=(216, 2000), metadata={"help": "for ACE forces"})
-    reference_atoms: int = field(default=8000, metadata={"help": "for SW and EAM"})
-    turns: int = field(default=9, metadata={"help": "of every code"})
-    turn: float = field(default=0.2, metadata={"help": "least length of a turn (s)"})
-    factor: tuple[int, int] = field(default=(100_000, 700), metadata={"help": "rows, columns"})
-    threads: tuple[int, ...] = field(
-        default=(1, 2), metadata={"help": "of BLAS, for factor and LPR"}
-    )
-    processes: int = field(default=3, metadata={"help": "repeats in fresh processes"})
-    data: tuple[int, int] = field(default=(500, 64), metadata={"help": "cells, atoms; refitted"})
-    lpr: tuple[int, int] = field(default=(1000, 20_000), metadata={"help": "features, atoms"})
-    files: str = field(
-        default=os.environ.get("LPRJAX_DATA", ""),
-        metadata={"help": "folder of mlearn's files; none: a stand-in"},
-    )
-    cells: tuple[int, int] = field(default=(200, 64), metadata={"help": "cells, atoms; packed"})
-    small_cells: int = field(default=2000, metadata={"help": "cells of 2 to 16 atoms"})
-    large_cell: int = field(default=1024, metadata={"help": "atoms, of the kernel alone"})
-    vacancy: tuple[int, int] = field(default=(8, 37), metadata={"help": "cubic W cells per side"})
-    cold: tuple[str, ...] = field(
-        default=KERNELS, metadata={"help": "kernels compiled", "choices": KERNELS}
-    )
-    sweep: tuple[int, ...] = field(
-        default=(64, 96, 144, 216, 288, 384, 512, 640), metadata={"help": "cell sizes, atoms"}
-    )
-    budget: tuple[float, float] = field(default=(4, 5.0), metadata={"help": "cubes, radius in Å"})
-    curve_degrees: tuple[int, ...] = field(default=(8, 10, 12, 14, 16), metadata={"help": "figure"})
-    curve_atoms: tuple[int, ...] = field(
-        default=(64, 216, 512, 1728, 8000), metadata={"help": "figure"}
-    )
+    only: tuple[str, ...] = ()  # names of rows; none: all
+    peers: bool = True  # compare with other codes, if installed
+    degrees: tuple[int, ...] = (12, 16)  # of the rows
+    rows_atoms: int = 216  # silicon atoms of the rows
+    large: tuple[int, int] = (1728, 8000)  # atoms of rows that fill a GPU; against X^T X
+    dynamics: int = 2000  # atoms, molecular dynamics
+    whole: tuple[int, int] = (240, 48)  # cells, atoms, of a whole fit without files
+    atoms: tuple[int, ...] = (216, 2000)  # for ACE forces
+    reference_atoms: int = 8000  # for SW and EAM
+    turns: int = 9  # of every code
+    turn: float = 0.2  # least length of a turn (s)
+    factor: tuple[int, int] = (100_000, 700)  # rows, columns
+    threads: tuple[int, ...] = (1, 2)  # of BLAS, for factor and LPR
+    processes: int = 3  # repeats in fresh processes
+    data: tuple[int, int] = (500, 64)  # cells, atoms; refitted
+    lpr: tuple[int, int] = (1000, 20_000)  # features, atoms
+    files: str = os.environ.get("LPRJAX_DATA", "")  # folder of mlearn's files; none: a stand-in
+    cells: tuple[int, int] = (200, 64)  # cells, atoms; packed
+    small_cells: int = 2000  # cells of 2 to 16 atoms
+    large_cell: int = 1024  # atoms, of the kernel alone
+    vacancy: tuple[int, int] = (8, 37)  # cubic W cells per side
+    cold: tuple[Literal[*KERNELS], ...] = KERNELS  # kernels compiled
+    sweep: tuple[int, ...] = (64, 96, 144, 216, 288, 384, 512, 640)  # cell sizes, atoms
+    budget: tuple[float, float] = (4, 5.0)  # cubes, radius in Å
+    curve_degrees: tuple[int, ...] = (8, 10, 12, 14, 16)  # figure
+    curve_atoms: tuple[int, ...] = (64, 216, 512, 1728, 8000)  # figure
 
     @property
     def pace(self) -> Turns:

@@ -1,21 +1,24 @@
-"""What every run shares: flags from a frozen dataclass, presets, records, the last line."""
+"""What every run shares: flags from a frozen dataclass, presets, records, the last line.
 
-import argparse
+tyro makes the flags: of each field one, whose help is the comment beside it, or `#:` above.
+"""
+
 import dataclasses
 import json
 import math
 import os
 import re
-import types
-import typing
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from experiments.harness.engines import engine, share_gpu
 from experiments.harness.records import Record
@@ -24,30 +27,48 @@ from experiments.harness.sources import code_hash
 from experiments.harness.style import figure_style
 from experiments.harness.sweeps import Sweep, run_sweeps
 
+EITHER = tyro.conf.create_mutex_group(required=False, title="either of two")
+
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Flags:
+    """How to run: the flags of every script."""
+
+    #: where records, figures and summaries go
+    results: Annotated[Path, arg(metavar="DIR")] = Path("results")
+    #: compute every point anew
+    fresh: Annotated[FlagCreatePairsOff[bool], EITHER] = False
+    #: read records, compute nothing
+    plot_only: Annotated[FlagCreatePairsOff[bool], EITHER] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedFlags(Flags):
+    """How to run what workers can compute, see `engines.engine`."""
+
+    jobs: int = 1  # points at a time: processes, or SLURM jobs
+    #: dask:ADDRESS or slurm: who computes them, instead of processes of this machine
+    engine: Annotated[str, arg(metavar="ENGINE")] = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an engine that there is not."""
+        if not re.fullmatch("dask:.+|slurm|", self.engine):
+            raise ValueError(f"engine is {self.engine!r}: wanted dask:ADDRESS or slurm.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(SharedFlags):
     """One run of an experiment: what to compute and where it goes.
 
     Attributes:
         figure: name of the experiment.
         preset: name of the preset.
         config: the frozen dataclass of the preset, with what the flags changed.
-        results: the folder of all results.
-        fresh: compute every point, stored or not.
-        plot_only: read records, compute nothing.
-        jobs: processes, or SLURM jobs, that compute points.
-        engine: whose they are, see `engines.engine`.
     """
 
-    figure: str
-    preset: str
-    config: Any
-    results: Path = Path("results")
-    fresh: bool = False
-    plot_only: bool = False
-    jobs: int = 1
-    engine: str = ""
+    figure: str = ""
+    preset: str = ""
+    config: Any = None
 
     @property
     def tiny(self) -> bool:
@@ -148,13 +169,12 @@ def parse(
     """Turn command-line flags into a run.
 
     Every field of the configuration is a flag (`--order 3 --sizes 2 3 4`, `--no-relax` for a bool)
-    that overrides the preset's value; its help is the field's `metadata["help"]`, and where it is a
-    name, `metadata["choices"]` lists what there is.
+    that overrides the preset's value; its help is the comment beside the field, or above it after
+    `#:`, and `Literal[*NAMES]` lists the names that there are.
 
     Args:
         figure: name of the experiment.
-        presets: instances of one frozen dataclass, by name; the first is the default. Fields are
-            int, float, str, bool or tuples of the first three.
+        presets: instances of one frozen dataclass, by name; the first is the default.
         argv: the flags; those of the command line if None.
         description: shown by `--help`.
         alone: without `--jobs` and `--engine`.
@@ -163,73 +183,60 @@ def parse(
         the run, its configuration the preset's with what the flags changed.
 
     Raises:
-        TypeError: the dataclass is not frozen, or a field has another type.
+        TypeError: the dataclass is not frozen, so that it cannot be a point's.
         SystemExit: a flag is wrong.
     """
     kind = type(next(iter(presets.values())))
-    if not (dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen):
+    if not kind.__dataclass_params__.frozen:
         raise TypeError(
             f"presets are instances of {kind.__name__}: wanted a frozen dataclass; "
             "use @dataclass(frozen=True)."
         )
-    parser = argparse.ArgumentParser(
-        prog=f"python -m experiments.{figure}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_run_flags(parser, presets)
-    if not alone:
-        add_engine_flags(parser)
-    group = parser.add_argument_group("configuration (default: the preset's)")
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        group.add_argument(
-            "--" + field.name.replace("_", "-"),
-            default=argparse.SUPPRESS,
-            help=_help(field).replace("%", "%%"),
-            choices=field.metadata.get("choices"),
-            **_flag(f"{kind.__name__}.{field.name}", hints[field.name]),
-        )
-    flags = vars(parser.parse_args(argv))
-    names = {field.name for field in dataclasses.fields(Run)} & flags.keys()
-    run = {name: flags.pop(name) for name in names}
-    if run.get("jobs", 1) > 1:
+    names, argv = tuple(presets), sys.argv[1:] if argv is None else list(argv)
+
+    def named(preset: Literal[*names] = names[0]) -> str:
+        return preset
+
+    preset, _ = tyro.cli(named, args=argv, return_unknown_args=True, add_help=False)
+    start = presets[preset]
+
+    def made(
+        run: OmitArgPrefixes[Flags if alone else SharedFlags],
+        configuration: OmitArgPrefixes[kind] = start,
+        preset: Literal[*names] = names[0],
+    ) -> Run:
+        return Run(figure=figure, preset=preset, config=configuration, **vars(run))
+
+    found = read_flags(made, figure, description, argv)
+    for name, value in vars(found.config).items():
+        if value == () != getattr(start, name):
+            print(f"--{name.replace('_', '-')} has no value: wanted one or more.", file=sys.stderr)
+            raise SystemExit(2)
+    if found.jobs > 1:
         share_gpu()
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in flags.items()}
-    try:
-        config = dataclasses.replace(presets[run["preset"]], **changes)
-    except ValueError as error:  # what a field of the configuration refuses
-        parser.error(str(error))
-    return Run(figure=figure, config=config, **run)
+    return found
 
 
-def add_run_flags(parser: argparse.ArgumentParser, presets: Iterable[str]) -> None:
-    """Add the flags of every script: `--preset`, `--results`, and `--fresh` or `--plot-only`.
+def read_flags(
+    make: Callable[..., Any], figure: str, description: str | None, argv: Sequence[str] | None
+) -> Any:
+    """What a script's flags say.
 
     Args:
-        parser: what they are added to.
-        presets: the names of the presets; the first is the default.
+        make: a dataclass or function, whose arguments the flags are.
+        figure: name of the script.
+        description: shown by `--help`, its lines as they are.
+        argv: the flags; those of the command line if None.
+
+    Returns:
+        what `make` returns.
+
+    Raises:
+        SystemExit: a flag is wrong.
     """
-    presets = list(presets)
-    parser.add_argument("--preset", choices=presets, default=presets[0], help="(%(default)s)")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    either = parser.add_mutually_exclusive_group()
-    either.add_argument("--fresh", action="store_true", help="compute every point anew")
-    either.add_argument("--plot-only", action="store_true", help="read records, compute nothing")
-
-
-def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of what workers can compute: `--jobs` and `--engine`.
-
-    Args:
-        parser: what they are added to.
-    """
-    parser.add_argument("--jobs", type=int, default=1, help="points at a time (%(default)s)")
-    parser.add_argument(
-        "--engine", type=_engine, default="", metavar="ENGINE",
-        help="dask:ADDRESS or slurm: who computes them, instead of processes of this machine",
-    )  # fmt: skip
+    # tyro keeps the lines that begin with no letter, and joins others to one that no screen holds
+    text = re.sub(r"(?<=[^\n])\n(?=\w)", "\n ", description or "")
+    return tyro.cli(make, prog=f"python -m experiments.{figure}", description=text, args=argv)
 
 
 def data_folder(named: str) -> str:
@@ -262,34 +269,6 @@ def finish(summary: Mapping[str, Any], results: str | Path = "results") -> dict[
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     print(json.dumps(summary, allow_nan=False), flush=True)
     return summary
-
-
-def _engine(name: str) -> str:
-    if not re.fullmatch("dask:.+|slurm|", name):
-        raise argparse.ArgumentTypeError(f"{name!r}: wanted dask:ADDRESS or slurm")
-    return name
-
-
-def _help(field: dataclasses.Field) -> str:
-    text, choices = field.metadata.get("help", ""), field.metadata.get("choices", ())
-    return f"{text}: {', '.join(choices)}" if choices else text
-
-
-def _flag(name: str, hint: Any) -> dict[str, Any]:
-    """How argparse reads a value of that type."""
-    if hint is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if hint in (int, float, str):
-        return {"type": hint, "metavar": hint.__name__.upper()}
-    if isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple:
-        inner, *rest = hint.__args__
-        if inner in (int, float, str) and (rest == [...] or set(rest) <= {inner}):
-            count = "+" if rest == [...] else 1 + len(rest)
-            return {"type": inner, "nargs": count, "metavar": inner.__name__.upper()}
-    raise TypeError(
-        f"{name} is of type {hint}: wanted int, float, str, bool or a tuple of one of the first "
-        "three, e.g. tuple[int, ...], which a flag can set."
-    )
 
 
 def _strict(value: Any) -> Any:

@@ -24,14 +24,15 @@ not to be read.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
+from tyro.conf import arg
 
 from experiments.systems.materials import MATERIALS, Material, material
 from experiments.systems.random_keys import random_keys
@@ -66,35 +67,27 @@ TINY = dict(target=3, order=2, degree=4, copies=20, lattice_cells=3)
 
 @dataclass(frozen=True)
 class Config:
-    material: str = field(
-        default="W",
-        metadata={"help": f"reference potential: {', '.join(MATERIALS)}, or a file, name.toml"},
-    )
-    defect: str = field(
-        default="vacancy",
-        metadata={"help": "see lprjax.defects.DEFECTS", "choices": tuple(DEFECTS)},
-    )
-    target: int = field(default=12, metadata={"help": "cubic cells per side of the simulation"})
-    order: int = field(default=3, metadata={"help": "order of the ACE basis"})
-    degree: int = field(default=12, metadata={"help": "total degree of the ACE basis"})
-    r_cut: float = field(default=0.0, metadata={"help": "cutoff of the basis, Å; 0: the crystal's"})
-    copies: int = field(default=250, metadata={"help": "rattled defect cells of every size"})
-    rattle: float = field(default=0.03, metadata={"help": "largest rattle amplitude, Å"})
-    strain: float = field(default=0.005, metadata={"help": "largest random strain of bulk cells"})
-    strained_cells: int = field(default=12, metadata={"help": "strained bulk cells"})
-    lattice_cells: int = field(
-        default=6, metadata={"help": "cells per side of the perfect lattice with force constants"}
-    )
-    weight_energy: float = field(default=10.0, metadata={"help": "of E - N e, 1/eV"})
-    weight_bulk: float = field(default=1e4, metadata={"help": "of the bulk energy, atom/eV"})
-    weight_forces: float = field(default=1.0, metadata={"help": "of a force component, Å/eV"})
-    weight_virial: float = field(default=10.0, metadata={"help": "of a virial component, 1/eV"})
-    weight_force_constants: float = field(
-        default=10.0, metadata={"help": "of a force constant, Å^2/eV"}
-    )
-    smoothness: float = field(default=2.0, metadata={"help": "power of the smoothness prior"})
-    ridge: float = field(default=1e-10, metadata={"help": "multiplies |Gamma c|^2, 1/eV^2"})
-    seed: int = field(default=0, metadata={"help": "of rattles and strains"})
+    material: Annotated[
+        str, arg(help=f"reference potential: {', '.join(MATERIALS)}, or a file, name.toml")
+    ] = "W"
+    defect: Literal[*DEFECTS] = "vacancy"  # see lprjax.defects.DEFECTS
+    target: int = 12  # cubic cells per side of the simulation
+    order: int = 3  # order of the ACE basis
+    degree: int = 12  # total degree of the ACE basis
+    r_cut: float = 0.0  # cutoff of the basis, Å; 0: the crystal's
+    copies: int = 250  # rattled defect cells of every size
+    rattle: float = 0.03  # largest rattle amplitude, Å
+    strain: float = 0.005  # largest random strain of bulk cells
+    strained_cells: int = 12  # strained bulk cells
+    lattice_cells: int = 6  # cells per side of the perfect lattice with force constants
+    weight_energy: float = 10.0  # of E - N e, 1/eV
+    weight_bulk: float = 1e4  # of the bulk energy, atom/eV
+    weight_forces: float = 1.0  # of a force component, Å/eV
+    weight_virial: float = 10.0  # of a virial component, 1/eV
+    weight_force_constants: float = 10.0  # of a force constant, Å^2/eV
+    smoothness: float = 2.0  # power of the smoothness prior
+    ridge: float = 1e-10  # multiplies |Gamma c|^2, 1/eV^2
+    seed: int = 0  # of rattles and strains
 
     def __post_init__(self) -> None:
         """Raise ValueError for a material that there is not; of a file note what is in it."""

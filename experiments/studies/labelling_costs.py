@@ -14,7 +14,7 @@ band-structure code.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -39,23 +39,14 @@ FORCE_CONSTANT_CALLS = 2  # central differences of one atom in one direction, se
 class Config(defect_fits.Config):
     """Settings of the fits, and what labels may cost; each field is a flag."""
 
-    target: int = field(default=6, metadata={"help": "cubic cells per side of the simulation"})
-    degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
-    lattice_cells: int = field(
-        default=4, metadata={"help": "cells per side of the perfect lattice with force constants"}
-    )
-    sizes: tuple[int, ...] = field(
-        default=(3, 4, 5),
-        metadata={"help": "cubic cells per side of the training cells, ascending"},
-    )
-    budgets: tuple[int, ...] = field(
-        default=(2, 8, 32, 128, 512),
-        metadata={"help": "what labels may cost, in calls of the smallest defect cell"},
-    )
-    seeds: tuple[int, ...] = field(default=(0, 1), metadata={"help": "draws of the rattles"})
-    light: float = field(
-        default=0.01, metadata={"help": "factor of the weights of V and FC where they are light"}
-    )
+    target: int = 6  # cubic cells per side of the simulation
+    degree: int = 10  # total degree of the ACE basis
+    lattice_cells: int = 4  # cells per side of the perfect lattice with force constants
+    sizes: tuple[int, ...] = (3, 4, 5)  # cubic cells per side of the training cells, ascending
+    #: what labels may cost, in calls of the smallest defect cell
+    budgets: tuple[int, ...] = (2, 8, 32, 128, 512)
+    seeds: tuple[int, ...] = (0, 1)  # draws of the rattles
+    light: float = 0.01  # factor of the weights of V and FC where they are light
 
 
 class Strategy(NamedTuple):

@@ -4,10 +4,10 @@ Energies and virials are per atom, see `systems.mlearn`; a weight multiplies a r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -57,36 +57,20 @@ LINEAR_ACE = ("python-ace", "ace-jax")  # of PUBLISHED, those that this fit is c
 class Config:
     """Settings of the figure; each field is a flag."""
 
-    data: str = field(
-        default="", metadata={"help": "folder of mlearn_*_*.xyz (default: $LPRJAX_DATA)"}
-    )
-    materials: tuple[str, ...] = field(
-        default=("Mo", "Si"), metadata={"help": "of mlearn", "choices": tuple(PUBLISHED)}
-    )
-    order: int = field(default=3, metadata={"help": "correlation order of the ACE basis"})
-    degree: int = field(default=16, metadata={"help": "total degree"})
-    validation: int = field(default=5, metadata={"help": "every how many-th cell validates"})
-    energy_weights: tuple[float, ...] = field(
-        default=(40.0, 65.0, 100.0, 160.0, 250.0, 400.0),
-        metadata={"help": "tried, atom/eV; forces: 1"},
-    )
-    virial_weights: tuple[float, ...] = field(
-        default=(0.3, 1.0, 3.0), metadata={"help": "tried, atom/eV"}
-    )
-    ridges: tuple[float, ...] = field(
-        default=(1e-10, 1e-8, 1e-6, 1e-4), metadata={"help": "tried, with the smoothness prior"}
-    )
-    powers: tuple[float, ...] = field(
-        default=(4.0, 2.0), metadata={"help": "of the smoothness prior, tried"}
-    )
-    price: float = field(
-        default=0.02, metadata={"help": "rise of the force error that less energy error is worth"}
-    )
-    added: tuple[int, ...] = field(
-        default=(0, 1, 2, 4, 8, 16), metadata={"help": "how many cells are added, ascending"}
-    )
-    seeds: int = field(default=5, metadata={"help": "random draws"})
-    stride: int = field(default=3, metadata={"help": "every how many-th vacancy atom is a target"})
+    data: str = ""  # folder of mlearn_*_*.xyz (default: $LPRJAX_DATA)
+    materials: tuple[Literal[*PUBLISHED], ...] = ("Mo", "Si")  # of mlearn
+    order: int = 3  # correlation order of the ACE basis
+    degree: int = 16  # total degree
+    validation: int = 5  # every how many-th cell validates
+    #: tried, atom/eV; forces: 1
+    energy_weights: tuple[float, ...] = (40.0, 65.0, 100.0, 160.0, 250.0, 400.0)
+    virial_weights: tuple[float, ...] = (0.3, 1.0, 3.0)  # tried, atom/eV
+    ridges: tuple[float, ...] = (1e-10, 1e-8, 1e-6, 1e-4)  # tried, with the smoothness prior
+    powers: tuple[float, ...] = (4.0, 2.0)  # of the smoothness prior, tried
+    price: float = 0.02  # rise of the force error that less energy error is worth
+    added: tuple[int, ...] = (0, 1, 2, 4, 8, 16)  # how many cells are added, ascending
+    seeds: int = 5  # random draws
+    stride: int = 3  # every how many-th vacancy atom is a target
 
 
 @dataclass(frozen=True)

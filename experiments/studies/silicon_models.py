@@ -8,9 +8,9 @@ refits(parts, multiplicities, config.ridge, prior)       # of halves of the data
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -35,36 +35,34 @@ BATCHES = 10  # of each committee: their differences give the standard error of 
 class Config:
     """Settings of the figure; each field is a flag."""
 
-    order: int = field(default=3, metadata={"help": "order of the ACE bases"})
-    degree: int = field(default=10, metadata={"help": "of the model that has committees"})
-    r_cut: float = field(default=5.0, metadata={"help": "of the model that has committees, Å"})
-    degrees: tuple[int, ...] = field(default=(8, 10, 12), metadata={"help": "of all models"})
-    cutoffs: tuple[float, ...] = field(default=(4.4, 5.0, 5.6), metadata={"help": "of all, Å"})
-    halves: int = field(default=4, metadata={"help": "random halves of the training set"})
-    near: tuple[str, ...] = field(
-        default=("crystal", "strained", "vacancy", "liquid-like"),
-        metadata={
-            "help": "families of training, validation and test cells",
-            "choices": tuple(FAMILIES),
-        },
+    order: int = 3  # order of the ACE bases
+    degree: int = 10  # of the model that has committees
+    r_cut: float = 5.0  # of the model that has committees, Å
+    degrees: tuple[int, ...] = (8, 10, 12)  # of all models
+    cutoffs: tuple[float, ...] = (4.4, 5.0, 5.6)  # of all, Å
+    halves: int = 4  # random halves of the training set
+    #: families of training, validation and test cells
+    near: tuple[Literal[*FAMILIES], ...] = ("crystal", "strained", "vacancy", "liquid-like")
+    counts: tuple[int, ...] = (40, 20, 20, 10)  # training cells of each of these families
+    #: families of test cells only
+    far: tuple[Literal[*FAMILIES], ...] = (
+        "expanded",
+        "dense",
+        "slab",
+        "simple cubic",
+        "bcc",
+        "fcc",
     )
-    counts: tuple[int, ...] = field(
-        default=(40, 20, 20, 10), metadata={"help": "training cells of each of these families"}
-    )
-    far: tuple[str, ...] = field(
-        default=("expanded", "dense", "slab", "simple cubic", "bcc", "fcc"),
-        metadata={"help": "families of test cells only", "choices": tuple(FAMILIES)},
-    )
-    validation: int = field(default=10, metadata={"help": "validation cells of each near family"})
-    test: int = field(default=4, metadata={"help": "test cells of each family"})
-    cells: int = field(default=2, metadata={"help": "cubes of diamond per side of a cell"})
-    weight_energy: float = field(default=8.0, metadata={"help": "of a cell's energy, 1/eV"})
-    weight_forces: float = field(default=20.0, metadata={"help": "of a component, Å/eV"})
-    ridge: float = field(default=1e-6, metadata={"help": "multiplies |Gamma c|^2, 1/eV^2"})
-    smoothness: float = field(default=2.0, metadata={"help": "power of the smoothness prior"})
-    samples: int = field(default=1000, metadata={"help": "models drawn from the posterior"})
-    replicates: int = field(default=200, metadata={"help": "of the bootstrap"})
-    seed: int = field(default=0, metadata={"help": "of cells, halves and committees"})
+    validation: int = 10  # validation cells of each near family
+    test: int = 4  # test cells of each family
+    cells: int = 2  # cubes of diamond per side of a cell
+    weight_energy: float = 8.0  # of a cell's energy, 1/eV
+    weight_forces: float = 20.0  # of a component, Å/eV
+    ridge: float = 1e-6  # multiplies |Gamma c|^2, 1/eV^2
+    smoothness: float = 2.0  # power of the smoothness prior
+    samples: int = 1000  # models drawn from the posterior
+    replicates: int = 200  # of the bootstrap
+    seed: int = 0  # of cells, halves and committees
 
 
 @dataclass(frozen=True)

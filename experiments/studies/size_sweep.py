@@ -1,6 +1,7 @@
 """The sweep over training-cell sizes that `vacancy_convergence` and `defect_rigidity` share."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from experiments.studies import defect_fits
 from experiments.systems.observations import OBSERVATION_SETS
@@ -8,19 +9,12 @@ from experiments.systems.observations import OBSERVATION_SETS
 
 @dataclass(frozen=True)
 class Config(defect_fits.Config):
-    target: int = field(default=8, metadata={"help": "cubic cells per side of the simulation"})
-    degree: int = field(default=10, metadata={"help": "total degree of the ACE basis"})
-    copies: int = field(default=150, metadata={"help": "rattled defect cells of every size"})
-    sizes: tuple[int, ...] = field(
-        default=(2, 3, 4, 5), metadata={"help": "cubic cells per side of the training cells"}
-    )
-    fitted: tuple[str, ...] = field(
-        default=tuple(OBSERVATION_SETS),
-        metadata={"help": "observation sets", "choices": tuple(OBSERVATION_SETS)},
-    )
-    floor_degrees: tuple[int, ...] = field(
-        default=(8,), metadata={"help": "smaller bases, fitted to E+F: the accuracy floor"}
-    )
+    target: int = 8  # cubic cells per side of the simulation
+    degree: int = 10  # total degree of the ACE basis
+    copies: int = 150  # rattled defect cells of every size
+    sizes: tuple[int, ...] = (2, 3, 4, 5)  # cubic cells per side of the training cells
+    fitted: tuple[Literal[*OBSERVATION_SETS], ...] = tuple(OBSERVATION_SETS)  # observation sets
+    floor_degrees: tuple[int, ...] = (8,)  # smaller bases, fitted to E+F: the accuracy floor
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ f a smooth step from one to zero. It only chooses geometries: labels are those o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -71,17 +71,17 @@ class Restrained:
 class Protocol:
     """How one cell is made; temperatures in K, times in fs."""
 
-    lattice_constant: float = field(default=5.525, metadata={"help": "of the diamond molten, Å"})
-    melt: float = field(default=3500.0, metadata={"help": "temperature of the melt, K"})
-    hot: float = field(default=3000.0, metadata={"help": "start of the quench, K"})
-    cold: float = field(default=1200.0, metadata={"help": "end of the quench, K"})
-    leg_steps: int = field(default=800, metadata={"help": "steps of the melt, and of each leg"})
-    legs: int = field(default=5, metadata={"help": "legs of the quench"})
-    time_step: float = field(default=2.5, metadata={"help": "fs"})
-    friction: float = field(default=0.01, metadata={"help": "1/fs"})
-    lam: float = field(default=31.5, metadata={"help": "three-body strength in the quench"})
-    kappa: float = field(default=1.5, metadata={"help": "restraint to four neighbours, eV"})
-    n_neighbours: int = field(default=20, metadata={"help": "slots of the dynamics"})
+    lattice_constant: float = 5.525  # of the diamond molten, Å
+    melt: float = 3500.0  # temperature of the melt, K
+    hot: float = 3000.0  # start of the quench, K
+    cold: float = 1200.0  # end of the quench, K
+    leg_steps: int = 800  # steps of the melt, and of each leg
+    legs: int = 5  # legs of the quench
+    time_step: float = 2.5  # fs
+    friction: float = 0.01  # 1/fs
+    lam: float = 31.5  # three-body strength in the quench
+    kappa: float = 1.5  # restraint to four neighbours, eV
+    n_neighbours: int = 20  # slots of the dynamics
 
     @property
     def restrained(self) -> Restrained:

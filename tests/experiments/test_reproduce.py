@@ -39,7 +39,9 @@ def test_reproduce_passes_its_flags_on_and_collects(seen, tmp_path, capsys, monk
     monkeypatch.setattr(reproduce, "FIGURES", ("a", "c"))
     flags = ["--preset", "paper", "--results", str(tmp_path), "--fresh"]
     summary = reproduce.main(flags)
-    want = Run("squares", "paper", squares.PRESETS["paper"], tmp_path, fresh=True)
+    want = Run(
+        tmp_path, fresh=True, figure="squares", preset="paper", config=squares.PRESETS["paper"]
+    )
     assert seen == [want, want, flags]
     assert list(summary["summaries"]) == list(summary["seconds"]) == ["a", "c", "benchmark"]
     assert summary["summaries"]["a"]["squares"] == [n**2 for n in range(8)]
