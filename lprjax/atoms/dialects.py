@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lprjax.atoms.structures import Labels, check_symmetric
+from lprjax.atoms.voigt import VOIGT_TENSOR
 from lprjax.numerics.checks import finite_array
 
 DIALECTS = {
@@ -56,7 +57,7 @@ def labels_of(
     columns: dict[str, np.ndarray],
     keys: dict[str, str],
     volume: float | None,
-) -> tuple[Labels, set[str]]:
+) -> tuple[Labels, dict[str, list[str]]]:
     """The labels of a frame.
 
     Args:
@@ -66,11 +67,11 @@ def labels_of(
         volume: of its cell, Å^3; None where it has none.
 
     Returns:
-        The labels, and the names that they were found under.
+        The labels, and by label the names that it was found under, first the one that was taken.
 
     Raises:
         ValueError: no numbers, labels that contradict each other, a virial or stress that is not
-            symmetric, or a stress without a volume.
+            symmetric or of another number of components, or a stress without a volume.
     """
     energies, forces, virials = (
         {name: _numbers(name, pool[name], shape, unit) for name in _names(label, pool, keys)}
@@ -94,7 +95,8 @@ def labels_of(
             )
         virials[name] = -volume * _numbers(name, entries[name], (3, 3), "eV/Å^3")
     labels = Labels(_one("energy", energies), _one("forces", forces), _one("virial", virials))
-    return labels, {*energies, *forces, *virials}
+    names = {"energy": [*energies], "forces": [*forces], "virial": [*virials]}
+    return labels, {label: found for label, found in names.items() if found}
 
 
 def _names(label: str, pool: Mapping[str, Any], keys: dict[str, str]) -> list[str]:
@@ -118,7 +120,14 @@ def _numbers(name: str, value: Any, shape: tuple[int | None, ...], unit: str) ->
         raise ValueError(f"{name} is {value!r}: wanted numbers in {unit}, such as 1.5e-3.")
     if shape != (3, 3):
         return finite_array(name, array, shape, unit)
-    tensor = finite_array(name, np.ravel(array, order="F"), (9,), unit).reshape(3, 3)
+    if array.size == 6:
+        return finite_array(name, np.ravel(array), (6,), unit)[VOIGT_TENSOR]
+    if array.size != 9:
+        raise ValueError(
+            f"{name} has shape {array.shape}: wanted nine numbers, row by row, or six in the order "
+            f"xx yy zz yz xz xy, in {unit}."
+        )
+    tensor = finite_array(name, np.ravel(array), (9,), unit).reshape(3, 3)
     check_symmetric(name, tensor)
     return tensor
 

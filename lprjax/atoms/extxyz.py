@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from lprjax.atoms.dialects import DIALECTS, checked_keys, labels_left, labels_of, names_a_label
 from lprjax.atoms.structures import (
@@ -28,6 +30,8 @@ from lprjax.numerics.disk import read_text, write_text
 _SPECIES, _POSITIONS = ("species", "symbols", "Z", "numbers"), ("pos", "positions")
 _TAKEN = (*_SPECIES, *_POSITIONS, "move_mask", "stresses", "dipole", "magmom")
 """Columns that extended XYZ, or ASE in reading it, gives a meaning to, besides labels."""
+_SIX = "\x1a"
+"""Put behind names while ASE reads them: in no text."""
 
 
 def read_extxyz(
@@ -49,9 +53,11 @@ def read_extxyz(
     ========  ==========================================  =======  ==============================
 
     Each in capitals or not, and as REF_... (MACE) or DFT_... (QUIP) as well. Tensors are nine
-    numbers, row by row: the order of six differs between codes. What is there twice, as virial and
-    stress or as energy and REF_energy, has to agree. A warning names, in one line, what the file
-    holds that looks like a label and was not taken.
+    numbers, row by row, or six in Voigt order xx yy zz yz xz xy, as ASE and MACE write and read
+    them; VASP and LAMMPS print the shears in orders of their own, and `check_virials` tells whether
+    a file was made of those. What is there twice, as virial and stress, of six and of nine, or as
+    energy and REF_energy, has to agree. A warning names, in one line, what the file holds that
+    looks like a label and was not taken.
 
     Args:
         path: of the file, taken as it is (`run@0` is a file of that name); unpacked where it ends
@@ -71,33 +77,81 @@ def read_extxyz(
             not symmetric, or a stress with a cell of zero volume: it names the file and the frame.
             Names in `keys` that no frame has.
     """
+    found = read_frames(path, labelled=labelled, keys=keys)
+    check_names(keys, found.names, path)
+    if found.left:
+        warnings.warn(
+            f"{path} holds {', '.join(found.left)}, not taken as labels: give `keys` to take them.",
+            stacklevel=2,
+        )
+    return found.frames
+
+
+class Reading(NamedTuple):
+    """The frames of a file, and what was taken of it."""
+
+    frames: list[tuple[Structure, Labels, dict[str, Any]]]  # as `read_extxyz` returns them
+    taken: dict[tuple[str, str], int]  # (label, name it was found under) -> in how many frames
+    left: list[str]  # names that look like a label and were not taken
+    names: set[str]  # of all entries and columns
+
+
+def read_frames(
+    path: str | Path, *, labelled: bool = True, keys: Mapping[str, str] | None = None
+) -> Reading:
+    """Every frame of an extended-XYZ file, and under which names its labels were.
+
+    Args:
+        path: as in `read_extxyz`.
+        labelled: as there.
+        keys: as there; names that no frame has are no error here, see `check_names`.
+
+    Returns:
+        The Reading.
+
+    Raises:
+        ValueError: as `read_extxyz`.
+    """
     keys = checked_keys(keys)
     lines = read_text(path).rstrip().split("\n")
     if lines == [""]:
         raise ValueError(f"{path} is empty: wanted extended XYZ, of at least one frame.")
     frames, at, names, left = [], 0, set(), {}
-    while at < len(lines):
-        try:
-            count = _count(lines[at])
-            entries, columns = _parsed(lines[at + 1 : at + 2 + count], count)
-            names |= {*entries, *columns}
-            frame = _frame(entries, columns, keys, labelled)
-        except ValueError as error:
-            raise ValueError(
-                f"{path}, frame {len(frames)}: {error} The frame begins at line {at + 1}."
-            ) from error
-        left |= dict.fromkeys(labels_left(frame[2]))
-        frames.append(frame)
-        at += 2 + count
-    absent = sorted(set(keys.values()) - names)
+    taken: Counter[tuple[str, str]] = Counter()
+    bar = tqdm(total=len(lines), desc=f"reading {Path(path).name}", unit=" lines", delay=5)
+    with bar:
+        while at < len(lines):
+            try:
+                count = _count(lines[at])
+                entries, columns = _parsed(lines[at + 1 : at + 2 + count], count)
+                names |= {*entries, *columns}
+                frame, found = _frame(entries, columns, keys, labelled)
+            except ValueError as error:
+                raise ValueError(
+                    f"{path}, frame {len(frames)}: {error} The frame begins at line {at + 1}."
+                ) from error
+            left |= dict.fromkeys(labels_left(frame[2]))
+            taken.update((label, names_of[0]) for label, names_of in found.items())
+            frames.append(frame)
+            at += 2 + count
+            bar.update(2 + count)
+    return Reading(frames, dict(taken), list(left), names)
+
+
+def check_names(keys: Mapping[str, str] | None, names: set[str], where: Any) -> None:
+    """Refuse keys that name what is nowhere.
+
+    Args:
+        keys: names by label, see `read_extxyz`.
+        names: of all entries and columns that there are.
+        where: in which file, for the message.
+
+    Raises:
+        ValueError: names in keys that are not among them.
+    """
+    absent = sorted(set((keys or {}).values()) - names)
     if absent:
-        raise ValueError(f"keys has {absent}: wanted names that {path} holds: {sorted(names)}.")
-    if left:
-        warnings.warn(
-            f"{path} holds {', '.join(left)}, not taken as labels: give `keys` to take them.",
-            stacklevel=2,
-        )
-    return frames
+        raise ValueError(f"keys has {absent}: wanted names that {where} holds: {sorted(names)}.")
 
 
 def _count(line: str) -> int:
@@ -115,13 +169,16 @@ def _parsed(lines: list[str], count: int) -> tuple[dict[str, Any], dict[str, np.
             f"number of atoms is {count}: wanted {max(len(lines) - 1, 0)}, as many as follow; the "
             "file is cut short."
         )
+    # ASE takes these two names for nine numbers only, which six are none of.
+    line = re.sub(r"(?<!\S)(virial|stress)(?==)", r"\1" + _SIX, lines[0])
     try:
-        entries = key_val_str_to_dict(lines[0]) if lines[0].strip() else {}
+        entries = key_val_str_to_dict(line) if line.strip() else {}
     except ValueError as error:
         raise ValueError(
             f"second line cannot be read ({error}): wanted key=value entries, nine numbers in "
-            "Lattice, virial and stress."
+            "Lattice."
         ) from error
+    entries = {name.replace(_SIX, ""): _without_mark(value) for name, value in entries.items()}
     layout = str(entries.pop("Properties", "species:S:1:pos:R:3")).split(":")
     if len(layout) % 3 or not all(width.isdecimal() for width in layout[2::3]):
         raise ValueError(f"Properties is {':'.join(layout)!r}: wanted name:type:width, repeated.")
@@ -144,6 +201,10 @@ def _parsed(lines: list[str], count: int) -> tuple[dict[str, Any], dict[str, np.
     return entries, columns
 
 
+def _without_mark(value: Any) -> Any:
+    return value.replace(_SIX, "") if isinstance(value, str) else value
+
+
 def _column(name: str, kind: str, text: np.ndarray) -> np.ndarray:
     logical = {"T": True, "True": True, "F": False, "False": False}
     try:
@@ -159,8 +220,8 @@ def _column(name: str, kind: str, text: np.ndarray) -> np.ndarray:
 
 def _frame(
     entries: dict[str, Any], columns: dict[str, np.ndarray], keys: dict[str, str], labelled: bool
-) -> tuple[Structure, Labels, dict[str, Any]]:
-    """Structure, labels and the rest."""
+) -> tuple[tuple[Structure, Labels, dict[str, Any]], dict[str, list[str]]]:
+    """Structure, labels and the rest; under which names the labels were."""
     lattice = entries.pop("Lattice", None)
     periodic = entries.pop("pbc", lattice is not None)
     flags = np.ravel(periodic).tolist()
@@ -173,8 +234,9 @@ def _frame(
     )
     volume = float(structure.volume) if cell.any(axis=1).all() else None
     labels, found = labels_of(entries, columns, keys, volume)
-    info = {name: value for name, value in entries.items() if name not in found}
-    info["arrays"] = {name: value for name, value in columns.items() if name not in found}
+    used = {name for names in found.values() for name in names}
+    info = {name: value for name, value in entries.items() if name not in used}
+    info["arrays"] = {name: value for name, value in columns.items() if name not in used}
     if labelled and all(value is None for value in labels):
         raise ValueError(
             f"labels is empty, all of {', '.join(DIALECTS)} are absent: wanted at least one of "
@@ -183,7 +245,7 @@ def _frame(
         )
     if any(value is not None for value in labels):
         labels = check_labels(structure, labels)
-    return structure, labels, info
+    return (structure, labels, info), found
 
 
 def _only(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:

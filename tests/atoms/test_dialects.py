@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from lprjax.atoms.extxyz import read_extxyz
 from lprjax.atoms.graphs import build_graph
@@ -144,6 +145,25 @@ def test_what_is_there_twice_and_agrees_is_taken(write):
     np.testing.assert_array_equal(labels.virial, VIRIAL)
 
 
+SIX = np.array([1.0, 2.0, -3.0, 0.5, -0.2, 0.3])  # VIRIAL as xx yy zz yz xz xy
+
+
+def test_six_components_are_in_the_order_of_ase(write):
+    """By the numbers above, and by what ASE itself makes of its own six."""
+    np.testing.assert_array_equal(full_3x3_to_voigt_6_stress(VIRIAL), SIX)
+    for name, factor in (("virial", 1.0), ("REF_virials", 1.0), ("stress", -120.0)):
+        labels, info = quiet(write(f"{name}={text(SIX / factor)}"))
+        np.testing.assert_allclose(labels.virial, VIRIAL, rtol=1e-14)
+        assert info == {"arrays": {}}
+    both = write(f"stress={text(-SIX / 120)}", f"virial={text(VIRIAL)}", f"REF_virial={text(SIX)}")
+    np.testing.assert_array_equal(quiet(both)[0].virial, VIRIAL)
+
+
+def test_a_text_that_speaks_of_a_stress_stays_as_it_is(write):
+    labels, info = quiet(write("energy=-8", 'note="see stress=1 and virial=2"'))
+    assert info["note"] == "see stress=1 and virial=2" and labels.virial is None
+
+
 SWAPPED = VIRIAL[:, [1, 0, 2]][[1, 0, 2]]
 
 
@@ -158,8 +178,17 @@ SWAPPED = VIRIAL[:, [1, 0, 2]][[1, 0, 2]]
         ((f"virial={text(np.triu(VIRIAL))}",), "virial is not symmetric"),
         ((f"stress={text(np.tril(VIRIAL))}",), "stress is not symmetric"),
         ((f"REF_virial={text(VIRIAL + 0.01 * np.tri(3))}",), "REF_virial is not symmetric"),
-        (('virial="1 2 3 4 5 6"',), "second line cannot be read .*virial.*wanted .*nine numbers"),
-        (('REF_stress="1 2 3 4 5 6"',), r"REF_stress has shape \(6,\): wanted \(9\)"),
+        (('virial="1 2 3 4 5"',), r"virial has shape \(5,\): wanted nine numbers, row by row, or"),
+        (('REF_stress="1 2 3"',), r"REF_stress has shape \(3,\): wanted nine .* xx yy zz yz xz xy"),
+        (("virial=1",), r"virial has shape \(\): wanted nine"),
+        (
+            (f"stress={text(SIX / -120)}", f"REF_stress={text(VIRIAL / 120)}"),
+            "stress and REF_stress",
+        ),
+        (
+            (f"virial={text(VIRIAL)}", f"virials={text(SIX[[0, 1, 2, 5, 3, 4]])}"),
+            "virial and virials",
+        ),
         (("energy=-1.D0",), "energy is '-1.D0': wanted numbers in eV"),
         (('energy="1 2"',), r"energy has shape \(2,\)"),
         (("energy=nan",), r"entry \(\) of energy is nan"),
