@@ -151,7 +151,7 @@ FIRST_DAY = """
     rattled from_ase to_ase zhou_eam eam_from_file stillinger_weber tersoff ase_potential validate
     relax relax_defect elastic_constants equilibrium read_extxyz write_extxyz write_chemiscope
     save load choose committee calibrate relaxed_formation_energy molecular_dynamics predicted_error
-    error_forms check_virials
+    error_forms check_virials read_training_set compress_groups read_weights baseline_energies
 """.split()
 
 

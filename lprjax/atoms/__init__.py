@@ -20,6 +20,7 @@ from lprjax.atoms.structures import (
     to_ase,
     without_atoms,
 )
+from lprjax.atoms.training_sets import TrainingSet, read_training_set
 from lprjax.atoms.voigt import VOIGT, engineering_strain, six_components, strain_tensor
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Graph",
     "Labels",
     "Structure",
+    "TrainingSet",
     "bcc",
     "build_graph",
     "build_graphs",
@@ -39,6 +41,7 @@ __all__ = [
     "moved",
     "rattled",
     "read_extxyz",
+    "read_training_set",
     "simple_cubic",
     "six_components",
     "square",

@@ -3,6 +3,12 @@
 from lprjax.regression.assembly import PerAtom, compress_structures
 from lprjax.regression.factors import Factor, compress, extend, merge, projected, weighed
 from lprjax.regression.fitting import Fit, fit, solution
+from lprjax.regression.groups import (
+    baseline_energies,
+    compress_groups,
+    read_weights,
+    weights_by_group,
+)
 from lprjax.regression.posterior import Calibration, calibrate, committee, coverage
 from lprjax.regression.rigidity import (
     component_rigidity,
@@ -23,12 +29,14 @@ __all__ = [
     "Selection",
     "VirialReport",
     "add_rows",
+    "baseline_energies",
     "calibrate",
     "check_virials",
     "choose",
     "committee",
     "component_rigidity",
     "compress",
+    "compress_groups",
     "compress_structures",
     "coverage",
     "design_rows",
@@ -39,10 +47,12 @@ __all__ = [
     "prediction_rigidity",
     "prediction_rows",
     "projected",
+    "read_weights",
     "remove_rows",
     "skmatter_rigidity",
     "solution",
     "stacked_rows",
     "vanishing",
     "weighed",
+    "weights_by_group",
 ]
