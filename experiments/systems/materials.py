@@ -10,23 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
-import numpy as np
-from ase.data import atomic_numbers
-
 from experiments.systems import material_files
-from lprjax.atoms.structures import Structure, bcc, diamond, fcc
+from lprjax.atoms.structures import Structure
 from lprjax.crystals.elasticity import Equilibrium, equilibrium
 from lprjax.defects.catalogue import DEFECTS
 from lprjax.potentials import ZHOU_2004, stillinger_weber, tersoff, zhou_eam
+from lprjax.potentials.named_references import BONDS, CRYSTALS, FCC_CUTOFF
 from lprjax.potentials.potential import Potential
 
-CRYSTALS = {"bcc": bcc, "fcc": fcc, "diamond": diamond}
-BONDS = {"bcc": np.sqrt(3) / 2, "fcc": np.sqrt(1 / 2), "diamond": np.sqrt(3) / 4}
-"""Nearest-neighbour distance over lattice constant."""
 REACH = {"bcc": 2.01, "fcc": 2.1, "diamond": 1.9}
 """Cutoff of the basis over nearest-neighbour distance: five, four and two shells lie inside."""
-FCC_CUTOFF = 1.65
-"""Of the EAM over the lattice constant: between two shells of fcc, see `zhou_eam`."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +162,7 @@ def material(name: str) -> Material:
 
     Raises:
         ValueError: there is none of that name, the message lists those there are; a file that
-            `material_files.read` refuses, or an element or crystal that is none.
+            `material_files.read` refuses.
     """
     if material_files.is_file(name):
         return _of_file(material_files.canonical(name))
@@ -183,11 +176,6 @@ def material(name: str) -> Material:
 @lru_cache(maxsize=16)
 def _of_file(name: str) -> Material:
     found = material_files.read(name)
-    if found.crystal not in CRYSTALS or found.element not in atomic_numbers:
-        raise ValueError(
-            f"{found.path} is of {found.element!r}, {found.crystal!r}: wanted a chemical symbol "
-            f"and one of {', '.join(CRYSTALS)}."
-        )
     if found.name in MATERIALS:
         raise ValueError(
             f"name of {found.path} is {found.name!r}, that of a built-in material: give another."

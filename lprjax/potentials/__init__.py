@@ -7,6 +7,7 @@ from lprjax.potentials.eam import ZHOU_2004, ZhouEAM, zhou_eam
 from lprjax.potentials.eam_files import read_eam
 from lprjax.potentials.eam_tables import TabulatedEAM, eam_from_file, table_noise, tabulated_eam
 from lprjax.potentials.from_ase import ASEPotential, ase_potential
+from lprjax.potentials.named_references import MaterialFile, named_reference, read_material
 from lprjax.potentials.observables import KINDS, energy_and_forces, observe, total_energy
 from lprjax.potentials.potential import Potential, check_reach, check_species, cutoff_of, graph_for
 from lprjax.potentials.stillinger_weber import StillingerWeber, stillinger_weber
@@ -20,6 +21,7 @@ __all__ = [
     "ZHOU_2004",
     "ASEPotential",
     "CachedCalculator",
+    "MaterialFile",
     "PolynomialBonds",
     "Potential",
     "StillingerWeber",
@@ -35,10 +37,12 @@ __all__ = [
     "eam_from_file",
     "energy_and_forces",
     "graph_for",
+    "named_reference",
     "observe",
     "observe_all",
     "polynomial_bonds",
     "read_eam",
+    "read_material",
     "stillinger_weber",
     "table_noise",
     "tabulated_eam",
