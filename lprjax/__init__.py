@@ -6,13 +6,14 @@
     jax.config.update("jax_enable_x64", True)
 
 What a day's work needs is here; the rest is in the packages, in the order of the data: `numerics`,
-`atoms`, `potentials`, `ace`, `regression`, `models`, `crystals`, `simulation`, `defects`.
+`atoms`, `potentials`, `ace`, `regression`, `models`, `crystals`, `simulation`, `defects`, `ase`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from lprjax import (
     ace,
+    ase,
     atoms,
     crystals,
     defects,
@@ -124,6 +125,7 @@ __all__ = [
     "Structure",
     "TrainingSet",
     "ace",
+    "ase",
     "ase_potential",
     "atoms",
     "baseline_energies",

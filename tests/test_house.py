@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 import lprjax as lp
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = "numerics atoms potentials ace regression models crystals simulation defects".split()
+PACKAGES = "numerics atoms potentials ace regression models crystals simulation defects ase".split()
 """From the top of the data flow down; a package imports those before it, and itself."""
 LIBRARY = sorted(path.relative_to(ROOT) for path in (ROOT / "lprjax").rglob("*.py"))
 EXPERIMENTS = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.py"))

@@ -203,7 +203,7 @@ def _graph_among(
     fractions = structure.positions @ jnp.linalg.inv(structure.cell)
     own = jnp.arange(structure.n_atoms, dtype=jnp.int32)
     near = _near(structure, fractions, own, candidates, r_cut)
-    table, found = _packed(near, candidates, n_neighbours)
+    table, found = packed(near, candidates, n_neighbours)
     difference = fractions[table] - fractions[:, None, :]
     periodic = jnp.asarray(structure.pbc, float)[None, None, :]
     graph = Graph(
@@ -228,7 +228,7 @@ def _candidates(structure: Structure, reach: float, n_candidates: int) -> _Candi
     def of(own):
         others = jnp.broadcast_to(everyone, (len(own), len(everyone)))
         near = _near(structure, fractions, own, others, reach)
-        table, found = _packed(near, others, n_candidates)
+        table, found = packed(near, others, n_candidates)
         return jnp.where(
             jnp.arange(n_candidates)[None, :] < found[:, None], table, own[:, None]
         ), found
@@ -251,8 +251,17 @@ def _near(structure, fractions, own, others, reach):
     return (jnp.sum(vectors**2, axis=0) < reach**2) & (others != own[:, None])
 
 
-def _packed(near, others, n_kept):
-    """The first n_kept of the others that are near, (b, n_kept), and how many are, (b,)."""
+def packed(near: jax.Array, others: jax.Array, n_kept: int) -> tuple[jax.Array, jax.Array]:
+    """The first of those that are near, in each row; for use inside `jit`.
+
+    Args:
+        near: (b, M) bool.
+        others: (b, M) int32, what is kept of them.
+        n_kept: how many are kept of each row, static.
+
+    Returns:
+        What is kept, (b, n_kept), zeros where there are no more, and how many are near, (b,).
+    """
     # A running count gives the slot that a neighbour goes in, as products because XLA's cumulative
     # sums, and its top_k, are several times slower; those beyond the last slot are dropped.
     rows, n = near.shape
