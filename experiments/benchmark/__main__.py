@@ -101,6 +101,14 @@ def targets(config: Config) -> Iterator[Row]:
         "energy and forces of the edges within the cutoff, which are picked out of those of a skin",
         "ace-jax",
     )  # fmt: skip
+    yield Row(
+        f"ase_{degree}_{n}",
+        f"the same with stress, in ASE by our calculator, {n} atoms, D = {degree}",
+        "ace-jax's calculator in ASE", 1, True, "µs/atom",
+        partial(kernels.dynamics, degree, n, config.pace, by_ase=True),
+        "energy and slopes in positions and cell of the edges within the cutoff",
+        "ace-jax",
+    )  # fmt: skip
     for name, title in (("sw", "Stillinger–Weber Si"), ("eam", "Zhou's EAM of W")):
         n = config.reference_atoms
         yield Row(

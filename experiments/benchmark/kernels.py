@@ -26,6 +26,7 @@ from experiments.benchmark.clock import Turns, faster, in_turn
 from lprjax.ace.adjoint import adjoint_tables
 from lprjax.ace.potential import LinearPotential, linear_potential
 from lprjax.ace.spec import ACESpec
+from lprjax.ase.calculator import Calculator
 from lprjax.atoms.graphs import build_graph
 from lprjax.potentials.eam import zhou_eam
 from lprjax.potentials.eam_tables import eam_from_file
@@ -121,8 +122,9 @@ def energy_forces(degree: int, n_atoms: int, turns: Turns, there: bool) -> Found
     return in_turn(calls, turns) | {"atoms": n_atoms, "functions": spec.n_columns}
 
 
-def dynamics(degree: int, n_atoms: int, turns: Turns, there: bool) -> Found:
-    """Steps of molecular dynamics, energy, forces and neighbours, of a linear potential.
+def dynamics(degree: int, n_atoms: int, turns: Turns, there: bool, by_ase: bool = False) -> Found:
+    """Steps of molecular dynamics, energy, forces and neighbours, of a linear potential; by ASE
+    with our calculator, or in a compiled loop.
 
     Coefficients are random, so that steps in time are tiny and atoms fly freely, by 0.004 Å a step
     and direction: as in a hot crystal neighbours are found anew every 30 steps or so, and once at
@@ -133,8 +135,11 @@ def dynamics(degree: int, n_atoms: int, turns: Turns, there: bool) -> Found:
     options = dict(time_step=TIME_STEP, friction=0.0, velocities=drawn[None])
     arguments = fitted(spec), [cell], jax.random.split(jax.random.key(0), 1), np.zeros(STEPS)
     calls: Calls = {"ours": partial(molecular_dynamics, *arguments, **options)}
+    if by_ase:
+        ours = peers.ase_dynamics(Calculator(fitted(spec)), cell, drawn, TIME_STEP)
+        calls = {"ours": partial(ours.run, STEPS)}
     if there:
-        other = peers.ace_jax_dynamics(spec, cell, drawn, TIME_STEP)
+        other = peers.ase_dynamics(peers.ace_jax_calculator(spec), cell, drawn, TIME_STEP)
         calls["theirs"] = partial(other.run, STEPS)
     found = in_turn(calls, turns)
     return {code: seconds / STEPS for code, seconds in found.items()} | {"atoms": n_atoms}

@@ -127,8 +127,8 @@ def ace_jax_fit(spec: ACESpec, path: str | Path) -> np.ndarray:
         return np.asarray(fit_posterior(theta, statistics, problem.prob, data.ds_train)[0])
 
 
-class AceDynamics(NamedTuple):
-    """Molecular dynamics of one cell by ASE, with ace-jax's calculator."""
+class Dynamics(NamedTuple):
+    """Molecular dynamics of one cell by ASE, which asks for energy, forces and stress."""
 
     integrator: Any
     positions: np.ndarray  # (n, 3) Å, at first
@@ -141,19 +141,26 @@ class AceDynamics(NamedTuple):
         self.integrator.run(steps)
 
 
-def ace_jax_dynamics(
-    spec: ACESpec, cell: Structure, velocities: np.ndarray, time_step: float
-) -> AceDynamics:
-    """With the calculator's own skin; velocities (n, 3) in Å/fs, time_step in fs."""
-    from ace_jax.calc.point import ACECalculator
+def ase_dynamics(
+    calculator: Any, cell: Structure, velocities: np.ndarray, time_step: float
+) -> Dynamics:
+    """With a calculator's own skin; velocities (n, 3) in Å/fs, time_step in fs."""
     from ase import Atoms, units
     from ase.md.verlet import VelocityVerlet
 
     positions, numbers, lattice, pbc = _arrays(cell)
     atoms = Atoms(numbers, positions, cell=lattice, pbc=pbc)
-    atoms.calc = ACECalculator(*ace_jax_basis(spec), dtype=np.float64)
+    atoms.calc = calculator
     integrator = VelocityVerlet(atoms, timestep=time_step * units.fs)
-    return AceDynamics(integrator, positions, velocities / units.fs)
+    integrator.attach(atoms.get_stress)
+    return Dynamics(integrator, positions, velocities / units.fs)
+
+
+def ace_jax_calculator(spec: ACESpec) -> Any:
+    """Its calculator of ASE, in double precision, as it comes."""
+    from ace_jax.calc.point import ACECalculator
+
+    return ACECalculator(*ace_jax_basis(spec), dtype=np.float64)
 
 
 def _arrays(cell: Structure) -> tuple[np.ndarray, ...]:

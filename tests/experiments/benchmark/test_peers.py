@@ -84,7 +84,7 @@ def test_ace_jax_has_as_many_functions_and_forces_that_its_rows_give(installed):
 def test_ace_jax_dynamics_begins_anew_with_every_run(installed):
     """Atoms fly on their way: in so short a time forces do nothing, 1e-6 of it."""
     drawn = np.random.default_rng(0).normal(size=(CELL.n_atoms, 3))
-    other = peers.ace_jax_dynamics(SPEC, CELL, drawn, 1e-3)
+    other = peers.ase_dynamics(peers.ace_jax_calculator(SPEC), CELL, drawn, 1e-3)
     for _ in range(2):
         other.run(3)
         moved = other.integrator.atoms.positions - np.asarray(CELL.positions)
