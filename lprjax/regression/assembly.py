@@ -6,6 +6,7 @@ block. Weights are no part of it: there is one factor per kind.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
@@ -13,11 +14,9 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.data import chemical_symbols
 from jax.sharding import Mesh
 
 from lprjax.ace.basis import check_graph, core_of
-from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.batches import ALONE, Pack, Room, capacity, common_room, gathered, pack
 from lprjax.atoms.graphs import Graph, host_graph
@@ -30,7 +29,14 @@ from lprjax.potentials.observables import checked_atoms, checked_kinds
 from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
 from lprjax.regression.factors import Factor
 from lprjax.regression.rows import coefficients_of, rows_of_pack
-from lprjax.regression.samples import checked_label, checked_per_atom, checked_sample, stacked
+from lprjax.regression.samples import (
+    checked_label,
+    checked_per_atom,
+    checked_sample,
+    counted_energy,
+    references_by_number,
+    stacked,
+)
 from lprjax.regression.streams import (
     Stream,
     checked_mesh,
@@ -41,6 +47,8 @@ from lprjax.regression.streams import (
     spread,
     stream,
 )
+
+_LARGE = 1e3  # eV: no atom is bound by that, and a double keeps 1e-13 eV of it
 
 
 class PerAtom(NamedTuple):
@@ -89,8 +97,9 @@ def compress_structures(
             graph). They are taken one by one, and need not all be in memory.
         kinds: among "energy", "forces", "virial", "force_constants".
         atoms: those displaced for the force constants; other kinds ignore it.
-        reference_energies: by symbol, eV, of the isolated atoms; zeros if None. For an ACESpec
-            only: a potential has its own.
+        reference_energies: by symbol, eV, of the isolated atoms, or whatever totals are to be
+            counted from (`baseline_energies`: those of DFT, -1e5 eV for an atom, else lose digits,
+            and a warning says so); zeros if None. For an ACESpec only: a potential has its own.
         origin: subtracted N times from every energy and its row (N atoms), so that the energies
             are defect-minus-bulk differences; it replaces reference_energies.
         per_atom: which of "energy" and "virial" are divided by the number of atoms.
@@ -160,6 +169,7 @@ class _Batch(NamedTuple):
 def _items(model, samples, kinds, atoms, shifts, shared) -> Iterator[_Item]:
     """The samples, checked one by one as they come."""
     reach = model.r_cut if isinstance(model, ACESpec) else cutoff_of(model)
+    warned = False
     for number, sample in samples:
         if isinstance(sample, tuple | list) and sample and isinstance(sample[0], Structure):
             with named(f"structure {number}"):
@@ -176,7 +186,15 @@ def _items(model, samples, kinds, atoms, shifts, shared) -> Iterator[_Item]:
                 continue
             y = stacked(kind, checked_label(kind, labels, graph, len(atoms), number), n)
             if kind == "energy":
-                y = y - np.sum(shifts[np.asarray(graph.species)])
+                y = counted_energy(y, graph.species, shifts)
+                if abs(y[0]) > _LARGE * n and not warned:
+                    warned = True
+                    warnings.warn(
+                        f"energy of structure {number} is {y[0] / n:.6g} eV for each atom beyond "
+                        "the reference energies: rounding, and a ridge on constants, take digits "
+                        "of it; give those of `lprjax.baseline_energies`.",
+                        stacklevel=4,
+                    )
             targets[kind] = y / n if kind in shared else y
         yield _Item(number, graph, n, targets)
 
@@ -271,17 +289,8 @@ def _finite(kind: str, stack: jax.Array, pack: Pack) -> jax.Array:
 
 def _shift(model, reference_energies, origin: PerAtom | None) -> tuple[np.ndarray, np.ndarray]:
     """What is subtracted for each atom, from the row (C,) and from the energy (eV, by number)."""
-    energies = np.zeros(len(chemical_symbols))
-    if isinstance(model, ACESpec):
-        n_columns = model.n_columns
-        energies[list(model.numbers)] = isolated_energies(model, reference_energies)
-    else:
-        n_columns = coefficients_of(model).size
-        if reference_energies is not None:
-            raise ValueError(
-                f"reference_energies is {reference_energies!r}: wanted None for a potential, which "
-                "has its own; leave it out."
-            )
+    energies = references_by_number(model, reference_energies)
+    n_columns = model.n_columns if isinstance(model, ACESpec) else coefficients_of(model).size
     if origin is None:
         return np.zeros(n_columns), energies
     row = finite_array("origin.row", origin.row, (n_columns,), "the basis")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -23,6 +22,7 @@ from lprjax.numerics.checks import check_at_least_zero
 from lprjax.potentials.potential import Potential
 from lprjax.regression.assembly import compress_structures
 from lprjax.regression.factors import Factor
+from lprjax.regression.samples import energies_per_atom
 
 KINDS_OF_FILES = ("energy", "forces", "virial")
 """What extended XYZ has a place for."""
@@ -32,12 +32,9 @@ def baseline_energies(training_set: TrainingSet) -> dict[str, float]:
     """The energy of an atom of each element that total energies are counted from.
 
     That of the isolated atom where the files hold it; of the other elements the least-squares
-    energies per atom,
-
-        min sum_s (E_s / N_s - sum_z n_sz e_z / N_s)^2 ,
-
-    the smallest ones where the compositions leave them undetermined. They are an origin for the
-    fit: a potential on an `ACESpec(constant=True)` is the same with any, to rounding.
+    energies per atom, as `samples.energies_per_atom` says. They are an origin for the fit: a
+    potential on an `ACESpec(constant=True)` is the same with any, to rounding, where its constants
+    bear no ridge (`smoothness_prior`).
 
     Args:
         training_set: of structures of N_s atoms, n_sz of them of element z.
@@ -45,26 +42,14 @@ def baseline_energies(training_set: TrainingSet) -> dict[str, float]:
     Returns:
         By symbol, eV, of all elements of the set; zero where no energy says anything.
     """
-    known, elements = training_set.reference_energies, training_set.elements
-    found = {symbol: known.get(symbol, 0.0) for symbol in elements}
-    open_ones = [symbol for symbol in elements if symbol not in known]
     pairs = zip(training_set.structures, training_set.labels, strict=True)
     labelled = [(np.asarray(s.species), float(y.energy)) for s, y in pairs if y.energy is not None]
-    if not (labelled and open_ones):
-        return found
-    counts = _counts([species for species, _ in labelled], elements)
-    fixed = counts @ np.array(list(found.values()))
-    sizes = counts.sum(axis=1)
-    energies = (np.array([energy for _, energy in labelled]) - fixed) / sizes
-    shares = counts[:, [elements.index(symbol) for symbol in open_ones]] / sizes[:, None]
-    solved = np.linalg.lstsq(shares, energies)[0]
-    return found | dict(zip(open_ones, solved.tolist(), strict=True))
-
-
-def _counts(species: Sequence[np.ndarray], elements: Sequence[str]) -> np.ndarray:
-    """How many atoms of each element a structure has, (S, n_elements)."""
-    numbers = np.array([atomic_numbers[symbol] for symbol in elements])
-    return np.array([np.sum(z[:, None] == numbers, axis=0) for z in species], float)
+    return energies_per_atom(
+        [species for species, _ in labelled],
+        [energy for _, energy in labelled],
+        training_set.elements,
+        training_set.reference_energies,
+    )
 
 
 def compress_groups(

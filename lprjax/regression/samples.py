@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from lprjax.ace.potential import isolated_energies
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Labels, label_shapes
@@ -58,6 +61,7 @@ def stacked_rows(
     *,
     atoms: Sequence[int] = (0,),
     per_atom: Sequence[str] = (),
+    reference_energies: Mapping[str, float] | None = None,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The rows and labels of one structure, a scalar each: for rigidities, calibration, choice.
 
@@ -68,6 +72,7 @@ def stacked_rows(
         kinds: as in `compress_structures`.
         atoms: those displaced for the force constants; other kinds ignore it.
         per_atom: as in `compress_structures`.
+        reference_energies: as in `compress_structures`, taken from the energy.
 
     Returns:
         kind -> rows (r, C) and labels (r,), in the order of `stacked`; of the kinds that the
@@ -79,6 +84,7 @@ def stacked_rows(
     """
     kinds, shared = checked_kinds(kinds), checked_per_atom(per_atom)
     kinds = tuple(kind for kind in kinds if getattr(labels, kind) is not None)
+    references = references_by_number(model, reference_energies)
     rows = design_rows(model, graph, kinds, atoms=atoms)._asdict() if kinds else {}
     n = int(np.sum(np.asarray(graph.atom_mask)))
     found = {}
@@ -86,6 +92,8 @@ def stacked_rows(
         share = 1.0 / n if kind in shared else 1.0
         y = checked_label(kind, labels, graph, len(atoms), 0)
         x, y = (share * np.asarray(stacked(kind, both, n)) for both in (rows[kind], y))
+        if kind == "energy":
+            y = share * counted_energy(labels.energy, graph.species, references)
         found[kind] = x, y
     return found
 
@@ -174,3 +182,83 @@ def checked_label(
             "structure out."
         )
     return value
+
+
+def counted_energy(energy: ArrayLike, species: ArrayLike, by_number: np.ndarray) -> np.ndarray:
+    """A total energy less the reference energies of its atoms, rounded once.
+
+        y = E - sum_i e_z(i)
+
+    A total of -1e7 eV is known to 1e-9 eV, and the sum of its atoms' energies would be to some
+    times that; here it is taken exactly.
+
+    Args:
+        energy: E, () eV.
+        species: atomic numbers, (n,); padding has number 0.
+        by_number: e_z, eV, by atomic number, zero for padding.
+
+    Returns:
+        y, (1,) eV.
+    """
+    references = by_number[np.asarray(species)]
+    return np.array([math.fsum([float(np.asarray(energy).item()), *(-references).tolist()])])
+
+
+def references_by_number(
+    model: ACESpec | Potential, reference_energies: Mapping[str, float] | None
+) -> np.ndarray:
+    """Reference energies as `counted_energy` takes them.
+
+    Args:
+        model: as in `design_rows`.
+        reference_energies: by symbol, eV, of every element of the basis; zeros if None.
+
+    Returns:
+        By atomic number, eV, zero for all others.
+
+    Raises:
+        ValueError: an element without one; energies beside a potential, which has its own.
+    """
+    energies = np.zeros(len(chemical_symbols))
+    if isinstance(model, ACESpec):
+        energies[list(model.numbers)] = isolated_energies(model, reference_energies)
+    elif reference_energies is not None:
+        raise ValueError(
+            f"reference_energies is {reference_energies!r}: wanted None for a potential, which "
+            "has its own; leave it out."
+        )
+    return energies
+
+
+def energies_per_atom(
+    species: Sequence[np.ndarray],
+    energies: ArrayLike | Sequence[float],
+    elements: Sequence[str],
+    known: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """The energy of an atom of each element that total energies are best counted from.
+
+        min sum_s (E_s / N_s - sum_z n_sz e_z / N_s)^2 ,
+
+    the smallest e_z where the compositions leave them undetermined.
+
+    Args:
+        species: atomic numbers of each structure, (n,), other than of elements where padded.
+        energies: E_s of each, (S,) eV.
+        elements: symbols.
+        known: by symbol, eV, those that are not to be found.
+
+    Returns:
+        By symbol, eV, of all elements; zero where no energy says anything.
+    """
+    known = known or {}
+    found = {symbol: float(known.get(symbol, 0.0)) for symbol in elements}
+    wanted = [place for place, symbol in enumerate(elements) if symbol not in known]
+    if not (len(species) and wanted):
+        return found
+    numbers = np.array([atomic_numbers[symbol] for symbol in elements])
+    counts = np.array([np.sum(z[:, None] == numbers, axis=0) for z in species], float)
+    sizes = counts.sum(axis=1)
+    rest = (np.asarray(energies, float) - counts @ np.array(list(found.values()))) / sizes
+    solved = np.linalg.lstsq(counts[:, wanted] / sizes[:, None], rest)[0]
+    return found | dict(zip([elements[k] for k in wanted], solved.tolist(), strict=True))

@@ -20,7 +20,7 @@ from lprjax.atoms.voigt import six_components
 from lprjax.potentials.data_sets import observe_all
 from lprjax.regression.assembly import compress_structures
 from lprjax.regression.fitting import fit
-from lprjax.regression.samples import checked_label
+from lprjax.regression.samples import checked_label, energies_per_atom
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 _CLEAR = 0.6  # least correlation that decides an order: a choice
@@ -108,7 +108,12 @@ def check_virials(
     kinds = [k for k in ("energy", "forces") if any(s[1]._asdict()[k] is not None for s in samples)]
     if "forces" not in kinds:
         raise ValueError("samples hold no forces: wanted some, which decide what virials are.")
-    constants = _constants(spec, samples)
+    labelled = [(graph, labels) for graph, labels in samples if labels.energy is not None]
+    constants = energies_per_atom(
+        [np.asarray(graph.species) for graph, _ in labelled],
+        [float(labels.energy) for _, labels in labelled],
+        spec.elements,
+    )
     of_kinds = [s for s in samples if any(s[1]._asdict()[k] is not None for k in kinds)]
     factors = compress_structures(
         spec, of_kinds, kinds, reference_energies=constants, per_atom=("energy",)
@@ -241,17 +246,3 @@ def _verdict(axes: _Found, shears: _Found, sign, scale, clear, alike) -> str:
                 for i, j in pairs
             ]
     return "; ".join(said)
-
-
-def _constants(spec: ACESpec, samples) -> dict[str, float]:
-    """Energy of an atom of each element, eV, by least squares over the samples."""
-    labelled = [(graph, labels) for graph, labels in samples if labels.energy is not None]
-    if not labelled:
-        return dict.fromkeys(spec.elements, 0.0)
-    numbers = np.array(spec.numbers)
-    counts = [np.sum(np.asarray(g.species)[:, None] == numbers[None], axis=0) for g, _ in labelled]
-    counts = np.array(counts, float)
-    sizes = counts.sum(axis=1)
-    energies = np.array([float(labels.energy) for _, labels in labelled])
-    found = np.linalg.lstsq(counts / sizes[:, None], energies / sizes)[0]
-    return dict(zip(spec.elements, found.tolist(), strict=True))

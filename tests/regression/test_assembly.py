@@ -1,5 +1,7 @@
 """Assembly stacks, shifts and compresses rows and labels, and names what does not fit."""
 
+import warnings
+from fractions import Fraction
 from itertools import product
 
 import jax
@@ -11,7 +13,7 @@ from lprjax.atoms.graphs import moved
 from lprjax.atoms.structures import Labels, make_structure
 from lprjax.potentials.observables import KINDS
 from lprjax.regression.assembly import PerAtom, compress_structures
-from lprjax.regression.samples import stacked, stacked_rows
+from lprjax.regression.samples import counted_energy, stacked, stacked_rows
 from tests.helpers.cases import N_ATOMS, PAIR, SPECS, case_of, small_cell, vacancy_cell
 
 
@@ -144,6 +146,37 @@ def test_reference_energies_are_subtracted(vacancy):
     np.testing.assert_allclose(row, vacancy.rows.energy, rtol=1e-13, atol=1e-13)
     assert target == pytest.approx(-3.5 + 8.0 * n_w - 3.0 * (vacancy.n - n_w), rel=1e-13)
     assert energies(vacancy)[1] == pytest.approx(-3.5, rel=1e-13)
+    found = stacked_rows(
+        vacancy.spec,
+        vacancy.graph,
+        Labels(energy=-3.5),
+        "energy",
+        per_atom="energy",
+        reference_energies=e0,
+    )
+    assert found["energy"][1] * vacancy.n == pytest.approx(abs(target), rel=1e-13)
+
+
+def test_totals_are_counted_exactly():
+    """The sum of a thousand references is not rounded on its way: 1e8 eV less 1e8 eV."""
+    by_number = np.zeros(119)
+    by_number[74] = -1e5 - 1 / 3
+    species = np.array([74] * 1000 + [0] * 24)
+    exact = 1000 * Fraction(by_number[74])
+    total = float(exact)
+    (left,) = counted_energy(total, species, by_number)
+    assert left == float(Fraction(total) - exact) and 0 < abs(left) < 1e-8
+
+
+def test_energies_that_no_bond_has_come_with_a_warning():
+    case = case_of("four factors", small_cell)
+    samples = [(case.graph, Labels(energy=-2e5))] * 2
+    with pytest.warns(UserWarning, match="structure 0 is -100000 eV for each atom .*baseline") as w:
+        compress_structures(case.spec, samples, "energy")
+    assert len(w) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compress_structures(case.spec, samples, "energy", reference_energies={"W": -99999.0})
 
 
 def test_energies_count_from_an_origin_per_atom(vacancy):
