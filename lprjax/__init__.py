@@ -94,6 +94,7 @@ from lprjax.regression import (
     choose,
     committee,
     component_rigidity,
+    compress_folds,
     compress_groups,
     compress_structures,
     coverage,
@@ -104,6 +105,7 @@ from lprjax.regression import (
     prediction_rows,
     read_weights,
     solution,
+    validation_front,
 )
 from lprjax.simulation import molecular_dynamics, relax
 from lprjax.version import __version__
@@ -139,6 +141,7 @@ __all__ = [
     "committee",
     "component_rigidity",
     "components",
+    "compress_folds",
     "compress_groups",
     "compress_structures",
     "coverage",
@@ -200,6 +203,7 @@ __all__ = [
     "use_compilation_cache",
     "vacancy",
     "validate",
+    "validation_front",
     "weight_constants",
     "write_chemiscope",
     "write_extxyz",

@@ -1,6 +1,13 @@
 """From rows to factors, fits, rigidities and posteriors, and the choice of the next data."""
 
 from lprjax.regression.assembly import PerAtom, compress_structures
+from lprjax.regression.cross_validation import (
+    Candidate,
+    Front,
+    compress_folds,
+    merged_folds,
+    validation_front,
+)
 from lprjax.regression.factors import Factor, compress, extend, merge, projected, weighed
 from lprjax.regression.fitting import Fit, fit, solution
 from lprjax.regression.groups import (
@@ -23,8 +30,10 @@ from lprjax.regression.virials import VirialReport, check_virials
 
 __all__ = [
     "Calibration",
+    "Candidate",
     "Factor",
     "Fit",
+    "Front",
     "PerAtom",
     "Selection",
     "VirialReport",
@@ -36,6 +45,7 @@ __all__ = [
     "committee",
     "component_rigidity",
     "compress",
+    "compress_folds",
     "compress_groups",
     "compress_structures",
     "coverage",
@@ -44,6 +54,7 @@ __all__ = [
     "fit",
     "local_prediction_rigidity",
     "merge",
+    "merged_folds",
     "prediction_rigidity",
     "prediction_rows",
     "projected",
@@ -52,6 +63,7 @@ __all__ = [
     "skmatter_rigidity",
     "solution",
     "stacked_rows",
+    "validation_front",
     "vanishing",
     "weighed",
     "weights_by_group",

@@ -1,15 +1,13 @@
 """Factors by kind and group are those of the group's structures; large totals lose no digits."""
 
-import jax
 import numpy as np
 import pytest
 
 from lprjax.ace.potential import linear_potential
 from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import build_graphs
-from lprjax.atoms.structures import Labels, bcc, make_structure, rattled, strained, supercell
-from lprjax.atoms.training_sets import TrainingSet
-from lprjax.potentials import observe_all, zhou_eam
+from lprjax.atoms.structures import Labels
+from lprjax.potentials import observe_all
 from lprjax.regression.assembly import compress_structures
 from lprjax.regression.factors import merge
 from lprjax.regression.fitting import fit
@@ -19,38 +17,10 @@ from lprjax.regression.groups import (
     read_weights,
     weights_by_group,
 )
+from tests.helpers.training_sets import KINDS, alloy_set
 
-ALLOY = zhou_eam("W", "Mo")
 SPEC = ACESpec(("W", "Mo"), order=2, degree=4, r_cut=5.0, r0=2.74, constant=True)
-KINDS = ("energy", "forces", "virial")
-
-
-def cells(elements):
-    """Cells of 4 and of 8 atoms and several compositions."""
-    rng = np.random.default_rng(3)
-    made = []
-    for k, key in enumerate(jax.random.split(jax.random.key(0), 12)):
-        block = supercell(bcc("W", 3.16), (2, 1, 1) if k % 3 else (2, 2, 1))
-        block = strained(block, 0.03 * rng.normal(size=(3, 3)))
-        species = rng.choice(elements, size=block.n_atoms)
-        block = make_structure(block.positions, block.cell, list(species))
-        made.append(rattled(block, key, 0.1))
-    return made
-
-
-def training_set(elements=("W", "Mo"), references=None):
-    """Three groups: of all labels, of no virials, and of energies alone."""
-    structures = cells(elements)
-    graphs = build_graphs(structures, ALLOY.r_cut)
-    labels = [Labels(*map(np.asarray, y[:3])) for y in observe_all(ALLOY, graphs, KINDS)]
-    groups = [("all", "no virials", "energies")[k % 3] for k in range(len(labels))]
-    cut = {"all": {}, "no virials": {"virial": None}}
-    cut["energies"] = {"virial": None, "forces": None}
-    labels = [y._replace(**cut[group]) for y, group in zip(labels, groups, strict=True)]
-    return TrainingSet(structures, labels, groups, references or {}, [])
-
-
-DATA = training_set()
+DATA = alloy_set()
 ENERGIES = baseline_energies(DATA)
 FACTORS = compress_groups(SPEC, DATA, reference_energies=ENERGIES)
 
@@ -147,7 +117,7 @@ def test_totals_of_a_hundred_thousand_electronvolts_lose_no_digits(elements, way
     taken off before anything else it stays at that: rms of the 12 energies and sums of 8 leave
     1e-9 eV, forces through the weight of energies 1e-9 eV/Å."""
     references = {"W": -0.3, "Mo": 0.2} if way == "references" else {}
-    data = training_set(elements, {z: references[z] for z in elements if z in references})
+    data = alloy_set(elements, {z: references[z] for z in elements if z in references})
     spec = ACESpec(elements, 2, 4, 5.0, 2.74, constant=way == "constants")
     for options in ({"ridge": 1e-6}, {}):
         small, large = (predictions(spec, d, **options) for d in (data, shifted(data)))
