@@ -34,7 +34,7 @@ from lprjax.regression.groups import (
     KINDS_OF_FILES,
     baseline_energies,
     checked_training_kinds,
-    compress_groups,
+    factors_by_group,
 )
 
 Folds = Sequence[Mapping[tuple[str, str], Factor]]
@@ -99,28 +99,26 @@ def compress_folds(
         Of each fold (kind, group) -> Factor.
 
     Raises:
-        ValueError: as `fold_numbers` and `compress_groups`; a fold without any of the kinds.
+        ValueError: as `fold_numbers` and `compress_groups`.
         TypeError, RuntimeError: as `compress_groups`.
     """
     kinds = checked_training_kinds(training_set, kinds)
     if reference_energies is None:
         reference_energies = baseline_energies(training_set)
     numbers = fold_numbers(training_set.groups, folds)
-    found = []
-    for fold in range(folds):
-        part = training_set.part(np.flatnonzero(numbers == fold))
-        here = [k for k in kinds if any(y._asdict()[k] is not None for y in part.labels)]
-        found.append(
-            compress_groups(
+    with tqdm(total=len(numbers), desc="rows of folds", unit=" cells", delay=5) as bar:
+        return [
+            factors_by_group(
                 spec,
-                part,
-                here,
+                training_set.part(np.flatnonzero(numbers == fold)),
+                kinds,
+                bar,
                 reference_energies=reference_energies,
                 per_atom=per_atom,
                 mesh=mesh,
             )
-        )
-    return found
+            for fold in range(folds)
+        ]
 
 
 def merged_folds(parts: Folds) -> dict[tuple[str, str], Factor]:

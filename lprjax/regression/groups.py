@@ -89,29 +89,52 @@ def compress_groups(
     wanted = checked_training_kinds(training_set, kinds)
     if reference_energies is None and isinstance(model, ACESpec):
         reference_energies = baseline_energies(training_set)
-    names = list(dict.fromkeys(training_set.groups))
-    found: dict[tuple[str, str], Factor] = {}
     with tqdm(total=len(training_set.groups), desc="rows", unit=" cells", delay=5) as bar:
-        for name in names:
-            places = [k for k, group in enumerate(training_set.groups) if group == name]
-            part = training_set.part(places)
-            here = [k for k in wanted if any(y._asdict()[k] is not None for y in part.labels)]
-            samples = [
-                pair
-                for pair in zip(part.structures, part.labels, strict=True)
-                if any(getattr(pair[1], kind) is not None for kind in here)
-            ]
-            if here:
-                factors = compress_structures(
-                    model,
-                    _counted(samples, bar),
-                    here,
-                    reference_energies=reference_energies,
-                    per_atom=per_atom,
-                    mesh=mesh,
-                )
-                found |= {(kind, name): factors[kind] for kind in here}
-    return dict(sorted(found.items(), key=lambda item: wanted.index(item[0][0])))
+        return factors_by_group(
+            model,
+            training_set,
+            wanted,
+            bar,
+            reference_energies=reference_energies,
+            per_atom=per_atom,
+            mesh=mesh,
+        )
+
+
+def factors_by_group(
+    model: ACESpec | Potential,
+    training_set: TrainingSet,
+    kinds: Sequence[str],
+    bar: tqdm,
+    **options: Any,
+) -> dict[tuple[str, str], Factor]:
+    """`compress_groups` of what was checked, and counted on a progress bar.
+
+    Args:
+        model: as there.
+        training_set: any part of what the kinds were checked for.
+        kinds: as `checked_training_kinds` returns them.
+        bar: that counts the structures.
+        options: of `compress_structures`.
+
+    Returns:
+        (kind, group) -> Factor, by kind.
+    """
+    found: dict[tuple[str, str], Factor] = {}
+    for name in dict.fromkeys(training_set.groups):
+        places = [place for place, group in enumerate(training_set.groups) if group == name]
+        part = training_set.part(places)
+        samples = [
+            (structure, labels)
+            for structure, labels in zip(part.structures, part.labels, strict=True)
+            if any(getattr(labels, kind) is not None for kind in kinds)
+        ]
+        here = [k for k in kinds if any(getattr(labels, k) is not None for _, labels in samples)]
+        bar.update(len(places) - len(samples))
+        if here:
+            factors = compress_structures(model, _counted(samples, bar), here, **options)
+            found |= {(kind, name): factors[kind] for kind in here}
+    return dict(sorted(found.items(), key=lambda item: kinds.index(item[0][0])))
 
 
 def _counted(samples, bar: tqdm):

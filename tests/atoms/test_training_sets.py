@@ -63,7 +63,9 @@ def test_the_names_of_isolated_atoms(tmp_path, name):
     frame = f'1\n{BOX} {TWO} energy=-1 config_type="{name}"\nSi 0 0 0\n'
     data = read_training_set(file_of(tmp_path, frame, FRAMES["energy alone"]))
     assert data.reference_energies == {"Si": -1.0} and len(data.structures) == 1
-    # Two atoms are none, whatever they are called.
+    # An atom of a wire is none, nor are two atoms, whatever they are called.
+    wire = f'1\nLattice="3 0 0 0 0 0 0 0 0" pbc="T F F" {TWO} energy=-1\nSi 0 0 0\n'
+    assert read_training_set(file_of(tmp_path, wire)).groups == ["default"]
     two = FRAMES["energy alone"].replace("=line", f'="{name}"')
     assert read_training_set(file_of(tmp_path, two)).groups == [name]
 

@@ -47,6 +47,14 @@ def test_each_group_has_the_kinds_that_it_has():
     assert_same(only["virial", "all"], FACTORS["virial", "all"])
 
 
+def test_energies_are_counted_from_the_baseline_unless_others_are_given():
+    counted = compress_groups(SPEC, DATA, "energy")
+    assert_same(counted["energy", "all"], FACTORS["energy", "all"])
+    zeros = compress_groups(SPEC, DATA, "energy", reference_energies={"W": 0.0, "Mo": 0.0})
+    sizes = [np.linalg.norm(f["energy", "all"].target) for f in (counted, zeros)]
+    assert sizes[0] < 0.1 * sizes[1]
+
+
 def test_groups_together_are_the_whole():
     """Per atom unless the cell is asked for."""
     samples = list(zip(DATA.structures, DATA.labels, strict=True))
