@@ -43,6 +43,10 @@ class TrainingSet(NamedTuple):
     def __str__(self) -> str:
         return "\n".join(self.reports)
 
+    def __repr__(self) -> str:
+        groups = ", ".join(f"{name} {count}" for name, count in Counter(self.groups).items())
+        return f"TrainingSet of {len(self.structures)} structures ({groups})"
+
     @property
     def elements(self) -> tuple[str, ...]:
         """The symbols of all structures, by atomic number."""

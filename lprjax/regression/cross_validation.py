@@ -35,6 +35,7 @@ from lprjax.regression.groups import (
     baseline_energies,
     checked_training_kinds,
     factors_by_group,
+    kept_apart,
 )
 
 Folds = Sequence[Mapping[tuple[str, str], Factor]]
@@ -82,6 +83,7 @@ def compress_folds(
     *,
     reference_energies: Mapping[str, float] | None = None,
     per_atom: Sequence[str] = ("energy", "virial"),
+    apart: Sequence[str] | None = None,
     mesh: Mesh | None = None,
 ) -> list[dict[tuple[str, str], Factor]]:
     """The factors of `compress_groups` of each fold by itself: one assembly for all losses.
@@ -93,6 +95,7 @@ def compress_folds(
         kinds: as in `compress_groups`.
         reference_energies: as in `compress_groups`; None: `baseline_energies` of the whole set.
         per_atom: as in `compress_groups`.
+        apart: as in `compress_groups`; of many groups name those that have weights of their own.
         mesh: as in `compress_structures`.
 
     Returns:
@@ -106,6 +109,7 @@ def compress_folds(
     if reference_energies is None:
         reference_energies = baseline_energies(training_set)
     numbers = fold_numbers(training_set.groups, folds)
+    training_set = kept_apart(training_set, apart)
     with tqdm(total=len(numbers), desc="rows of folds", unit=" cells", delay=5) as bar:
         return [
             factors_by_group(
@@ -219,11 +223,16 @@ class Front(NamedTuple):
             The Candidate.
 
         Raises:
-            ValueError: an unknown name; a price that is no finite number >= 0, or that none pays.
+            ValueError: an unknown name; a price that is no finite number >= 0, or that none pays;
+                no candidate with finite errors.
         """
         if name not in CHOICES:
             raise ValueError(f"name is {name!r}: wanted one of {', '.join(CHOICES)}.")
         front = self.best
+        if not front:
+            raise ValueError(
+                "no candidate has finite errors: wanted one at least; give ridges above zero."
+            )
         if price is not None:
             check_at_least_zero("price", price)
             least = min(one.energy for one in front), min(one.forces for one in front)
@@ -248,7 +257,7 @@ class Front(NamedTuple):
         """The front, a line for each, and which of them have names."""
         names: dict[int, list[str]] = {}
         front = self.best
-        for name in CHOICES:
+        for name in CHOICES if front else ():
             names.setdefault(front.index(self.chosen(name)), []).append(name)
         head = (
             "energy, meV/atom     forces, eV/Å       order degree r_cut power  ridge prior  weights"
@@ -256,6 +265,8 @@ class Front(NamedTuple):
         lines = [f"{one}  {', '.join(names.get(k, []))}".rstrip() for k, one in enumerate(front)]
         rules = [f"{name}: {rule}" for name, rule in CHOICES.items()]
         return "\n".join([head, *lines, *rules])
+
+    __repr__ = __str__
 
 
 def validation_front(
@@ -404,10 +415,15 @@ def _squares(others, held, scales, ridges, priors) -> jax.Array:
     def of_fold(fold):
         weighted, (triangles, residuals) = fold
         system = stacked_triangle(scales[:, None, None] * weighted)[:n]
+        # A column of zeros, such as the constant of an element that only the fold has: as `fit`
+        # has it, its coefficient is zero.
+        empty = jnp.sum(system[:, :n] ** 2, axis=0) == 0.0
 
         def of_prior(loss):
             ridge, gamma = loss
-            penalty = jnp.eye(n, n + 1) * (jnp.sqrt(ridge) * gamma)[:, None]
+            diagonal = jnp.sqrt(ridge) * gamma
+            diagonal = jnp.where(empty & (diagonal == 0.0), 1.0, diagonal)
+            penalty = jnp.eye(n, n + 1) * diagonal[:, None]
             whole = stacked_triangle(jnp.stack([system, penalty]))[:n]
             coefficients = solve_triangular(whole[:, :n], whole[:, n])
             missed = triangles[:, :, :n] @ coefficients - triangles[:, :, n]

@@ -26,6 +26,8 @@ from lprjax.regression.samples import energies_per_atom
 
 KINDS_OF_FILES = ("energy", "forces", "virial")
 """What extended XYZ has a place for."""
+REST = "rest"
+"""Group of the structures whose own group is not kept apart."""
 
 
 def baseline_energies(training_set: TrainingSet) -> dict[str, float]:
@@ -59,6 +61,7 @@ def compress_groups(
     *,
     reference_energies: Mapping[str, float] | None = None,
     per_atom: Sequence[str] = ("energy", "virial"),
+    apart: Sequence[str] | None = None,
     mesh: Mesh | None = None,
 ) -> dict[tuple[str, str], Factor]:
     """One factor per kind and group of a training set, each of the structures that have the kind.
@@ -77,13 +80,15 @@ def compress_groups(
             The potential of the fit has to be given the same.
         per_atom: which of "energy" and "virial" are divided by the number of atoms: their weights
             are then in atom/eV, and cells of every size count alike. Others' are in 1/eV.
+        apart: the groups that are to have factors, and so weights, of their own; all others are one
+            group, "rest". A factor of K columns takes 8 K^2 bytes, whatever is in it. None: all.
         mesh: as in `compress_structures`.
 
     Returns:
         (kind, group) -> Factor, for every kind that some structure of the group has.
 
     Raises:
-        ValueError: a kind that no structure has; and as `compress_structures`.
+        ValueError: a kind or a group apart that no structure has; and as `compress_structures`.
         TypeError, RuntimeError: as `compress_structures`.
     """
     wanted = checked_training_kinds(training_set, kinds)
@@ -92,13 +97,37 @@ def compress_groups(
     with tqdm(total=len(training_set.groups), desc="rows", unit=" cells", delay=5) as bar:
         return factors_by_group(
             model,
-            training_set,
+            kept_apart(training_set, apart),
             wanted,
             bar,
             reference_energies=reference_energies,
             per_atom=per_atom,
             mesh=mesh,
         )
+
+
+def kept_apart(training_set: TrainingSet, apart: Sequence[str] | None) -> TrainingSet:
+    """The set with all groups but a few put together.
+
+    Args:
+        training_set: see `read_training_set`.
+        apart: the groups that stay; None: all.
+
+    Returns:
+        The set with its other structures in the group REST.
+
+    Raises:
+        ValueError: a group that no structure has.
+    """
+    if apart is None:
+        return training_set
+    names = list(dict.fromkeys(training_set.groups))
+    unknown = sorted(set(apart) - set(names))
+    if unknown:
+        raise ValueError(f"apart has {unknown}: wanted some of the groups, {', '.join(names)}.")
+    return training_set._replace(
+        groups=[name if name in apart else REST for name in training_set.groups]
+    )
 
 
 def factors_by_group(

@@ -73,6 +73,7 @@ def test_the_names_of_isolated_atoms(tmp_path, name):
 def test_one_line_for_each_file_says_what_was_taken_and_left(whole, tmp_path):
     (line,) = whole.reports
     assert str(whole) == line and "\n" not in line
+    assert repr(whole) == "TrainingSet of 5 structures (bulk 3, line 1, default 1)"
     assert "a.xyz: 5 of 8 frames by config_type (bulk 3, line 1, default 1)" in line
     for taken in (
         "energy from REF_energy (5)",

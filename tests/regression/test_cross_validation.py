@@ -156,6 +156,20 @@ def test_bases_compete():
     assert {one.spec for one in front.best} == {SPEC}
 
 
+def test_a_column_that_only_one_fold_has():
+    """As of an element in a single structure: without it the least-norm fit, coefficient zero."""
+    data = [
+        {key: (x * np.where(np.arange(K) == 4, k == 0, 1), y) for key, (x, y) in fold.items()}
+        for k, fold in enumerate(ROWS)
+    ]
+    grid = {"energy": (3.0,), "virial": (0.5,), "ridges": (0.0, 1.0), "powers": (1.0,)}
+    for one in validation_front([(SPEC, factors_of(data))], **grid).candidates:
+        missed = left_out(data, one.weights, one.ridge, smoothness_prior(SPEC, one.power))
+        for kind, found in (("energy", one.energy), ("forces", one.forces)):
+            total = np.sqrt(np.mean(np.concatenate(missed[kind]) ** 2))
+            assert found == pytest.approx(total, rel=1e-9)
+
+
 def test_all_losses_are_one_program():
     """Weights, ridges and powers are its arguments."""
     kernel = cross_validation._squares
@@ -205,6 +219,13 @@ def test_named_choices(name, price, energy):
     assert THREE.chosen(name, price=price).energy == energy
 
 
+def test_what_has_no_finite_errors_is_on_no_front():
+    none = Front((candidate(np.inf, np.inf),))
+    assert not none.best and "balanced: the least product" in str(none)
+    with pytest.raises(ValueError, match="no candidate has finite errors: .* ridges above zero"):
+        none.chosen("energy")
+
+
 def test_the_balance_knows_no_units():
     """Of energies in other units the same candidate."""
     scaled = Front(tuple(one._replace(energy=1e3 * one.energy) for one in THREE.candidates))
@@ -236,8 +257,9 @@ def test_folds_share_every_group(groups, folds):
 def test_folds_together_are_the_training_set():
     data = alloy_set()
     spec = ACESpec(("W", "Mo"), 2, 3, 5.0, 2.74, constant=True)
-    parts = compress_folds(spec, data, 2, "energy")
-    whole, merged = compress_groups(spec, data, "energy"), merged_folds(parts)
+    parts = compress_folds(spec, data, 2, "energy", apart=["all"])
+    whole = compress_groups(spec, data, "energy", apart=["all"])
+    merged = merged_folds(parts)
     assert whole.keys() == merged.keys() and len(parts) == 2
     for key, factor in whole.items():
         found = merged[key]

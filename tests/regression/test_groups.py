@@ -55,6 +55,16 @@ def test_energies_are_counted_from_the_baseline_unless_others_are_given():
     assert sizes[0] < 0.1 * sizes[1]
 
 
+def test_groups_that_need_no_weight_of_their_own_are_one():
+    found = compress_groups(SPEC, DATA, "energy", apart=["no virials"])
+    assert found.keys() == {("energy", "no virials"), ("energy", "rest")}
+    assert_same(found["energy", "no virials"], FACTORS["energy", "no virials"])
+    both = merge(FACTORS["energy", "all"], FACTORS["energy", "energies"])
+    assert_same(found["energy", "rest"], both)
+    with pytest.raises(ValueError, match=r"apart has \['gas'\]: wanted some of the groups, all"):
+        compress_groups(SPEC, DATA, apart=["gas", "all"])
+
+
 def test_groups_together_are_the_whole():
     """Per atom unless the cell is asked for."""
     samples = list(zip(DATA.structures, DATA.labels, strict=True))
@@ -89,7 +99,7 @@ def test_baseline_energies_are_what_is_known_and_the_best_of_the_rest():
 
 # --- totals of DFT --------------------------------------------------------------------------
 
-WEIGHTS = {"energy": 50.0, "forces": 1.0, "virial": 1.0}
+WEIGHTS = {"energy": 50.0, "forces": 1.0}
 SHIFT = {"W": -1.2e5 - 1 / 3, "Mo": -0.9e5 - 1 / 7}  # eV
 
 
@@ -108,7 +118,7 @@ def shifted(data):
 def predictions(spec, data, **options):
     """Energies per atom less those of the data, forces, and rms of a fit."""
     energies = baseline_energies(data)
-    factors = compress_groups(spec, data, reference_energies=energies)
+    factors = compress_groups(spec, data, ("energy", "forces"), reference_energies=energies)
     result = fit(factors, WEIGHTS, **options)
     potential = linear_potential(spec, result.coefficients, energies)
     found = observe_all(potential, build_graphs(data.structures, spec.r_cut), ("energy", "forces"))
