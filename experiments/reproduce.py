@@ -16,8 +16,9 @@ from types import ModuleType
 from typing import Any, Literal
 
 from experiments.harness.engines import engine, share_gpu
-from experiments.harness.run import SharedFlags, finish, read_flags
+from experiments.harness.run import SharedFlags, finish
 from experiments.harness.sweeps import PointsFailed, run_sweeps
+from lprjax.commands.flags import read_flags
 
 FIGURES = (
     "vacancy_convergence",
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None, executor: Executor | None = None) ->
         "summaries" of the figures, the "seconds" (s) that this process waited for each and drew,
         by figure, and the names of those that "failed", their points being without records.
     """
-    flags = read_flags(Flags, "reproduce", __doc__, argv)
+    flags = read_flags(Flags, "python -m experiments.reproduce", __doc__, argv)
     if flags.jobs > 1:
         share_gpu()
     passed_on = ["--preset", flags.preset, "--results", str(flags.results)]

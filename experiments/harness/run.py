@@ -5,7 +5,6 @@ tyro makes the flags: of each field one, whose help is the comment beside it, or
 
 import dataclasses
 import json
-import math
 import os
 import re
 import sys
@@ -15,8 +14,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
-import numpy as np
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
@@ -26,6 +23,8 @@ from experiments.harness.session import begin_session
 from experiments.harness.sources import code_hash
 from experiments.harness.style import figure_style
 from experiments.harness.sweeps import Sweep, run_sweeps
+from lprjax.commands.flags import read_flags
+from lprjax.numerics.plain_values import json_line, plain_values
 
 EITHER = tyro.conf.create_mutex_group(required=False, title="either of two")
 
@@ -207,7 +206,7 @@ def parse(
     ) -> Run:
         return Run(figure=figure, preset=preset, config=configuration, **vars(run))
 
-    found = read_flags(made, figure, description, argv)
+    found = read_flags(made, f"python -m experiments.{figure}", description, argv)
     for name, value in vars(found.config).items():
         if value == () != getattr(start, name):
             print(f"--{name.replace('_', '-')} has no value: wanted one or more.", file=sys.stderr)
@@ -215,28 +214,6 @@ def parse(
     if found.jobs > 1:
         share_gpu()
     return found
-
-
-def read_flags(
-    make: Callable[..., Any], figure: str, description: str | None, argv: Sequence[str] | None
-) -> Any:
-    """What a script's flags say.
-
-    Args:
-        make: a dataclass or function, whose arguments the flags are.
-        figure: name of the script.
-        description: shown by `--help`, its lines as they are.
-        argv: the flags; those of the command line if None.
-
-    Returns:
-        what `make` returns.
-
-    Raises:
-        SystemExit: a flag is wrong.
-    """
-    # tyro keeps the lines that begin with no letter, and joins others to one that no screen holds
-    text = re.sub(r"(?<=[^\n])\n(?=\w)", "\n ", description or "")
-    return tyro.cli(make, prog=f"python -m experiments.{figure}", description=text, args=argv)
 
 
 def data_folder(named: str) -> str:
@@ -263,26 +240,9 @@ def finish(summary: Mapping[str, Any], results: str | Path = "results") -> dict[
     Raises:
         TypeError: a value is neither a number, string, array, nor a list or mapping of them.
     """
-    summary = _strict(summary)
+    summary = plain_values(summary)
     folder = Path(results) / summary["figure"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    print(json.dumps(summary, allow_nan=False), flush=True)
+    print(json_line(summary), flush=True)
     return summary
-
-
-def _strict(value: Any) -> Any:
-    """The value in plain Python types, None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return _strict(np.asarray(value).tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise TypeError(
-        f"a value of the summary is {value!r}: wanted a number, string, array, list or mapping."
-    )

@@ -179,13 +179,12 @@ def read_material(path: str | Path) -> MaterialFile:
             f"{path} lacks {sorted(missing)} and has {sorted(unknown)}: wanted the keys "
             f"{', '.join(WANTED)} and, if need be, {', '.join(ALLOWED)}."
         )
-    whole = {k: float(v) if kinds[k] is float and type(v) is int else v for k, v in whole.items()}
-    wrong = [k for k, v in whole.items() if not isinstance(v, kinds[k])]
-    if wrong:
-        k = wrong[0]
-        raise ValueError(f"{k} of {path} is {whole[k]!r}: wanted a {kinds[k].__name__}.")
-    defaults: dict[str, Any] = {"name": path.stem, "r_cut": 0.0, "options": {}, "differences": {}}
-    return _checked(MaterialFile(path, **(defaults | whole)))
+    found: dict[str, Any] = {"name": path.stem, "r_cut": 0.0, "options": {}, "differences": {}}
+    for k, v in whole.items():
+        found[k] = float(v) if kinds[k] is float and type(v) is int else v
+        if not isinstance(found[k], kinds[k]):
+            raise ValueError(f"{k} of {path} is {v!r}: wanted a {kinds[k].__name__}.")
+    return _checked(MaterialFile(path, **found))
 
 
 def _checked(found: MaterialFile) -> MaterialFile:

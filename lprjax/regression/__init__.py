@@ -24,7 +24,7 @@ from lprjax.regression.rigidity import (
     skmatter_rigidity,
 )
 from lprjax.regression.rows import design_rows, prediction_rows, vanishing
-from lprjax.regression.samples import stacked_rows
+from lprjax.regression.samples import stacked, stacked_rows
 from lprjax.regression.selection import Selection, add_rows, choose, remove_rows
 from lprjax.regression.virials import VirialReport, check_virials
 
@@ -62,6 +62,7 @@ __all__ = [
     "remove_rows",
     "skmatter_rigidity",
     "solution",
+    "stacked",
     "stacked_rows",
     "validation_front",
     "vanishing",

@@ -1,0 +1,195 @@
+"""Pictures of what the subcommands find: PNG files beside the output, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lprjax.commands.errors import UNITS, Compared
+from lprjax.defects.budget import Budget
+from lprjax.numerics.disk import replace_file
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+"""Told apart by people of any colour vision (Okabe and Ito)."""
+_LABELS = {"energy": "energy (eV/atom)", "forces": "force (eV/Å)", "virial": "virial (eV/atom)"}
+_MOST = 20_000  # points in a panel: more are not seen
+
+
+def picture_of(path: Path) -> Path:
+    """Where the picture of an output goes: beside it, its name ending in .png.
+
+    Args:
+        path: of the output.
+
+    Returns:
+        The path of the picture.
+    """
+    stem = path.name
+    for end in (".gz", ".bz2", ".xz", ".npz", ".json", ".xyz", ".extxyz"):
+        stem = stem.removesuffix(end)
+    return path.with_name(stem + ".png")
+
+
+def new_figure(columns: int, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A figure of panels that belongs to no window.
+
+    Args:
+        columns: how many panels side by side.
+        rows: of them.
+
+    Returns:
+        The figure, and its panels.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * columns, 3.3 * rows), layout="constrained", dpi=150)
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def save_picture(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, in one step.
+
+    Args:
+        figure: of Matplotlib.
+        path: where it goes.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    replace_file(path, buffer.getvalue())
+
+
+def draw_parity(ax: Any, kind: str, sets: Mapping[str, Sequence[Compared]]) -> None:
+    """Predictions against labels of one kind.
+
+    Args:
+        ax: the panel.
+        kind: among "energy", "forces" and "virial".
+        sets: by name, such as "train".
+    """
+    low, high = np.inf, -np.inf
+    for colour, (name, found) in zip(COLOURS, sets.items(), strict=False):
+        parts = [c for c in found if c.kind == kind and c.group != "all"]
+        if not parts:
+            continue
+        true = np.concatenate([c.true for c in parts])
+        ours = np.concatenate([c.predicted for c in parts])
+        rmse = float(np.sqrt(np.mean(np.square(np.concatenate([c.errors for c in parts])))))
+        step = -(-len(true) // _MOST)
+        label = f"{name}: RMSE {rmse:.3g} {UNITS[kind]}"
+        ax.plot(true[::step], ours[::step], ".", ms=3, color=colour, label=label, rasterized=True)
+        low, high = min(low, true.min(), ours.min()), max(high, true.max(), ours.max())
+    if high > -np.inf:
+        ax.plot([low, high], [low, high], color="0.6", lw=0.8, zorder=0)
+        ax.legend(fontsize=7)
+    ax.set(xlabel=f"labelled {_LABELS[kind]}", ylabel="predicted")
+
+
+def draw_cumulative(ax: Any, kind: str, sets: Mapping[str, Sequence[Compared]]) -> None:
+    """Which fraction of the errors of one kind is larger than a size.
+
+    Args:
+        ax: the panel.
+        kind: among "energy", "forces" and "virial".
+        sets: by name, such as "train".
+    """
+    for colour, (name, found) in zip(COLOURS, sets.items(), strict=False):
+        parts = [np.abs(c.errors) for c in found if c.kind == kind and c.group != "all"]
+        if parts:
+            sizes = np.sort(np.concatenate(parts))
+            left = 1.0 - np.arange(len(sizes)) / len(sizes)
+            step = -(-len(sizes) // _MOST)
+            ax.plot(sizes[::step], left[::step], color=colour, label=name)
+    ax.set(xscale="log", yscale="log", xlabel=f"|error| of {kind} ({UNITS[kind]})")
+    ax.set(ylabel="fraction of larger errors")
+    ax.legend(fontsize=7)
+
+
+def draw_by_species(ax: Any, values: np.ndarray, species: Sequence[str], label: str) -> None:
+    """The spread of positive numbers of atoms, by element.
+
+    Args:
+        ax: the panel.
+        values: (n,), of which those that are finite and positive are drawn.
+        species: (n,), symbols.
+        label: of the axis.
+    """
+    symbols = list(dict.fromkeys(species))
+    kept = np.isfinite(values) & (values > 0)
+    parts = [values[kept & (np.asarray(species) == symbol)] for symbol in symbols]
+    drawn = [(s, np.log10(p)) for s, p in zip(symbols, parts, strict=True) if len(p)]
+    if drawn:
+        ax.boxplot([p for _, p in drawn], whis=(0, 100), widths=0.5)
+        ax.set_xticks(range(1, len(drawn) + 1), [s for s, _ in drawn])
+    ax.set(ylabel=f"log10 of {label}")
+
+
+def fit_picture(
+    sets: Mapping[str, Sequence[Compared]], lpr: np.ndarray, species: Sequence[str]
+) -> Any:
+    """Parity, cumulative errors and rigidities of a fit.
+
+    Args:
+        sets: labels beside predictions, by the name of the set.
+        lpr: (n,) of atoms, 1/eV^2.
+        species: of each, its symbol.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = new_figure(3, 2)
+    for ax, kind in zip(axes[:2], ("energy", "forces"), strict=True):
+        draw_parity(ax, kind, sets)
+    draw_by_species(axes[2], lpr, species, "LPR (1/eV$^2$), training atoms")
+    for ax, kind in zip(axes[3:], ("energy", "forces", "virial"), strict=True):
+        draw_cumulative(ax, kind, sets)
+    return figure
+
+
+def parity_picture(sets: Mapping[str, Sequence[Compared]]) -> Any:
+    """Parity of every kind that there is.
+
+    Args:
+        sets: labels beside predictions, by the name of the set.
+
+    Returns:
+        The figure.
+    """
+    kinds = [
+        kind for kind in UNITS if any(c.kind == kind for found in sets.values() for c in found)
+    ]
+    figure, axes = new_figure(len(kinds))
+    for ax, kind in zip(axes, kinds, strict=True):
+        draw_parity(ax, kind, sets)
+    return figure
+
+
+def budget_picture(budget: Budget) -> Any:
+    """The terms of an error budget, beside the errors that they add up to.
+
+    Args:
+        budget: see `error_budget`.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = new_figure(2)
+    names = [term.name.replace("_", " ") for term in budget.terms]
+    places = np.arange(len(names))[::-1]
+    for ax, values, label in (
+        (axes[0], [t.geometry for t in budget.terms], "geometry error (Å)"),
+        (axes[1], [abs(t.energy) for t in budget.terms], "|error of formation energy| (eV)"),
+    ):
+        ax.barh(places, np.nan_to_num(values), color=COLOURS[0])
+        ax.set(xlabel=label, xscale="log")
+    axes[0].set_yticks(places, names)
+    axes[1].set_yticks(places, [])
+    axes[0].axvline(budget.geometry_true, color=COLOURS[5], label="true, of the whole")
+    axes[1].axvline(abs(budget.energy_true), color=COLOURS[5])
+    axes[0].legend(fontsize=7)
+    return figure

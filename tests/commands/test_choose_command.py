@@ -1,0 +1,60 @@
+"""Choices are those of `choose` on rows stacked by hand; the cells come out as they were."""
+
+import numpy as np
+import pytest
+
+from lprjax.ace import site_basis
+from lprjax.atoms import build_graph, read_extxyz
+from lprjax.commands.sources import read_fit
+from lprjax.regression import choose, design_rows
+
+
+@pytest.mark.parametrize("rule", ["rigidity", "variance"])
+def test_the_choice_is_that_of_the_library(folder, tmp_path, summary, rule):
+    model, pool = folder / "model.npz", folder / "train.xyz"
+    more = ["--count", 3, "--rule", rule, "--targets", folder / "test.xyz"]
+    found = summary("choose", model, pool, *more, "-o", tmp_path / "chosen.xyz")
+    saved, frames = read_fit(model), read_extxyz(pool)
+
+    def graph(structure):
+        return build_graph(structure, saved.spec.r_cut)
+
+    candidates, targets = [], []
+    for structure, _, _ in frames:
+        rows = design_rows(saved.spec, graph(structure))
+        energy, forces = np.asarray(rows.energy) / 16, np.asarray(rows.forces)[:16]
+        candidates.append(np.concatenate([100.0 * energy[None], forces.reshape(48, -1)]))
+    for structure, _, _ in read_extxyz(folder / "test.xyz"):
+        targets.append(np.asarray(site_basis(saved.spec, graph(structure)))[:16])
+    wanted = choose(saved.fit.factor, candidates, np.concatenate(targets), 3, rule=rule)
+    assert found["chosen"] == wanted.order.tolist() and found["targets"] == 48
+    mean = [step["mean LPR"] for step in found["steps"]]
+    np.testing.assert_allclose(mean, wanted.rigidity.mean(axis=1), rtol=1e-6)
+    for (structure, labels, info), place in zip(
+        read_extxyz(tmp_path / "chosen.xyz"), found["chosen"], strict=True
+    ):
+        there = frames[place]
+        assert info["config_type"] == there[2]["config_type"]
+        np.testing.assert_array_equal(structure.positions, there[0].positions)
+        np.testing.assert_array_equal(labels.forces, there[1].forces)
+    assert (tmp_path / "chosen.png").exists()
+
+
+def test_few_targets_are_spread_and_random_has_a_seed(folder, summary):
+    words = ["choose", folder / "model.npz", folder / "train.xyz", "--count", 4]
+    words += ["--most-targets", 10, "--kinds", "energy", "--rule", "random"]
+    first, same = (summary(*words, "--seed", 1)["chosen"] for _ in range(2))
+    other = [summary(*words, "--seed", seed)["chosen"] for seed in (2, 3, 4)]
+    assert first == same and any(first != chosen for chosen in other)
+    assert summary(*words)["targets"] == 10
+
+
+def test_what_cannot_be_chosen_is_refused(folder, tmp_path, refused, monkeypatch):
+    words = ["choose", folder / "model.npz", folder / "train.xyz"]
+    refused("count is 11: wanted a whole number from 1 to", *words, "--count", 11)
+    refused("--count", *words)
+    refused("Invalid choice", *words, "--count", 2, "--rule", "best")
+    refused("ends in .xyz", *words, "--count", 2, "-o", tmp_path / "out.csv")
+    refused("there is no", *words, "--count", 2, "--targets", tmp_path / "no.xyz")
+    monkeypatch.setattr("lprjax.commands.choose_command.MOST_BYTES", 1e3)
+    refused("--kinds energy, or split it", *words, "--count", 2)
