@@ -23,7 +23,7 @@ from lprjax.crystals.strain_derivatives import (
 )
 from lprjax.numerics.checks import finite_array, require_x64
 from lprjax.numerics.host import namespace, on_device, on_host
-from lprjax.potentials.potential import Potential, graph_for
+from lprjax.potentials.potential import Potential, by_differences, graph_for
 
 GPA_PER_EV_A3 = 1.0 / units.GPa  # an elastic constant in eV/Å^3 times this is in GPa
 RUNAWAY = math.log(4.0 / 3.0)
@@ -55,7 +55,8 @@ def equilibrium(
 
     Root in s of dE/ds, E(s) the energy with positions and cell times exp(s), by Newton's method
     with at most 5 % per iteration, downhill where the curvature is negative; given up where the
-    crystal has shrunk or grown by more than a third.
+    crystal has shrunk or grown by more than a third. A potential with noise (`by_differences`) has
+    converged once a step is no larger than twice what the noise of its virial makes of one.
 
     Args:
         potential: graph -> site energies (n,), eV.
@@ -76,10 +77,11 @@ def equilibrium(
     log_scale, step, iterations = 0.0, math.inf, 0
     while True:
         crystal = _scaled(structure, math.exp(log_scale))
-        values = size_derivatives(potential, graph_for(potential, crystal))
-        energy, slope, curvature = (float(value) for value in np.asarray(values))
+        graph = graph_for(potential, crystal)
+        energy, slope, curvature = map(float, np.asarray(size_derivatives(potential, graph)))
         lost = not (math.isfinite(slope) and abs(log_scale) < RUNAWAY)
-        if abs(step) <= tolerance or iterations == max_iterations or lost:
+        least = 2.0 * _size_noise(potential, graph) / max(abs(curvature), np.finfo(float).tiny)
+        if abs(step) <= max(tolerance, least) or iterations == max_iterations or lost:
             break
         step = -slope / curvature if curvature > 0 else math.copysign(LONGEST_STEP, -slope)
         step = min(max(step, -LONGEST_STEP), LONGEST_STEP)
@@ -90,8 +92,14 @@ def equilibrium(
         energy_per_atom=energy / structure.n_atoms,
         curvature=curvature,
         iterations=iterations,
-        converged=abs(step) <= tolerance and curvature > 0 and not lost,
+        converged=abs(step) <= max(tolerance, least) and curvature > 0 and not lost,
     )
+
+
+def _size_noise(potential: Potential, graph: Graph) -> float:
+    """Of dE/ds, the trace of the virial, eV; zero where derivatives are exact."""
+    itself = by_differences(potential)
+    return math.sqrt(3.0) * itself.noise(graph, strained=True).virial if itself else 0.0
 
 
 def _scaled(structure: Structure, scale: float) -> Structure:
@@ -259,16 +267,29 @@ def third_order_constants(
     """
     require_x64()
     graph = cell_graph(potential, structure)
-    volume = _volume(graph)
     n = len(graph.positions)
     alone = n == 1  # an atom without others to shift against
-    if internal is not None:
-        settled = np.asarray(internal).reshape(3 * n, 6).T
-    elif not alone:
-        _, settled = _internal_strain(gradient_and_hessian(potential, graph)[1])
-    clamped = np.asarray(third_derivatives(potential, graph, np.zeros((6, 3 * n)))) / volume
-    relaxed = clamped if alone else third_derivatives(potential, graph, settled) / volume
-    return ThirdOrderElasticity(relaxed=np.asarray(relaxed), clamped=clamped)
+    if internal is None and not alone:
+        internal = _internal_strain(gradient_and_hessian(potential, graph)[1])[1].T
+    held = np.zeros((3 * n, 6))
+    clamped = third_order_along(potential, graph, held)
+    relaxed = clamped if alone else third_order_along(potential, graph, internal)
+    return ThirdOrderElasticity(relaxed=relaxed, clamped=clamped)
+
+
+def third_order_along(potential: Potential, graph: Graph, internal: ArrayLike) -> np.ndarray:
+    """C_IJK of atoms that follow a strain in one way: either half of `third_order_constants`.
+
+    Args:
+        potential: graph -> site energies (n,), eV, three times differentiable.
+        graph: of a crystal cell, see `cell_graph`.
+        internal: (n, 3, 6) Å, how the atoms follow; zeros: clamped.
+
+    Returns:
+        (6, 6, 6) eV/Å^3.
+    """
+    follow = np.asarray(internal).reshape(-1, 6).T
+    return np.asarray(third_derivatives(potential, graph, follow)) / _volume(graph)
 
 
 def acoustic_tensors(

@@ -29,7 +29,7 @@ from lprjax.crystals.strain_norm import SAME_LENGTH, ReferenceLattice, on_all_wa
 from lprjax.numerics.checks import require_x64
 from lprjax.numerics.host import namespace, on_device, on_host
 from lprjax.potentials.observables import observe
-from lprjax.potentials.potential import Potential, graph_for
+from lprjax.potentials.potential import Potential, by_differences, graph_for
 
 THZ = units.second * 1e-12 / (2 * math.pi)
 """The frequency in THz of an angular frequency of 1 (eV / Å^2 / u)^(1/2), of ase.units."""
@@ -184,8 +184,9 @@ def force_constants(
         Phi(R; a, b) = d2E / du_{0,a} du_{R,b}
 
     One row per atom of the unit cell, made symmetric: Phi(R; a, b) = Phi(-R; b, a)^T, which only
-    touches the error of a potential whose derivatives are not exact. Differentiable in the
-    potential's arrays.
+    touches the error of a potential whose derivatives are not exact. Of one that has differences
+    the nearest constants are taken that also keep the acoustic sum rule, sum_{R,b} Phi = 0.
+    Differentiable in the potential's arrays.
 
     Args:
         potential: graph -> site energies (n,), eV.
@@ -214,7 +215,22 @@ def force_constants(
     rows, xp = on_host(found)[:, :, :n], namespace(found)
     blocks = rows.reshape(b, 3, *repeats, b, 3).transpose(2, 3, 4, 0, 1, 5, 6)
     opposite = xp.roll(xp.flip(blocks, _CELLS), 1, _CELLS).transpose(0, 1, 2, 5, 6, 3, 4)
-    return ForceConstants(on_device(0.5 * (blocks + opposite)), unit_cell)
+    blocks = 0.5 * (blocks + opposite)
+    if by_differences(potential):
+        blocks = _without_drift(blocks)
+    return ForceConstants(on_device(blocks), unit_cell)
+
+
+def _without_drift(blocks: Any) -> Any:
+    """The nearest symmetric blocks (least squares) of which a shift of the crystal brings no force:
+    with P the shifts, (1 - P) Phi (1 - P)."""
+    xp, whole = namespace(blocks), blocks.shape[0] * blocks.shape[1] * blocks.shape[2]
+    b = blocks.shape[3]
+    sums = blocks.sum(axis=_CELLS)  # Phi(k = 0), (b, 3, b, 3)
+    rows, columns = (xp.mean(sums, axis=a, keepdims=True) for a in (2, 0))
+    both = xp.mean(rows, axis=0, keepdims=True)
+    drift = xp.broadcast_to(rows + columns - both, (b, 3, b, 3))
+    return blocks - drift / whole
 
 
 class LatticeStability(NamedTuple):

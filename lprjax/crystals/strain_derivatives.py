@@ -8,7 +8,8 @@ and the Hessian and the third derivatives are put together from enough of them (
 exactly, by one small program for both, where the gradient's derivatives would take XLA several
 times as long to compile as they take to run. Of many atoms the lines would be too many: there the
 gradient is differentiated. So it is where derivatives are differences of gradients, which cost
-evaluations (a potential that says `by_differences`).
+evaluations (a potential that says `by_differences`): the gradient along a line gives a row of
+each order at once, from five points on it (`numerics.differences`).
 """
 
 from functools import cache, partial
@@ -22,8 +23,8 @@ import numpy as np
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.voigt import SHEARS, VOIGT_TENSOR, strain_tensor
 from lprjax.numerics.host import on_host, traced
-from lprjax.potentials.derivatives import each
-from lprjax.potentials.potential import Potential, as_argument, total_energy_of
+from lprjax.potentials.derivatives import differences_on_line, each
+from lprjax.potentials.potential import Potential, as_argument, by_differences, total_energy_of
 
 COMPILED_QUICKLY = 16
 """Atoms up to which XLA is not to optimise: a choice; lines then take a millisecond at most."""
@@ -43,7 +44,9 @@ def gradient_and_hessian(potential: Potential, graph: Graph) -> tuple[Any, Any]:
         NumPy where nothing is traced.
     """
     argument, n = as_argument(potential, "potential"), len(graph.positions)
-    if _by_differences(potential) or n > FEW:
+    if by_differences(potential) and not traced(graph):
+        return _by_lines(potential, graph)
+    if n > FEW or by_differences(potential):
         return jax.tree.map(on_host, _gradient_and_hessian(argument, graph))
     size = 6 + 3 * n
     lines, weights = polarisation(size, 2)
@@ -64,8 +67,8 @@ def size_derivatives(potential: Potential, graph: Graph) -> Any:
         E, dE/ds, d2E/ds2, eV.
     """
     argument = as_argument(potential, "potential")
-    if _by_differences(potential):
-        return _size_derivatives(argument, graph)
+    if by_differences(potential) and not traced(graph):
+        return _size_by_lines(potential, graph)
     powers = np.multiply.outer([1.0, 1.0 / 2.0, 1.0 / 6.0], np.eye(3))  # of the exponential
     return _along_each(argument, graph, powers[None])[0, :3]
 
@@ -102,8 +105,8 @@ def third_derivatives(potential: Potential, graph: Graph, internal: Any) -> Any:
         (6, 6, 6) eV, symmetric; of NumPy where nothing is traced.
     """
     argument, n = as_argument(potential, "potential"), len(graph.positions)
-    if _by_differences(potential):
-        return on_host(_third_derivatives(argument, graph, jnp.asarray(internal)))
+    if by_differences(potential) and not traced(graph):
+        return _third_by_lines(potential, graph, np.asarray(internal))
     lines, weights = polarisation(6, 3)
     eta = (lines / SHEARS)[:, VOIGT_TENSOR]
     strains = np.stack([eta, -0.5 * eta @ eta, 0.5 * eta @ eta @ eta], axis=1)  # the root's series
@@ -187,54 +190,100 @@ def deformed_energy(
     )
 
 
-def _by_differences(potential: Any) -> bool:
-    return getattr(potential, "by_differences", False)
+def _unit_of_strain(graph: Graph) -> float:
+    """The strain that moves an atom by 1 Å against the next."""
+    return (len(graph.positions) / abs(np.linalg.det(np.asarray(graph.cell)))) ** (1.0 / 3.0)
+
+
+def _by_lines(potential: Potential, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
+    """`gradient_and_hessian` by differences, but of the last atom, which the sum rule gives."""
+    argument, n = as_argument(potential, "potential"), len(graph.positions)
+    gradient = lambda x: np.asarray(_gradient(argument, graph, x))  # noqa: E731
+    columns = []
+    for k, tangent in enumerate(np.eye(6 + 3 * n)[: 6 + 3 * (n - 1)]):
+        unit = _unit_of_strain(graph) if k < 6 else 1.0
+        along = lambda t, v=tangent: gradient(t * v)  # noqa: E731
+        columns.append(differences_on_line(potential, graph, along, 1, unit, True).first)
+    hessian = np.stack(columns)
+    last = -hessian[6:].reshape(n - 1, 3, 6 + 3 * n).sum(axis=0)  # a shift of all changes nothing
+    hessian = np.concatenate([hessian, last])
+    return gradient(np.zeros(6 + 3 * n)), _invariant(0.5 * (hessian + hessian.T))
+
+
+def _invariant(hessian: np.ndarray) -> np.ndarray:
+    """The nearest Hessian in which a shift of all atoms brings no force and no stress."""
+    n = len(hessian) // 3 - 2
+    rest = np.eye(len(hessian))
+    rest[6:, 6:] -= np.kron(np.full((n, n), 1.0 / n), np.eye(3))
+    return rest @ hessian @ rest
+
+
+def _size_by_lines(potential: Potential, graph: Graph) -> np.ndarray:
+    argument = as_argument(potential, "potential")
+    both = lambda s: np.asarray(_size_slope(argument, graph, s))  # noqa: E731
+    unit = _unit_of_strain(graph)
+    line = differences_on_line(potential, graph, both, 1, unit, True)
+    return np.append(both(0.0), line.first[1])
+
+
+def _third_by_lines(potential: Potential, graph: Graph, internal: np.ndarray) -> np.ndarray:
+    """(6, 6, 6) eV: C[d, d, .] of lines d, by least squares over the 56 constants."""
+    argument, unit = as_argument(potential, "potential"), _unit_of_strain(graph)
+    slope = lambda x: np.asarray(_lagrangian(argument, graph, internal, x))  # noqa: E731
+    middle = cache(lambda: slope(np.zeros(6)))  # of all lines
+    lines, rows = polarisation(6, 2)[0], []  # e_I, and e_I + e_J
+    for d in lines:
+        along = lambda t, d=d: slope(t * d) if t else middle()  # noqa: E731
+        rows.append(differences_on_line(potential, graph, along, 2, unit, True).second)
+    terms = list(combinations_with_replacement(range(6), 3))
+    place = np.array([terms.index(tuple(sorted(index))) for index in np.ndindex(6, 6, 6)])
+    squares = np.einsum("li,lj->lij", lines, lines).reshape(len(lines), 36)
+    design = np.zeros((len(lines), 6, len(terms)))
+    pairs = np.broadcast_to(place.reshape(36, 6)[None], (len(lines), 36, 6))
+    line, _, component = np.indices(pairs.shape)
+    np.add.at(design, (line, component, pairs), np.broadcast_to(squares[..., None], pairs.shape))
+    constants = np.linalg.lstsq(design.reshape(-1, len(terms)), np.ravel(rows))[0]
+    return constants[place].reshape(6, 6, 6)
 
 
 @jax.jit
-def _size_derivatives(potential, graph):
+def _size_slope(potential, graph, s):
+    """E and dE/ds, (2,), eV."""
+
     def energy(s):
         grown = moved(graph, graph.positions * jnp.exp(s), graph.cell * jnp.exp(s))
         return total_energy_of(potential, grown)
 
-    zero = jnp.zeros(())
-    (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(energy), (zero,), (zero + 1.0,))
-    return value, slope, curvature
+    return jnp.stack(jax.value_and_grad(energy)(jnp.asarray(s)))
+
+
+def _energy_at(potential, graph, variables):
+    """E of (eps, u), (6 + 3 n,)."""
+    deformation = jnp.eye(3) + strain_tensor(variables[:6])
+    return deformed_energy(potential, graph, deformation, variables[6:].reshape(-1, 3))
+
+
+@jax.jit
+def _gradient(potential, graph, variables):
+    return jax.grad(lambda x: _energy_at(potential, graph, x))(variables)
 
 
 @jax.jit
 def _gradient_and_hessian(potential, graph):
-    def energy(variables):
-        deformation = jnp.eye(3) + strain_tensor(variables[:6])
-        return deformed_energy(potential, graph, deformation, variables[6:].reshape(-1, 3))
-
     origin = jnp.zeros(6 + graph.positions.size)
-    gradient = jax.grad(energy)
+    gradient = jax.grad(lambda x: _energy_at(potential, graph, x))
     column = partial(jax.jvp, gradient, (origin,))
     columns = jax.lax.map(lambda tangent: column((tangent,))[1], jnp.eye(origin.size))
     return gradient(origin), columns
 
 
 @jax.jit
-def _third_derivatives(potential, graph, internal):
-    """(6, 6, 6) eV: along eta_I and the displacements internal[I] (6, 3 n) that go with it."""
+def _lagrangian(potential, graph, internal, voigt):
+    """dE/d eta (6,), eV, along displacements internal[I] (6, 3 n) that go with each eta_I."""
 
     def energy(voigt):
         eta = strain_tensor(voigt)
-        deformation = jnp.eye(3) + eta - eta @ eta / 2 + eta @ eta @ eta / 2  # + O(eta^4)
-        return deformed_energy(potential, graph, deformation, (voigt @ internal).reshape(-1, 3))
+        root = jnp.eye(3) + eta - eta @ eta / 2 + eta @ eta @ eta / 2  # + O(eta^4)
+        return deformed_energy(potential, graph, root, (voigt @ internal).reshape(-1, 3))
 
-    def row(pair):
-        """d3E / d eta_I d eta_J d eta, (6,)."""
-        first, second = pair
-
-        def slope(voigt):
-            return jax.jvp(jax.grad(energy), (voigt,), (first,))[1]
-
-        return jax.jvp(slope, (jnp.zeros(6),), (second,))[1]
-
-    pairs = np.array(list(combinations_with_replacement(range(6), 2)))
-    rows = jax.lax.map(row, (jnp.eye(6)[pairs[:, 0]], jnp.eye(6)[pairs[:, 1]]))
-    place = np.zeros((6, 6), int)
-    place[pairs[:, 0], pairs[:, 1]] = place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
-    return rows[place]
+    return jax.grad(energy)(voigt)

@@ -45,6 +45,7 @@ from lprjax.crystals.strain_norm import on_all_waves
 from lprjax.defects.defect import Defect
 from lprjax.defects.far_field import (
     CauchyBorn,
+    Orders,
     cauchy_born,
     far_field,
     lattice_graph,
@@ -106,6 +107,8 @@ class Side:
         far: w, (n_regular, 3) Å, of `far_field`, which the complete lattice is to have room for.
         reservoirs: by symbol, a structure of that element, as in `defects.formation`.
         unit: the graph of the unit cell without padding, where it was made before.
+        made: its Cauchy-Born energy, likewise.
+        internal: how its atoms follow a strain, (b, 3, 6) Å, likewise; see `cauchy_born`.
     """
 
     potential: Potential
@@ -114,6 +117,8 @@ class Side:
     far: ArrayLike = 0.0
     reservoirs: Mapping[str, Structure] | None = None
     unit: Graph | None = None
+    made: CauchyBorn | None = None
+    internal: ArrayLike | None = None
 
     @functools.cached_property
     def at(self) -> EnergyAt:
@@ -133,7 +138,23 @@ class Side:
 
     def under(self, far: ArrayLike) -> "Side":
         """The same with a far field, before the complete lattice is asked for."""
-        return dataclasses.replace(self, far=far, unit=self.cell)
+        return dataclasses.replace(self, far=far, unit=self.cell, made=self.crystal)
+
+    def again(self) -> "Side":
+        """The same with nothing computed yet but graphs of cells and how their atoms follow."""
+        return dataclasses.replace(self, made=None, internal=self.crystal.internal)
+
+    @functools.cached_property
+    def crystal(self) -> CauchyBorn:
+        """The Cauchy-Born energy of the crystal."""
+        if self.made is not None:
+            return self.made
+        return cauchy_born(self.potential, self.defect, self.cell, self.internal)
+
+    @functools.cached_property
+    def orders(self) -> Orders:
+        """The forces of the complete lattice under the far field, by order."""
+        return lattice_orders(self.potential, self.lattice, self.far)
 
     @functools.cached_property
     def lattice(self) -> Graph:
@@ -272,7 +293,7 @@ def mismatch_of(theirs: Side, ours: Side) -> CauchyBorn:
     Returns:
         The Cauchy-Born energy of the surrogate less that of the reference.
     """
-    return less(*(cauchy_born(side.potential, side.defect, side.cell) for side in (ours, theirs)))
+    return less(ours.crystal, theirs.crystal)
 
 
 def partition(theirs: Side, ours: Side, model: CauchyBorn, w: jax.Array, radius: float) -> Residual:
@@ -282,15 +303,14 @@ def partition(theirs: Side, ours: Side, model: CauchyBorn, w: jax.Array, radius:
         theirs: of the reference.
         ours: of the surrogate.
         model: `mismatch_of` the two.
-        w: (n_regular, 3) Å, of `far_field`.
+        w: (n_regular, 3) Å, of `far_field`, which both are `under`.
         radius: L, Å.
 
     Returns:
         Residual.
     """
     forces, energy = residual_of(theirs, ours)
-    first, second = (lattice_orders(side.potential, side.lattice, w) for side in (ours, theirs))
-    lattice = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), first, second)
+    lattice = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), ours.orders, theirs.orders)
     elastic, third_elastic = (np.asarray(f) for f in model.forces(w))
     internal = np.asarray(model.internal_forces(w))
     linear, quadratic, rest = (float(e) for e in lattice.energies)

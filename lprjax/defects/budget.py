@@ -16,7 +16,7 @@ even the first order may be far off.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -53,9 +53,11 @@ from lprjax.defects.far_field import CauchyBorn, far_field
 from lprjax.defects.first_order import FirstOrder, first_order_at
 from lprjax.defects.formation import undefined
 from lprjax.defects.hessian import EnergyAt
+from lprjax.defects.noise_bars import Bar, calls_to_come, noise_of_pieces, note_of
 from lprjax.defects.response import lipschitz_at, stability_at
 from lprjax.defects.transfer import transfer_constant
-from lprjax.potentials.potential import Potential, cutoff_of
+from lprjax.potentials.potential import Potential, by_differences, cutoff_of
+from lprjax.potentials.recorded_calls import Recorder, recorded
 
 FAILURES = ("unstable", "unpredicted", "unproven", "unconverged", "left_basin")
 """A surrogate without stability at the reference's geometry; a prediction that did not converge;
@@ -64,6 +66,9 @@ basin."""
 
 TOLERANCE = 1e-3
 """Of eigenvalues, whose errors are about its square: a choice, three digits of a prediction."""
+
+SURE = 2.0
+"""Standard deviations of noise by which a term is to lead for an advice: a choice."""
 
 CURES = {
     "core": "defect cells: energies and forces, a larger weight on them, or a larger basis",
@@ -91,6 +96,8 @@ class Term(NamedTuple):
     norm: float  # of this piece of the residual, ||f_p||_{-1}, eV/Å
     geometry: float  # norm / c, Å; NaN where c <= 0
     energy: float  # eV, its share of the error at the reference's geometry, signed
+    noise: float = 0.0  # eV/Å, what the noise of calculators makes of the norm
+    energy_noise: float = 0.0  # eV, and of the energy
 
 
 class Budget(NamedTuple):
@@ -115,6 +122,7 @@ class Budget(NamedTuple):
     advice: str  # what to do next
     failures: Mapping[str, str]  # among FAILURES -> what happened
     undefined: str | None = None  # why E_f has no value, and energies are NaN
+    notes: tuple[str, ...] = ()  # of calculators: their noise, steps, calls, where relaxing ended
 
     @property
     def effectivity(self) -> dict[str, float]:
@@ -170,13 +178,35 @@ def error_budget(
         ValueError: as `far_field` for the radius, and what the potentials refuse.
         TypeError: no defect; a potential without cutoff, or neither a pytree nor hashable.
     """
-    relax = partial(relax_defect, force_tolerance=force_tolerance, max_evaluations=max_evaluations)
     check_defect(defect)
     for potential in (reference, surrogate):
         cutoff_of(potential)  # refuses what is none before anything costs time
+    with recorded(reference=reference, surrogate=surrogate) as (recorder, pair):
+        relax = partial(
+            relax_defect, force_tolerance=force_tolerance, max_evaluations=max_evaluations
+        )
+        return _budget(*pair, defect, radius, displacement, reservoirs, relax, recorder)
+
+
+def _budget(
+    reference: Potential,
+    surrogate: Potential,
+    defect: Defect,
+    radius: float,
+    displacement: ArrayLike | None,
+    reservoirs: Mapping[str, Structure] | None,
+    relax: Callable[..., RelaxedDefect],
+    recorder: Recorder,
+) -> Budget:
+    """`error_budget` of potentials whose calls are recorded."""
     failures: dict[str, str] = {}
+    ended: dict[str, RelaxedDefect] = {}
+    pair = {"reference": reference, "surrogate": surrogate}
+    recorder.expect(sum(calls_to_come(p, defect, displacement is None) for p in pair.values()))
     if displacement is None:
-        displacement = _displacement("reference", relax(reference, defect), failures)
+        ended["reference"] = relax(reference, defect)
+        displacement = _displacement("reference", ended["reference"], failures)
+        recorder.expect(sum(calls_to_come(p, defect, False) for p in pair.values()))
 
     if not np.isfinite(np.asarray(defect.on_atoms(displacement))).all():
         raise ValueError("displacement holds NaN or infinity: wanted finite numbers in Å.")
@@ -185,6 +215,9 @@ def error_budget(
     theirs, ours = (
         Side(p, defect, displacement, reservoirs=reservoirs) for p in (reference, surrogate)
     )
+    for side in (theirs, ours):
+        if itself := by_differences(side.potential):
+            itself.noise(side.at.graph)
     model = mismatch_of(theirs, ours)
     w = far_field(defect, displacement, radius, model.followed)
     theirs, ours = theirs.under(w), ours.under(w)
@@ -202,12 +235,13 @@ def error_budget(
         )
 
     # The truth, by relaxing.
-    relaxed = relax(surrogate, defect, displacement=displacement)
+    ended["surrogate"] = relaxed = relax(surrogate, defect, displacement=displacement)
     there = _displacement("surrogate", relaxed, failures)
     if why := left_basin(defect, displacement, there):
         failures["left_basin"] = f"between the reference's and the surrogate's geometry {why}"
 
-    terms = _terms(theirs, ours, model, split, stability)
+    noise = noise_of_pieces(theirs, ours, split, recorder)
+    terms = _terms(theirs, ours, model, split, stability, noise)
     return Budget(
         radius=float(radius),
         terms=terms,
@@ -225,6 +259,11 @@ def error_budget(
         advice=_advice(defect, displacement, split, terms, model.followed),
         failures=failures,
         undefined=undefined(defect, reservoirs),
+        notes=tuple(
+            note_of(who, p, ours.at.graph, ended.get(who), recorder)
+            for who, p in pair.items()
+            if by_differences(p)
+        ),
     )
 
 
@@ -262,7 +301,12 @@ def _lipschitz(at: EnergyAt, first: FirstOrder, failures: dict[str, str]) -> flo
 
 
 def _terms(
-    theirs: Side, ours: Side, model: CauchyBorn, split: Residual, stability: float
+    theirs: Side,
+    ours: Side,
+    model: CauchyBorn,
+    split: Residual,
+    stability: float,
+    noise: Mapping[str, Bar],
 ) -> tuple[Term, ...]:
     defect = ours.defect
     norms = {name: float(defect.lattice.negative_norm(f)) for name, f in split.pieces.items()}
@@ -274,6 +318,7 @@ def _terms(
             norms[name],
             norms[name] / stability if stability > 0 else math.nan,
             float(split.energies[name]),
+            *noise[name],
         )
         for name in PIECES
     )
@@ -309,8 +354,22 @@ def _advice(
     terms: tuple[Term, ...],
     internal: ArrayLike | None,
 ) -> str:
-    """The cure of the largest term and, where it lies outside L, the L that would do instead."""
+    """The cure of the largest term and, where it lies outside L, the L that would do instead; none
+    where noise decides which is the largest."""
     largest = max(terms, key=lambda term: term.norm)
+    rivals = [
+        term
+        for term in terms
+        if term is not largest
+        and 0 < math.hypot(term.noise, largest.noise)
+        and largest.norm - term.norm < SURE * math.hypot(term.noise, largest.noise)
+    ]
+    if rivals:
+        bars = ", ".join(f"{t.name} {t.norm:.2g} ± {t.noise:.1g}" for t in (largest, *rivals))
+        return (
+            f"No advice: the noise of the forces decides which term is the largest ({bars} eV/Å). "
+            "Lower it: double precision, tighter self-consistency, denser sampling."
+        )
     if largest.name == "core":
         return f"The core rules: add {CURES['core']}. A larger L alone would not help."
     core = next(term.norm for term in terms if term.name == "core")
@@ -351,12 +410,14 @@ def _enough_radius(
 
 def _table(budget: Budget) -> str:
     columns = ("mismatch", "weight", "norm eV/Å", "geometry Å", "energy eV")
+    noisy = any(term.noise or term.energy_noise for term in budget.terms)
+    columns += ("± eV/Å", "± eV") if noisy else ()
     effect = {name: f"{value:.2f}" for name, value in budget.effectivity.items()}
     lines = [
         f"Error budget, training data to L = {budget.radius:.2f} Å",
         f"{'term':<17}" + "".join(f"{column:>12}" for column in columns),
     ]
-    for name, *numbers in budget.terms:
+    for name, *numbers in (term[: 1 + len(columns)] for term in budget.terms):
         mark = "=" if name in MEASURED else " "
         lines.append(f"{name:<16}{mark}" + "".join(f"{number:>12.3e}" for number in numbers))
     unproven = ", ABOVE 1/2: NO BOUND" if budget.kantorovich > 0.5 else ""
@@ -373,6 +434,7 @@ def _table(budget: Budget) -> str:
             else f"energy: true {budget.energy_true:.3e} eV; predicted / true: first order "
             f"{effect['energy_first_order']}, bound {effect['energy_bound']}",
             budget.advice,
+            *budget.notes,
             *(f"FAILED, {kind}: {text}" for kind, text in budget.failures.items()),
         ]
     )

@@ -36,7 +36,7 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Structure, inscribed_diameter, minimum_image
 from lprjax.atoms.voigt import COLUMNS, ROWS, SHEARS, VOIGT_TENSOR
-from lprjax.crystals.elasticity import cell_graph, elastic_constants, third_order_constants
+from lprjax.crystals.elasticity import cell_graph, elastic_constants, third_order_along
 from lprjax.crystals.strain_norm import two_shells
 from lprjax.defects.defect import Defect
 from lprjax.numerics.guarded import smoothstep
@@ -379,7 +379,12 @@ class CauchyBorn(NamedTuple):
         return self.cells.transpose(-xp.einsum("aci,Nac->Ni", on_host(self.internal), pulls), pulls)
 
 
-def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None) -> CauchyBorn:
+def cauchy_born(
+    potential: Potential,
+    defect: Defect,
+    cell: Graph | None = None,
+    internal: ArrayLike | None = None,
+) -> CauchyBorn:
     """The Cauchy-Born energy of the crystal that a defect lives in.
 
     The crystal is the cell that the defect repeats, with no forces on its atoms; in a multilattice
@@ -389,6 +394,8 @@ def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None)
         potential: graph -> site energies (n,), eV.
         defect: where and on which lattice.
         cell: the graph of its unit cell, where it was made before (`elasticity.cell_graph`).
+        internal: (b, 3, 6) Å, how its atoms follow a strain in constants of third order, where it
+            was found before; None: as they do in those of second.
 
     Returns:
         The energy.
@@ -398,13 +405,14 @@ def cauchy_born(potential: Potential, defect: Defect, cell: Graph | None = None)
     """
     cell = cell_graph(potential, defect.unit_cell if cell is None else cell)
     elasticity = elastic_constants(potential, cell)
-    third = third_order_constants(potential, cell, internal=elasticity.internal)
+    internal = elasticity.internal if internal is None else internal
+    third = third_order_along(potential, cell, internal)
     return CauchyBorn(
         gradient=site_gradient(defect),
         site_volume=float(defect.reference.volume) / defect.reference.n_atoms,
         stress=elasticity.stress,
         second=elasticity.relaxed,
-        third=jax.device_put(third.relaxed),
+        third=jax.device_put(third),
         cells=cell_strain(defect),
         hessian=elasticity.hessian,
         internal=elasticity.internal,

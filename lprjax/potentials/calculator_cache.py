@@ -30,6 +30,7 @@ class CachedCalculator(Calculator):
         self.implemented_properties = list(calculator.implemented_properties)
         self.kind = type(calculator).__name__
         self.calls = 0  # of the calculator itself
+        self.quiet = False  # without a bar of its own
         self._bar: Any = None
 
     def calculate(
@@ -47,7 +48,7 @@ class CachedCalculator(Calculator):
         missing = [name for name in properties if name not in self.results]
         if not missing:
             return
-        if self._bar is None:
+        if self._bar is None and not self.quiet:
             self._bar = tqdm(desc=self.kind, unit=" calls", delay=PATIENCE, leave=False)
         self.results |= {name: self.calculator.get_property(name, atoms) for name in missing}
         for name in self.implemented_properties:  # what came along is kept too
@@ -55,7 +56,8 @@ class CachedCalculator(Calculator):
             if value is not None:
                 self.results[name] = value
         self.calls += 1
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
         content = io.BytesIO()
         kept: dict[str, Any] = {k: np.asarray(v, float) for k, v in self.results.items()}
         np.savez(content, **kept)

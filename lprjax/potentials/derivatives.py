@@ -9,6 +9,10 @@ it is there. So minimisers, solvers and searches for eigenvalues run their loops
 these: a loop with the potential inside would be compiled for each of them.
 
 Padding atoms neither move nor feel forces. Inside a user's `jit` all may be traced.
+
+Where a potential has forces and no derivatives of them (`by_differences`), third derivatives are
+those of a polynomial through five points on a line, whose distance its noise decides
+(`numerics.differences`), and so are second ones where many are asked for.
 """
 
 from collections.abc import Callable
@@ -20,7 +24,14 @@ import numpy as np
 from jax.core import Tracer
 
 from lprjax.atoms.graphs import Graph, moved
-from lprjax.potentials.potential import Potential, site_energies_of, total_energy_of
+from lprjax.numerics.differences import Line, on_line
+from lprjax.numerics.host import traced
+from lprjax.potentials.potential import (
+    Potential,
+    by_differences,
+    site_energies_of,
+    total_energy_of,
+)
 
 
 class Forces(NamedTuple):
@@ -70,11 +81,13 @@ def hessian_product(potential: Potential, graph: Graph, v: jax.Array) -> jax.Arr
     return jax.linearize(_gradient(potential, graph), graph.positions)[1](v)
 
 
-@jax.jit
 def third_product(
     potential: Potential, graph: Graph, v: jax.Array, w: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """D2E[v], and D3E[v, w], how that changes along w.
+
+    By differences it is four calls where v = w, else D3E[v, w] = D3E[v + w, v + w] / 4 less the
+    same of v - w, of v and w of one size: eight.
 
     Args:
         potential: as `as_argument` makes it.
@@ -85,6 +98,70 @@ def third_product(
     Returns:
         Two arrays (n, 3), eV/Å^2 times the unit of v and eV/Å^3 times that of both.
     """
+    if not by_differences(potential) or traced(potential, graph, v, w):
+        return _third_product(potential, graph, v, w)
+    v, w = np.asarray(v), np.asarray(w)
+    if np.array_equal(v, w):
+        line = gradient_on_line(potential, graph, v)
+        return line.first, line.second
+    scale = np.abs(v).max() / max(np.abs(w).max(), np.finfo(float).tiny)
+    ahead, behind = (gradient_on_line(potential, graph, v + s * w) for s in (scale, -scale))
+    return 0.5 * (ahead.first + behind.first), (ahead.second - behind.second) / (4.0 * scale)
+
+
+def gradient_on_line(potential: Potential, graph: Graph, v: np.ndarray, order: int = 2) -> Line:
+    """D2E[v] and D3E[v, v] of a potential whose derivatives are differences: four calls.
+
+    Args:
+        potential: as `as_argument` makes it; its noise decides how far the calls are apart.
+        graph: n atoms, padding included; of known numbers, as v.
+        v: (n, 3), in any unit.
+        order: for which of the two the distance is best; at 1 the second is left out.
+
+    Returns:
+        The Line, (n, 3), eV/Å^2 times the unit of v and eV/Å^3 times its square.
+    """
+    size, x = float(np.max(np.abs(v))), np.asarray(graph.positions)
+    if size == 0.0:
+        return Line(np.zeros_like(x), np.zeros_like(x))
+
+    def gradient(t: float) -> np.ndarray:
+        there = moved(graph, jax.device_put(x + t * v))
+        return -np.asarray(site_energies_and_forces(potential, there).forces)
+
+    return differences_on_line(potential, graph, gradient, order, 1.0 / size)
+
+
+def differences_on_line(
+    potential: Potential,
+    graph: Graph,
+    values: Callable[[float], np.ndarray],
+    order: int,
+    unit: float = 1.0,
+    strained: bool = False,
+) -> Line:
+    """`numerics.differences.on_line` of what is made of a potential's gradients.
+
+    Args:
+        potential: by differences, as it is or as `as_argument` makes it.
+        graph: n atoms, padding included; of known numbers.
+        values: t -> f(t), an array.
+        order: of the derivative that the distance is best for, 1 or 2.
+        unit: t at which the largest displacement is 1 Å.
+        strained: the cell moves too.
+
+    Returns:
+        The Line.
+    """
+    itself = by_differences(potential)
+    steps = itself.steps(graph, strained=strained)
+    with itself.on_a_line(steps.noise[order - 1]):
+        middle = values(0.0) if order == 2 else None
+        return on_line(values, middle, steps.of(order) * unit)
+
+
+@jax.jit
+def _third_product(potential, graph, v, w):
     gradient = _gradient(potential, graph)
     product = lambda x: jax.jvp(gradient, (x,), (v,))[1]  # noqa: E731
     return jax.jvp(product, (graph.positions,), (w,))

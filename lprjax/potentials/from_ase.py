@@ -11,12 +11,20 @@ lattice vectors alone. All further derivatives are central differences of these 
     d(dE/dx)[v] = (dE/dx(x + t v) - dE/dx(x - t v)) / (2 t),    t = step / max |v| ,
 
 nested as often as it takes: two evaluations for a product with the Hessian, four for one with
-third derivatives. They are taken in forward mode, as `observe` and the lattice properties do
-(`jax.jvp` of `jax.grad`, `jax.hessian`); a `jax.grad` of a force has no transpose to go by.
+third derivatives. They are taken in forward mode (`jax.jvp` of `jax.grad`, `jax.hessian`); a
+`jax.grad` of a force has no transpose to go by.
+
+How far apart is decided by the noise of the forces, which is measured on the first structure of a
+size (`numerics.differences`). Force constants, elastic constants and far fields are not nested
+differences but polynomials through five points on a line, of an order more: see `by_differences`
+in `derivatives` and `strain_derivatives`.
 """
 
+import math
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -30,11 +38,21 @@ from jax.custom_derivatives import SymbolicZero
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Pbc
 from lprjax.numerics.checks import finite_array, require_x64
+from lprjax.numerics.differences import (
+    Noise,
+    Steps,
+    best_steps,
+    noise_of_samples,
+    places_of_noise,
+    places_of_steps,
+)
 from lprjax.potentials.calculator_cache import check_calculator
 
 ASYMMETRY = 1e-3
 """Of a stress, relative to its largest component: a choice, well above rounding in single precision
 (1e-7 of terms that cancel) and well below the effect of a wrong order of components."""
+ROUNDING = 1e-6
+"""eV/Å^3, an asymmetry that any stress may have: a choice, single precision where terms cancel."""
 
 # Callbacks run in XLA's threads, and a calculator keeps what it works on in itself.
 _CALCULATOR_LOCK = threading.RLock()
@@ -50,8 +68,9 @@ class ASEPotential:
 
     by_differences: ClassVar[bool] = True  # see `strain_derivatives`
     calculator: Any  # of ASE
-    step: float  # Å, largest displacement in a difference
+    step: float | None  # Å, largest displacement in a difference; None: by the noise
     r_cut: float  # Å
+    measured: dict[Any, Any] = field(default_factory=dict, repr=False)  # noise, by size
 
     def __call__(self, graph: Graph) -> jax.Array:
         """E / n, eV, for each of n real atoms, zero on padding atoms.
@@ -63,10 +82,100 @@ class ASEPotential:
         real = graph.atom_mask
         return jnp.where(real, energy / jnp.sum(real), 0.0)
 
+    @property
+    def kind(self) -> str:
+        """What the calculator is called in messages."""
+        return getattr(self.calculator, "kind", type(self.calculator).__name__)
+
+    def noise(self, graph: Graph, *, strained: bool = False) -> Noise:
+        """The noise of the calculator's numbers, from eight points 0.001 Å apart on a random line.
+
+        It is measured once for structures of about one size (a power of two), and kept.
+
+        Args:
+            graph: n atoms, padding included; of known numbers.
+            strained: of the stress as well.
+
+        Returns:
+            The Noise.
+
+        Raises:
+            ValueError, RuntimeError: what the calculator raises, or returns amiss.
+            NotImplementedError: strained, and there is no stress.
+        """
+        key = "noise", size_of(graph.species), strained
+        if key not in self.measured:
+            found = self._on_random_line(_numbers(graph), strained, places_of_noise())
+            self.measured[key] = Noise(*map(noise_of_samples, found[:3]))
+        return self.measured[key]
+
+    def steps(self, graph: Graph, *, strained: bool = False) -> Steps:
+        """How far apart calls are best for derivatives, from 17 points on a random line.
+
+        They are found once for structures of about one size (a power of two), and kept. A `step`
+        that was given goes before them.
+
+        Args:
+            graph: n atoms, padding included; of known numbers.
+            strained: the cell moves too.
+
+        Returns:
+            The Steps.
+
+        Raises:
+            ValueError, RuntimeError, NotImplementedError: as `noise`.
+        """
+        return self._steps(_numbers(graph), strained)
+
+    def _steps(self, structure: tuple, strained: bool) -> Steps:
+        key = "steps", size_of(structure[-1]), strained
+        if key not in self.measured:
+            found = self._on_random_line(structure, strained, places_of_steps())
+            self.measured[key] = best_steps(*found[1:])
+        steps = self.measured[key]
+        return steps if self.step is None else steps._replace(first=self.step, second=self.step)
+
+    def _on_random_line(
+        self, structure: tuple, strained: bool, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Energies, -forces and -virials there, and Å per unit of strain along the line."""
+        pbc, positions, cell, species = structure
+        if strained:
+            self._check_stress(pbc)
+        asked = ("energy", "positions", "cell") if strained else ("energy", "positions")
+        real = species != 0
+        moves = np.random.default_rng(0).uniform(-1.0, 1.0, (len(real) + 3, 3))
+        line, strain = moves[3:] * real[:, None], (moves[:3] + moves[:3].T) / 2.0
+        size = (abs(np.linalg.det(cell)) / real.sum()) ** (1.0 / 3.0) if strained else math.inf
+        energies, forces, virials = [], [], []
+        for t in places:
+            deformation = np.eye(3) + t / size * strain
+            there = (positions + t * line) @ deformation, cell @ deformation
+            energy, gradient, *slope = self._evaluate(asked, pbc, *there, species)
+            energies.append(energy)
+            forces.append(gradient[real])
+            virials += [there[0].T @ gradient + there[1].T @ s for s in slope]
+        return np.stack(energies), np.stack(forces), np.array(virials), size
+
+    @contextmanager
+    def on_a_line(self, noise: Noise) -> Iterator[None]:
+        """While it lasts, calls are points of differences, of this noise."""
+        self.measured["line"] = noise
+        try:
+            yield
+        finally:
+            del self.measured["line"]
+
+    def _step_at(self, pbc: Pbc, strained: bool, *structure: Any) -> np.ndarray:
+        """The step of a central difference, (), Å; runs in XLA's thread."""
+        if self.step is not None:
+            return np.asarray(self.step)
+        return np.asarray(0.5 * self._steps((pbc, *map(np.asarray, structure)), strained).first)
+
     def _check_stress(self, pbc: Pbc) -> None:
         if any(pbc) and "stress" not in self.calculator.implemented_properties:
             raise NotImplementedError(
-                f"{type(self.calculator).__name__} has no stress, so there is no derivative with "
+                f"{self.kind} has no stress, so there is no derivative with "
                 "respect to the cell (virial, equilibrium, elastic constants): keep the cell "
                 "fixed (forces, force constants, relax), or use a calculator with 'stress' among "
                 "its implemented_properties."
@@ -99,7 +208,7 @@ class ASEPotential:
     def _property(self, name: str, atoms: Atoms) -> np.ndarray:
         """A result of the calculator: energy (), forces (n, 3) or stress (3, 3), checked."""
         value = np.asarray(self.calculator.get_property(name, atoms), dtype=float)
-        what = f"{name} of calculator {type(self.calculator).__name__}"
+        what = f"{name} of calculator {self.kind}"
         if name == "forces":
             return finite_array(what, value, (len(atoms), 3), "eV/Å")
         if name != "stress":  # some codes give the energy as an array of one element
@@ -107,7 +216,8 @@ class ASEPotential:
         if value.shape == (6,):
             value = voigt_6_to_full_3x3_stress(value)
         stress = finite_array(what, value, (3, 3), "eV/Å^3 (or its six Voigt components)")
-        if np.abs(stress - stress.T).max() > ASYMMETRY * np.abs(stress).max():
+        allowed = max(ASYMMETRY * np.abs(stress).max(), ROUNDING)
+        if np.abs(stress - stress.T).max() > allowed:
             raise ValueError(f"{what} is {stress.tolist()}: wanted a symmetric one.")
         return 0.5 * (stress + stress.T)
 
@@ -118,10 +228,23 @@ class ASEPotential:
         return "free_energy" if "free_energy" in properties else "energy"
 
 
+def _numbers(graph: Graph) -> tuple[Pbc, np.ndarray, np.ndarray, np.ndarray]:
+    return graph.pbc, *map(np.asarray, (graph.positions, graph.cell, graph.species))
+
+
+def size_of(species: Any) -> int:
+    """Of a structure, to a power of two: what noise is kept by.
+
+    Args:
+        species: (n,) atomic numbers, 0 of padding.
+    """
+    return int(np.sum(np.asarray(species) != 0)).bit_length()
+
+
 def ase_potential(
     calculator: Any,
     *,
-    step: float = 1e-3,
+    step: float | None = None,
     r_cut: float = 1.0,
 ) -> ASEPotential:
     """A calculator of ASE as a potential: observed, relaxed and compared like any other.
@@ -141,9 +264,8 @@ def ase_potential(
         calculator: of `ase.calculators` or of that kind. It must not run JAX in this process:
             a callback that waits for JAX can wait for ever.
         step: largest displacement of any coordinate, of atoms or lattice vectors, in a
-            difference, Å. The error of a force constant is step^2 / 6 times a fourth derivative
-            (of the constant about 1e-5 by default) plus noise / step: where forces are good to
-            1e-6 eV/Å only (single precision, self-consistent fields), take 1e-2.
+            difference, Å. None: for each order of derivative the one at which it changes least;
+            17 calls find it, for structures of about one size.
         r_cut: how far the graph's edges go, Å. The calculator finds its neighbours itself and
             uses none of them: the default makes them few, and is right wherever `r_cut` sets the
             graph and nothing else; where it is also taken for the range of the forces, give that.
@@ -164,9 +286,10 @@ def ase_potential(
             "and forces."
         )
     for option, value in (("step", step), ("r_cut", r_cut)):
-        if not (np.isfinite(value) and value > 0):
+        given = not (value is None and option == "step")
+        if given and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{option} is {value!r}: wanted a positive length in Å.")
-    return ASEPotential(calculator, float(step), float(r_cut))
+    return ASEPotential(calculator, None if step is None else float(step), float(r_cut))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -203,7 +326,13 @@ def _labels_jvp(potential, pbc, asked, primals, tangents):
         for x, v in zip(variables, tangents[:2], strict=True)
     ]
     size = jnp.maximum(*(jnp.max(jnp.abs(v)) for v in direction))
-    t = jax.lax.stop_gradient(potential.step / jnp.where(size > 0, size, 1.0))
+    step = jax.pure_callback(
+        partial(potential._step_at, pbc, not isinstance(tangents[1], SymbolicZero)),
+        jax.ShapeDtypeStruct((), variables[0].dtype),
+        *jax.lax.stop_gradient((*variables, species)),
+        vmap_method="sequential",
+    )
+    t = jax.lax.stop_gradient(step / jnp.where(size > 0, size, 1.0))
 
     def at(t):
         there = [x + t * v for x, v in zip(variables, direction, strict=True)]

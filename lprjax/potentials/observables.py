@@ -23,8 +23,20 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.structures import Labels
 from lprjax.numerics.checks import require_x64
-from lprjax.potentials.derivatives import each, hessian_product, site_energies_and_forces
-from lprjax.potentials.potential import Potential, as_argument, check, total_energy_of
+from lprjax.numerics.host import traced
+from lprjax.potentials.derivatives import (
+    each,
+    gradient_on_line,
+    hessian_product,
+    site_energies_and_forces,
+)
+from lprjax.potentials.potential import (
+    Potential,
+    as_argument,
+    by_differences,
+    check,
+    total_energy_of,
+)
 
 KINDS = Labels._fields
 """The kinds of observables: energy, forces, virial, force_constants."""
@@ -131,7 +143,11 @@ def _force_constants(potential, graph, displaced) -> jax.Array:
     xp: Any = jnp if isinstance(displaced, Tracer) else np
     moves = (displaced[:, None] == xp.arange(n)[None])[:, None, :, None]
     moves = moves * xp.eye(3)[None, :, None, :]  # of one atom along one axis, (m, 3, n, 3)
-    found = each(hessian_product, moves.reshape(3 * m, n, 3), potential, graph)
+    moves = moves.reshape(3 * m, n, 3)
+    if by_differences(potential) and not traced(potential, graph, moves):
+        found = np.stack([gradient_on_line(potential, graph, v, order=1).first for v in moves])
+    else:
+        found = each(hessian_product, moves, potential, graph)
     return jax.device_put(found.reshape(m, 3, n, 3))
 
 

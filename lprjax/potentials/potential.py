@@ -12,6 +12,7 @@ for any of them. To add a potential, write a frozen dataclass with
     as_pytree()       optional: the same energies by a pytree of arrays, whose other numbers need
                       no new compilation: materials of one kind share what is compiled
     by_differences    optional: True where derivatives are differences of gradients
+    noise, steps, on_a_line   with that: how they are taken, see `from_ase.ASEPotential`
 
 and register it as a pytree where its numbers are to be fitted or changed without a new compilation;
 otherwise its fields are plain values and it is hashed. `validate` says whether it keeps all this.
@@ -44,6 +45,19 @@ class Potential(Protocol):
     def __call__(self, graph: Graph, /) -> jax.Array:
         """Site energies, (n,), eV, zero on padding atoms."""
         ...
+
+
+def by_differences(potential: Any) -> Any:
+    """The potential itself where its derivatives are differences of gradients, else None.
+
+    Args:
+        potential: as it is, or as `as_argument` makes it.
+
+    Returns:
+        What has the methods `noise` and `steps`, or None.
+    """
+    itself = getattr(potential, "func", potential)
+    return itself if getattr(itself, "by_differences", False) else None
 
 
 def as_argument(function: Any, name: str) -> Any:

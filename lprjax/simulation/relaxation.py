@@ -24,7 +24,13 @@ from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.atoms.structures import Structure
 from lprjax.numerics.checks import check_positive, require_x64
 from lprjax.potentials.derivatives import Forces, site_energies_and_forces
-from lprjax.potentials.potential import Potential, as_argument, check, cutoff_of
+from lprjax.potentials.potential import (
+    Potential,
+    as_argument,
+    by_differences,
+    check,
+    cutoff_of,
+)
 
 MEMORY = 10
 """Pairs of differences kept: a choice."""
@@ -39,7 +45,11 @@ That of a linear model with condition 1e10 is the sum of far larger terms that c
 decide where the energy cannot.
 """
 
-RUNNING, CONVERGED, LEAVES_SKIN, BUDGET_SPENT, NO_DESCENT, NOT_FINITE = range(6)
+FLOOR = 5.0
+"""Force at which a relaxation ends in noise, over the noise of a component: a choice; the largest
+of 50 random forces is four times that."""
+
+RUNNING, CONVERGED, LEAVES_SKIN, BUDGET_SPENT, NO_DESCENT, NOT_FINITE, NOISE = range(7)
 _MESSAGES = {
     CONVERGED: "converged",
     BUDGET_SPENT: "max_evaluations spent before the forces fell below force_tolerance",
@@ -86,6 +96,8 @@ class _State(NamedTuple):
 
 class _Limits(NamedTuple):
     force_tolerance: float  # eV/Å
+    floor: float  # eV/Å, the force that noise leaves
+    energy_noise: float  # eV
     max_evaluations: int
     max_move: float  # Å, of an atom in one step
     drift: float  # Å, of an atom from the positions the graph was built at
@@ -151,8 +163,12 @@ def relax(
         graph = rebuild(start.positions)
     check(potential, graph)
     free = _free_atoms(free, np.asarray(graph.atom_mask))
+    itself = by_differences(potential)
+    noise = itself.noise(graph) if itself else None
     limits = _Limits(
         float(force_tolerance),
+        FLOOR * noise.forces if noise else 0.0,
+        noise.energy if noise else 0.0,
         int(max_evaluations),
         float(max_move) if fixed_topology else min(float(max_move), 0.499 * skin),
         math.inf if fixed_topology else 0.5 * skin,
@@ -172,7 +188,7 @@ def relax(
         limits=limits,
     )
     state = search(graph, _initial(graph))
-    message = _MESSAGES.get(state.status)
+    message = _message(state, free)
     while message is None:  # an atom is about to leave the skin
         assert rebuild is not None  # with a fixed topology there is no skin to leave
         try:
@@ -180,13 +196,21 @@ def relax(
         except ValueError as error:  # no graph holds the pairs that came into reach
             return _collided(graph, free, state, error)
         state = search(graph, state._replace(status=RUNNING))
-        message = _MESSAGES.get(state.status)
-    if rebuild is not None and message != _MESSAGES[CONVERGED]:
+        message = _message(state, free)
+    if rebuild is not None and state.status not in (CONVERGED, NOISE):
         try:  # without leaving the skin, as an attraction like -1/r has them do
             rebuild(state.positions)
         except ValueError as error:
             return _collided(graph, free, state, error)
     return _result(graph, free, state, message)
+
+
+def _message(state: _State, free: np.ndarray) -> str | None:
+    """Why it ended; None: it has not, an atom is about to leave the skin."""
+    if state.status == NOISE:
+        force = _max_norm(state.gradient, free)
+        return f"converged to the noise of the forces: the largest is {force:.2g} eV/Å"
+    return _MESSAGES.get(state.status)
 
 
 def _collided(graph: Graph, free: np.ndarray, state: _State, error: ValueError) -> Relaxed:
@@ -226,15 +250,15 @@ def _initial(graph: Graph) -> _State:
 
 
 def _result(graph: Graph, free: np.ndarray, state: _State, message: str) -> Relaxed:
-    n = int(np.asarray(graph.atom_mask).sum())
+    n, energy = int(np.asarray(graph.atom_mask).sum()), float(np.sum(state.site_energies))
     return Relaxed(
         positions=jax.device_put(state.positions[:n]),
-        energy=float(np.sum(state.site_energies)),
+        energy=energy,
         forces=jax.device_put(-state.gradient[:n]),
         max_force=_max_norm(state.gradient, free),
         steps=state.steps,
         evaluations=state.evaluations,
-        converged=message == _MESSAGES[CONVERGED],
+        converged=state.status in (CONVERGED, NOISE) and math.isfinite(energy),
         message=message,
         graph=moved(graph, jax.device_put(state.positions)),
     )
@@ -275,7 +299,7 @@ def _turn(
     """The state after a look at `found` at the point tried; `built`: where the graph was."""
     sites, gradient = np.asarray(found.sites), -np.asarray(found.forces)
     state = state._replace(evaluations=state.evaluations + 1)
-    if state.evaluations == 1 or _descends(state, sites, gradient):
+    if state.evaluations == 1 or _descends(state, sites, gradient, limits.energy_noise):
         if state.evaluations > 1:
             state = _remember(state, gradient, precondition)._replace(steps=state.steps + 1)
         state = state._replace(
@@ -312,13 +336,13 @@ def _shorten(state: _State, gradient: np.ndarray) -> _State:
     return state._replace(trials=0, weights=np.zeros(MEMORY), status=status)
 
 
-def _descends(state: _State, sites: np.ndarray, gradient: np.ndarray) -> bool:
+def _descends(state: _State, sites: np.ndarray, gradient: np.ndarray, noise: float) -> bool:
     """Armijo's test or, once the energy's digits are spent, that of Hager and Zhang on slopes."""
     old, new = _slope(state.gradient, state), _slope(gradient, state)
     change = float(np.sum(sites - state.site_energies))
     roundoff = ENERGY_NOISE * np.finfo(float).eps * float(np.sum(np.abs(sites)))
     enough = change <= SUFFICIENT * state.length * old
-    flat = change <= roundoff and new <= (2.0 * SUFFICIENT - 1.0) * old
+    flat = change <= roundoff + 3.0 * noise and new <= (2.0 * SUFFICIENT - 1.0) * old
     return old < 0 and math.isfinite(new) and (enough or flat)
 
 
@@ -360,6 +384,7 @@ def _judged(state: _State, max_force: float, drift: float, limits: _Limits) -> i
         (state.status != RUNNING, state.status),
         (not math.isfinite(max_force), NOT_FINITE),
         (max_force < limits.force_tolerance, CONVERGED),
+        (max_force < limits.floor, NOISE),
         (state.evaluations >= limits.max_evaluations, BUDGET_SPENT),
         (not _slope(state.gradient, state) < 0, NO_DESCENT),
         (drift > limits.drift, LEAVES_SKIN),
