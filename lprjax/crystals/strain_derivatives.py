@@ -228,6 +228,8 @@ def _size_by_lines(potential: Potential, graph: Graph) -> np.ndarray:
 
 def _third_by_lines(potential: Potential, graph: Graph, internal: np.ndarray) -> np.ndarray:
     """(6, 6, 6) eV: C[d, d, .] of lines d, by least squares over the 56 constants."""
+    if not np.isfinite(internal).all():  # a crystal without stiffness has no constants
+        return np.full((6, 6, 6), np.nan)
     argument, unit = as_argument(potential, "potential"), _unit_of_strain(graph)
     slope = lambda x: np.asarray(_lagrangian(argument, graph, internal, x))  # noqa: E731
     middle = cache(lambda: slope(np.zeros(6)))  # of all lines

@@ -116,6 +116,24 @@ def noise_of_samples(samples: np.ndarray) -> float:
     return math.sqrt(float(np.mean(differences**2)) / math.comb(2 * ORDER, ORDER))
 
 
+def noise_of_energies(energies: np.ndarray, slopes: np.ndarray) -> float:
+    """The noise of energies whose slopes along the line are known far better.
+
+    One number a point is little to tell noise from; what the energies have beyond the integral of
+    the slopes (a polynomial through them) is noise at every point.
+
+    Args:
+        energies: (POINTS,) eV, at `places_of_noise`.
+        slopes: (POINTS,) eV/Å, by the forces.
+
+    Returns:
+        epsilon, eV.
+    """
+    places = places_of_noise()
+    integral = np.polynomial.Polynomial.fit(places, slopes, POINTS // 2).integ()
+    return float(np.std(energies - integral(places), ddof=1))
+
+
 def places_of_noise() -> np.ndarray:
     """The POINTS places on a line, Å, for `noise_of_samples`."""
     return SPACING * (np.arange(POINTS) - 0.5 * (POINTS - 1))
@@ -130,9 +148,10 @@ def places_of_steps() -> np.ndarray:
 def best_steps(forces: np.ndarray, virials: np.ndarray, size: float) -> Steps:
     """The steps at which derivatives of gradients change least when halved.
 
-    Of steps t_j, each half of the one before, the j is taken at which D(t_j) - D(t_j / 2) is
-    smallest, root mean square over all components; the step is t_j / 2, and that difference the
-    error: of noise, and of truncation what is left of it.
+    Of steps t_j, each half of the one before, the one is taken at which the change
+    d_j = D(t_j) - D(t_(j+1)) is smallest, root mean square over all components. Further down noise
+    alone decides, so that at t_j it is d_(j+1) over 2^order twice; what d_j has beyond the noise is
+    truncation.
 
     Args:
         forces: (2 HALVES + 3, n, 3) eV/Å, or their negatives, at `places_of_steps`.
@@ -151,12 +170,21 @@ def best_steps(forces: np.ndarray, virials: np.ndarray, size: float) -> Steps:
     chosen, noise = [], []
     for order, spread in ((1, FIRST), (2, SECOND)):
         changes = np.diff(np.stack([line[order - 1] for line in lines]), axis=0)
-        best = int(np.argmin(np.mean(changes**2, axis=1)))
-        chosen.append(float(steps[best + 1]))
-        errors = changes[best] * chosen[-1] ** order / spread
+        sizes = np.sqrt(np.mean(changes**2, axis=1))
+        best = int(
+            np.argmin(np.where(sizes > 0, sizes, np.inf))
+        )  # digits too coarse for any change
         of_forces, of_virial = (
-            math.sqrt(float(np.mean(part**2))) if part.size else 0.0
-            for part in (errors[:n], errors[n:] * size)
+            _error(np.sqrt(np.mean(part**2, axis=1)), best, 2.0**order) if part.size else 0.0
+            for part in (changes[:, :n], changes[:, n:] * size)
         )
-        noise.append(Noise(0.0, of_forces, of_virial))
-    return Steps(*chosen, tuple(noise))
+        scale = steps[best] ** order / spread
+        chosen.append(float(steps[best]))
+        noise.append(Noise(0.0, scale * of_forces, scale * of_virial))
+    return Steps(*chosen, (noise[0], noise[1]))
+
+
+def _error(changes: np.ndarray, best: int, ratio: float) -> float:
+    """Of a derivative at a step, from its changes at halving; noise rises by a ratio each time."""
+    noise = changes[best + 1] / ratio**2 if best + 1 < len(changes) else changes[best] / ratio
+    return math.hypot(noise, math.sqrt(max(changes[best] ** 2 - (ratio * noise) ** 2, 0.0)))

@@ -22,11 +22,11 @@ in `derivatives` and `strain_derivatives`.
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ from lprjax.numerics.differences import (
     Noise,
     Steps,
     best_steps,
+    noise_of_energies,
     noise_of_samples,
     places_of_noise,
     places_of_steps,
@@ -106,7 +107,9 @@ class ASEPotential:
         key = "noise", size_of(graph.species), strained
         if key not in self.measured:
             found = self._on_random_line(_numbers(graph), strained, places_of_noise())
-            self.measured[key] = Noise(*map(noise_of_samples, found[:3]))
+            energies = noise_of_energies(found.energies, found.slopes)
+            gradients = map(noise_of_samples, (found.forces, found.virials))
+            self.measured[key] = Noise(energies, *gradients)
         return self.measured[key]
 
     def steps(self, graph: Graph, *, strained: bool = False) -> Steps:
@@ -131,14 +134,12 @@ class ASEPotential:
         key = "steps", size_of(structure[-1]), strained
         if key not in self.measured:
             found = self._on_random_line(structure, strained, places_of_steps())
-            self.measured[key] = best_steps(*found[1:])
+            self.measured[key] = best_steps(found.forces, found.virials, found.size)
         steps = self.measured[key]
         return steps if self.step is None else steps._replace(first=self.step, second=self.step)
 
-    def _on_random_line(
-        self, structure: tuple, strained: bool, places: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """Energies, -forces and -virials there, and Å per unit of strain along the line."""
+    def _on_random_line(self, structure: tuple, strained: bool, places: np.ndarray) -> "_OnLine":
+        """What the calculator gives there."""
         pbc, positions, cell, species = structure
         if strained:
             self._check_stress(pbc)
@@ -147,18 +148,20 @@ class ASEPotential:
         moves = np.random.default_rng(0).uniform(-1.0, 1.0, (len(real) + 3, 3))
         line, strain = moves[3:] * real[:, None], (moves[:3] + moves[:3].T) / 2.0
         size = (abs(np.linalg.det(cell)) / real.sum()) ** (1.0 / 3.0) if strained else math.inf
-        energies, forces, virials = [], [], []
+        rows = []
         for t in places:
             deformation = np.eye(3) + t / size * strain
             there = (positions + t * line) @ deformation, cell @ deformation
-            energy, gradient, *slope = self._evaluate(asked, pbc, *there, species)
-            energies.append(energy)
-            forces.append(gradient[real])
-            virials += [there[0].T @ gradient + there[1].T @ s for s in slope]
-        return np.stack(energies), np.stack(forces), np.array(virials), size
+            energy, gradient, *rest = self._evaluate(asked, pbc, *there, species)
+            virial = there[0].T @ gradient + there[1].T @ (rest[0] if rest else np.zeros((3, 3)))
+            slope = np.vdot(gradient, line @ deformation)
+            if strained:
+                slope += np.vdot(virial, np.linalg.solve(deformation, strain)) / size
+            rows.append((energy, slope, gradient[real], virial if strained else virial[:0]))
+        return _OnLine(*map(np.stack, zip(*rows, strict=True)), size)
 
     @contextmanager
-    def on_a_line(self, noise: Noise) -> Iterator[None]:
+    def on_a_line(self, noise: Noise) -> Generator[None]:
         """While it lasts, calls are points of differences, of this noise."""
         self.measured["line"] = noise
         try:
@@ -226,6 +229,16 @@ class ASEPotential:
         """The energy that the forces derive from, where electrons are smeared the free one."""
         properties = self.calculator.implemented_properties
         return "free_energy" if "free_energy" in properties else "energy"
+
+
+class _OnLine(NamedTuple):
+    """Of a calculator at k points on a line."""
+
+    energies: np.ndarray  # (k,) eV
+    slopes: np.ndarray  # (k,) eV/Å, of the energy, by the gradients
+    forces: np.ndarray  # (k, n, 3) eV/Å, negative
+    virials: np.ndarray  # (k, 3, 3) eV, negative, or (k, 0, 3)
+    size: float  # Å per unit of strain
 
 
 def _numbers(graph: Graph) -> tuple[Pbc, np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ nothing about the analysis need be known.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,6 +20,8 @@ from lprjax.numerics.differences import Noise
 from lprjax.potentials.calculator_cache import PATIENCE, CachedCalculator
 from lprjax.potentials.from_ase import ASEPotential, size_of
 from lprjax.potentials.potential import Potential
+
+QUIET = Noise(0.0, 0.0, 0.0)
 
 
 class Recorder:
@@ -58,7 +60,7 @@ class Recorder:
         self.calls[who] += 1
         asked = ", ".join(f"{n} calls of the {name}" for name, n in self.calls.items())
         self._bar.set_description_str(asked, refresh=False)
-        self._bar.total = max(self._bar.total, self._bar.n + atoms)
+        self._bar.total = max(self._bar.total or 0, self._bar.n + atoms)
         self._bar.update(atoms)
 
     def close(self) -> None:
@@ -96,7 +98,8 @@ class RecordedCalculator:
                 self._recorder.count(self._who, len(atoms))
             found[name] = np.array(self.calculator.get_property(name, atoms), float)
         if self._recorder.draw is None:
-            self._noise[key] = self._noise_now(atoms)
+            before = self._noise.get(key, QUIET)  # a point of a line may be asked for alone, too
+            self._noise[key] = Noise(*map(max, before, self._noise_now(atoms)))
             return found[name]
         return found[name] + self._drawn(key, name, found[name].shape, atoms)
 
@@ -106,11 +109,11 @@ class RecordedCalculator:
             return self.measured["line"]
         size = size_of(atoms.numbers)
         known = [self.measured.get(("noise", size, strained)) for strained in (True, False)]
-        return next((noise for noise in known if noise is not None), Noise(0.0, 0.0, 0.0))
+        return next((noise for noise in known if noise is not None), QUIET)
 
     def _drawn(self, key: bytes, name: str, shape: tuple[int, ...], atoms: Atoms) -> np.ndarray:
         """The same noise whenever the same is asked for; forces keep their sum."""
-        noise = self._noise.get(key, Noise(0.0, 0.0, 0.0))
+        noise = self._noise.get(key, QUIET)
         kind = ("energy", "forces", "stress").index(name.removeprefix("free_"))
         random = np.random.default_rng([self._recorder.draw, kind, *key])
         if name == "forces":
@@ -123,7 +126,7 @@ class RecordedCalculator:
 
 
 @contextmanager
-def recorded(**potentials: Potential) -> Iterator[tuple[Recorder, list[Any]]]:
+def recorded(**potentials: Potential) -> Generator[tuple[Recorder, list[Any]]]:
     """The same potentials, those of calculators with their results recorded.
 
     Args:

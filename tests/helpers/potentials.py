@@ -1,10 +1,13 @@
 """Potentials that tests need and the library does not have."""
 
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.lj import LennardJones
 
 
@@ -50,6 +53,29 @@ OPTIONS = dict(epsilon=EPSILON, sigma=SIGMA, rc=R_CUT, ro=ONSET, smooth=True)
 
 def lennard_jones():
     return LennardJones(**OPTIONS)
+
+
+class Noisy(Calculator):
+    """A calculator with noise, always the same of one structure: `size` eV/Å on forces, that in eV
+    on the energy and on stresses times the volume."""
+
+    implemented_properties = ["energy", "forces", "stress"]
+
+    def __init__(self, calculator, size, seed=0):
+        super().__init__()
+        self.calculator, self.size, self.seed, self.calls = calculator, size, seed, 0
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.calls += 1
+        key = zlib.crc32(atoms.positions.tobytes() + atoms.cell.array.tobytes())
+        random = np.random.default_rng([self.seed, key])
+        for name, unit in (("energy", 1.0), ("forces", 1.0), ("stress", 1 / atoms.get_volume())):
+            value = np.asarray(self.calculator.get_property(name, atoms))
+            noise = random.normal(0.0, self.size, value.shape)
+            drift = noise.mean(axis=0) if name == "forces" else 0.0
+            self.results[name] = value + unit * (noise - drift)
+        self.results["energy"] = float(self.results["energy"])
 
 
 @dataclass(frozen=True)

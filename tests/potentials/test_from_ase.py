@@ -20,12 +20,15 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from lprjax.atoms.graphs import build_graph, moved
 from lprjax.atoms.structures import fcc, make_structure, rattled, supercell, to_ase
-from lprjax.crystals.elasticity import elastic_constants, equilibrium
+from lprjax.crystals.elasticity import elastic_constants, equilibrium, third_order_constants
+from lprjax.crystals.phonons import force_constants
 from lprjax.numerics.differences import POINTS
 from lprjax.potentials import ase_potential
+from lprjax.potentials.derivatives import third_product
 from lprjax.potentials.observables import KINDS, observe
+from lprjax.potentials.potential import as_argument
 from lprjax.simulation.relaxation import relax
-from tests.helpers.potentials import ONSET, OPTIONS, R_CUT, SmoothPairs, lennard_jones
+from tests.helpers.potentials import ONSET, OPTIONS, R_CUT, Noisy, SmoothPairs, lennard_jones
 
 ROOT = Path(__file__).parents[2]
 
@@ -229,6 +232,91 @@ def test_a_stress_that_is_strained(hexagonal):
         slope = (virial(strain) - virial(-strain)) / (2 * h) / float(crystal.volume)
         column = (0.5 * (slope + slope.T))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
         np.testing.assert_allclose(found.clamped[:, k], column, rtol=0, atol=1e-5)
+
+
+# --- with noise -----------------------------------------------------------------------------
+
+
+SIZE = 1e-4  # eV/Å, single precision of a bad kind
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    return ase_potential(Noisy(lennard_jones(), SIZE))
+
+
+def test_derivatives_with_noise_are_as_good_as_the_noise_allows(hexagonal, noisy):
+    """Third-order constants too. Relative to their size 1.9 SIZE over a step and 12.5 SIZE over its
+    square, steps of 0.05 Å or so: 1 % of the elastic constants and 5 % of those of third order. A
+    step of 0.001 Å would leave the former with 10 % and the latter with 1000 %."""
+    exact = SmoothPairs()
+    found, expected = (elastic_constants(p, hexagonal) for p in (noisy, exact))
+    scale = float(abs(expected.clamped).max())
+    np.testing.assert_allclose(found.clamped, expected.clamped, rtol=0, atol=0.01 * scale)
+    internal = expected.internal
+    found, expected = (
+        third_order_constants(p, hexagonal, internal=internal) for p in (noisy, exact)
+    )
+    for name in ("relaxed", "clamped"):
+        ours, right = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(ours, right, rtol=0, atol=0.05 * abs(right).max())
+
+
+def test_steps_without_noise_are_small_and_third_derivatives_right(hexagonal):
+    """Of a calculator in double precision: 1e-14 over 0.01 Å squared, and truncation as small."""
+    potential = ase_potential(lennard_jones())
+    found, expected = (third_order_constants(p, hexagonal) for p in (potential, SmoothPairs()))
+    scale = abs(expected.relaxed).max()
+    np.testing.assert_allclose(found.relaxed, expected.relaxed, rtol=0, atol=1e-6 * scale)
+    graph = build_graph(hexagonal, potential.r_cut)
+    steps = potential.steps(graph, strained=True)
+    assert steps.first <= 0.015 and steps.second <= 0.03
+    assert ase_potential(lennard_jones(), step=0.01).steps(graph).first == 0.01
+
+
+def test_products_with_third_derivatives_along_two_directions(shaken):
+    """D3E[v, w] by polarisation, w a thousand times the size of v, beside the exact one's."""
+    potential = ase_potential(lennard_jones())
+    ours, exact = graphs(shaken, potential, SmoothPairs())
+    v, w = np.random.default_rng(1).normal(size=(2, 16, 3)) * (np.arange(16) < 12)[:, None]
+    found = third_product(as_argument(potential, "potential"), ours, v, 1e3 * w)
+    right = third_product(as_argument(SmoothPairs(), "potential"), exact, v, 1e3 * w)
+    for one, other in zip(found, right, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * float(abs(other).max()))
+
+
+def test_an_equilibrium_with_noise_converges_to_it(hexagonal, noisy):
+    """Of a virial good to SIZE over a curvature of some 100 eV: 1e-6 of the scale. A tolerance of
+    1e-12 alone would never be met."""
+    found, expected = (equilibrium(p, hexagonal) for p in (noisy, SmoothPairs()))
+    assert found.converged and found.iterations < 15
+    allowed = 8.0 * SIZE / expected.curvature
+    assert found.scale == pytest.approx(expected.scale, abs=allowed)
+
+
+def test_a_relaxation_ends_at_the_noise_and_says_at_what_force(shaken, noisy):
+    """Forty calls instead of the thousand allowed; the geometry within the noise over the least
+    stiffness of the exact one, and the energy within that of the energy."""
+    calculator = noisy.calculator
+    before = calculator.calls
+    found = relax(noisy, shaken, force_tolerance=1e-8)
+    assert found.converged and found.max_force < 5.0 * 1.3 * SIZE
+    assert f"noise of the forces: the largest is {found.max_force:.2g} eV/Å" in found.message
+    assert found.evaluations < 40 and calculator.calls - before < 60
+    exact = relax(ase_potential(lennard_jones()), shaken, force_tolerance=1e-8)
+    assert found.energy == pytest.approx(exact.energy, abs=5.0 * SIZE)
+    ends = [np.asarray(r.positions) for r in (found, exact)]
+    ends = [x - x.mean(axis=0) for x in ends]
+    np.testing.assert_allclose(*ends, atol=1e-2)
+
+
+def test_force_constants_with_noise_keep_the_sum_rule(noisy):
+    """A shift of the crystal brings no force, to rounding of 27 blocks; the rest is within 1 %."""
+    crystal = fcc("Cu", 3.64, primitive=True)
+    found, exact = (force_constants(p, crystal, (3, 3, 3)) for p in (noisy, SmoothPairs()))
+    assert found.sum_rule < 1e-12
+    scale = float(abs(exact.blocks).max())
+    np.testing.assert_allclose(found.blocks, exact.blocks, rtol=0, atol=0.01 * scale)
 
 
 # --- at work ---------------------------------------------------------------------------------
