@@ -171,9 +171,8 @@ def best_steps(forces: np.ndarray, virials: np.ndarray, size: float) -> Steps:
     for order, spread in ((1, FIRST), (2, SECOND)):
         changes = np.diff(np.stack([line[order - 1] for line in lines]), axis=0)
         sizes = np.sqrt(np.mean(changes**2, axis=1))
-        best = int(
-            np.argmin(np.where(sizes > 0, sizes, np.inf))
-        )  # digits too coarse for any change
+        # where digits are too coarse for any change, there is none
+        best = int(np.argmin(np.where(sizes > 0, sizes, np.inf)))
         of_forces, of_virial = (
             _error(np.sqrt(np.mean(part**2, axis=1)), best, 2.0**order) if part.size else 0.0
             for part in (changes[:, :n], changes[:, n:] * size)

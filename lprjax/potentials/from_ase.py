@@ -298,9 +298,9 @@ def ase_potential(
             f"calculator {name} has no {' and no '.join(sorted(missing))}: wanted one with energy "
             "and forces."
         )
-    for option, value in (("step", step), ("r_cut", r_cut)):
-        given = not (value is None and option == "step")
-        if given and not (np.isfinite(value) and value > 0):
+    lengths = {"r_cut": r_cut} if step is None else {"step": step, "r_cut": r_cut}
+    for option, value in lengths.items():
+        if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{option} is {value!r}: wanted a positive length in Å.")
     return ASEPotential(calculator, None if step is None else float(step), float(r_cut))
 

@@ -67,13 +67,14 @@ def test_the_noise_of_samples_is_told_from_smooth_functions():
 
 def test_the_noise_of_energies_is_told_from_their_slopes():
     """Seven numbers: a standard deviation to 1 / 14^(1/2), of which three are allowed; a curvature
-    a thousand times the noise is no noise."""
+    and a cubic term a thousand times the noise are no noise."""
     x, random = places_of_noise(), np.random.default_rng(5)
     noise = [1e-6 * random.normal(size=POINTS) for _ in range(20)]
-    found = [noise_of_energies(7.0 + 100.0 * x**2 + 2.0 * x + e, 200.0 * x + 2.0) for e in noise]
+    energies, slopes = 7.0 + 2.0 * x + 100.0 * x**2 + 1e5 * x**3, 2.0 + 200.0 * x + 3e5 * x**2
+    found = [noise_of_energies(energies + e, slopes) for e in noise]
     assert 0.2e-6 < min(found) and max(found) < 1.8e-6
     assert np.mean(found) == pytest.approx(1e-6, rel=0.2)
-    assert noise_of_energies(7.0 + 100.0 * x**2, 200.0 * x) < 1e-14
+    assert noise_of_energies(energies, slopes) < 1e-14
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 1e-5, 1e-7, 0.0])
