@@ -15,10 +15,12 @@ with an estimate of M and hold for h = M eta / c^2 <= 1/2; beyond, `failures` ha
 even the first order may be far off.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -41,6 +43,7 @@ from lprjax.defects.bounds import (
     relaxing_bound,
     third_elastic_mismatch,
 )
+from lprjax.defects.budget_summary import budget_figure, budget_table
 from lprjax.defects.defect import (
     Defect,
     RelaxedDefect,
@@ -58,6 +61,9 @@ from lprjax.defects.response import lipschitz_at, stability_at
 from lprjax.defects.transfer import transfer_constant
 from lprjax.potentials.potential import Potential, by_differences, cutoff_of
 from lprjax.potentials.recorded_calls import Recorder, recorded
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FAILURES = ("unstable", "unpredicted", "unproven", "unconverged", "left_basin")
 """A surrogate without stability at the reference's geometry; a prediction that did not converge;
@@ -140,6 +146,13 @@ class Budget(NamedTuple):
 
     def __str__(self) -> str:
         return _table(self)
+
+    def _repr_html_(self) -> str:
+        return budget_table(self)._repr_html_()
+
+    def plot(self) -> Figure:
+        """Terms, predictions and truth of both errors as bars; see `budget_figure`."""
+        return budget_figure(self)
 
 
 def error_budget(

@@ -9,11 +9,13 @@ factor share one weight. A change of weights costs a QR of the stacked K-by-K tr
 that grows with the data.
 """
 
+from __future__ import annotations
+
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,10 @@ from lprjax.regression.factors import (
     singular_values,
     stacked_triangle,
 )
+from lprjax.regression.fit_summary import fit_figure, fit_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Fit(NamedTuple):
@@ -70,6 +76,16 @@ class Fit(NamedTuple):
         """Largest over smallest of those singular values, inf if the smallest is zero. An SVD."""
         singular = singular_values(self.factor)
         return float(singular[0] / singular[-1]) if singular[-1] > 0.0 else math.inf
+
+    def __str__(self) -> str:
+        return str(fit_table(self))
+
+    def _repr_html_(self) -> str:
+        return fit_table(self)._repr_html_()
+
+    def plot(self) -> Figure:
+        """Residuals by kind and group, and the factor's singular values; see `fit_figure`."""
+        return fit_figure(self)
 
 
 def fit(

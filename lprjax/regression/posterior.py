@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from scipy.special import ndtri
 
 from lprjax.numerics.checks import as_float64, refuse_traced, require_x64
+from lprjax.numerics.tables import Table
 from lprjax.regression.factors import (
     RCOND,
     checked_prior,
@@ -115,6 +116,27 @@ class Calibration(NamedTuple):
     covered: np.ndarray
     factor: jax.Array
     unreached: int
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+    def _table(self) -> Table:
+        rows = [
+            [f"{expected:.1%}", f"{covered:.1%}"]
+            for expected, covered in zip(self.expected, self.covered, strict=True)
+        ]
+        return Table(
+            f"Calibration: alpha {self.alpha:.4g}, s {self.s:.4g}",
+            ("interval for", "holds of the residuals"),
+            rows,
+            (
+                f"log likelihood of each, {self.log_likelihood:.4g}; directions that no row "
+                f"reaches: {self.unreached}",
+            ),
+        )
 
 
 def calibrate(

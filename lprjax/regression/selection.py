@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from lprjax.numerics.checks import as_float64, refuse_traced, require_x64
+from lprjax.numerics.tables import Table
 from lprjax.regression.factors import (
     RCOND,
     checked_triangular,
@@ -61,6 +62,27 @@ class Selection(NamedTuple):
     rigidity: np.ndarray
     log_det: np.ndarray
     factor: jax.Array
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+    def _table(self) -> Table:
+        picks = ["", *map(str, self.order)]
+        rows = [
+            [str(k), pick, f"{np.mean(rigid):.4g}", f"{np.min(rigid):.4g}", f"{log_det:.4g}"]
+            for k, (pick, rigid, log_det) in enumerate(
+                zip(picks, self.rigidity, self.log_det, strict=True)
+            )
+        ]
+        return Table(
+            f"Choice of {len(self.order)} for {self.rigidity.shape[1]} targets",
+            ("chosen", "candidate", "mean PR", "least PR", "ln det H, risen"),
+            rows,
+            ("PR in 1 / (unit of the targets)^2",),
+        )
 
 
 def add_rows(factor: ArrayLike, rows: ArrayLike) -> jax.Array:

@@ -361,3 +361,13 @@ def test_coverage_at_its_edges():
     """Nothing known covers all; a deviation of zero covers an exact prediction only."""
     assert (coverage(ONES, np.inf * ONES) == 1.0).all()
     np.testing.assert_array_equal(coverage(np.array([0.0, 1.0]), np.zeros(2)), np.full(4, 0.5))
+
+
+def test_a_calibration_prints_what_it_covers():
+    residuals = np.sqrt(dense_variance(ROWS, PREDICTIONS)) * RNG.normal(size=N)
+    found = calibrate(FACTOR, PREDICTIONS, residuals)
+    title, _, *rows, _ = str(found).splitlines()
+    assert f"alpha {found.alpha:.4g}, s {found.s:.4g}" in title
+    covered = [float(row.split()[1].rstrip("%")) for row in rows]
+    assert covered == pytest.approx(100 * found.covered, abs=0.06)
+    assert "<table>" in found._repr_html_()

@@ -294,3 +294,13 @@ def test_errors_of_the_updates(update):
             update(factor, rows)
     with pytest.raises(TypeError, match="float64"):
         update(FACTOR, ROWS[:1].astype(np.float32))
+
+
+def test_a_choice_prints_what_each_pick_gained():
+    chosen = choose(FACTOR, CANDIDATES, TARGETS, 3)
+    _, _, *rows, note = str(chosen).splitlines()
+    assert [row.split()[0] for row in rows] == ["0", "1", "2", "3"]
+    assert [int(row.split()[1]) for row in rows[1:]] == list(chosen.order)
+    means = [float(row.split()[-3]) for row in rows]
+    assert means == pytest.approx(chosen.rigidity.mean(axis=1), rel=1e-3)
+    assert note.startswith("PR in 1 / (unit") and "<table>" in chosen._repr_html_()
