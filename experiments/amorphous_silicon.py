@@ -36,6 +36,7 @@ from experiments.systems.melt_quench import (
     sort_cells,
 )
 from lprjax.ace.spec import ACESpec
+from lprjax.atoms.chemiscope import write_chemiscope
 from lprjax.atoms.extxyz import write_extxyz
 from lprjax.atoms.structures import Labels
 
@@ -181,7 +182,8 @@ def ratio(rigidities: dict[int, dict], name: str, first: int, second: int) -> fl
 
 
 def write_cells(folder: Path, found: Study, config: Config) -> None:
-    """The cells held out as extended XYZ, `lpr` of each atom: one file per training set shown."""
+    """The cells held out as extended XYZ and for chemiscope, `lpr` of each atom: files of each
+    training set shown."""
     structures = [*found.structures[0], *found.structures[1]]
     energies = np.concatenate([d.energies * d.coordination.shape[1] for d in found.data])
     counts = np.concatenate([d.coordination for d in found.data])
@@ -189,6 +191,9 @@ def write_cells(folder: Path, found: Study, config: Config) -> None:
         arrays = {"lpr": np.concatenate(found.rigidities[m]), "coordination": counts}
         labels = [Labels(energy=energy) for energy in energies]
         write_extxyz(folder / f"held_out_swapped_{m}.xyz", structures, labels, arrays)
+        title = f"amorphous silicon, {m} training cells swapped"
+        path = folder / f"held_out_swapped_{m}.json.gz"
+        write_chemiscope(path, structures, arrays, labels, title=title)
 
 
 def example(found: Study) -> int:

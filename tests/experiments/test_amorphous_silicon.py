@@ -1,6 +1,7 @@
 """Amorphous silicon: the potential it is quenched with, what is counted, trained and drawn."""
 
 import dataclasses
+import gzip
 import itertools
 import json
 
@@ -274,6 +275,9 @@ def test_tiny_run_and_its_last_line(tmp_path, capsys, drawn):
     for errors in summary["rms_meV_per_atom"].values():
         assert np.all((np.array(errors) > 0.01 * spread) & (np.array(errors) < 10 * spread))
     assert len(frames) == 2 * TINY.held_out and all((f.arrays["lpr"] > 0).all() for f in frames)
+    in_browser = json.loads(gzip.decompress((folder / "held_out_swapped_0.json.gz").read_bytes()))
+    lpr = np.concatenate([frame.arrays["lpr"] for frame in frames])
+    np.testing.assert_array_equal(in_browser["properties"]["lpr"]["values"], lpr)
     (structure, labels, _), *_ = read_extxyz(folder / "held_out_swapped_0.xyz")
     graph = build_graph(structure, stillinger_weber().r_cut, n_neighbours=24)
     energy = observe(stillinger_weber(), graph, ("energy",)).energy

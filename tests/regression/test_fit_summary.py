@@ -9,20 +9,20 @@ from lprjax.regression.fit_summary import fit_figure, fit_table
 from lprjax.regression.fitting import fit
 from tests.helpers.figures import check_figure
 
-KEYS = ("energy", ("forces", "bulk"), ("forces", "core"), "gap")
+SIZES = {"energy": 9, ("forces", "bulk"): 30, ("forces", "core"): 12, "gap": 5}
 
 
 @pytest.fixture(scope="module")
 def result():
     rng = np.random.default_rng(0)
-    data = {key: compress(rng.normal(size=(9, 4)), rng.normal(size=9)) for key in KEYS}
+    data = {key: compress(rng.normal(size=(n, 4)), rng.normal(size=n)) for key, n in SIZES.items()}
     return fit(data, {"energy": 30.0, "forces": 1.0, "gap": 0.0}, ridge=1e-3)
 
 
 def test_shares_are_those_of_the_loss(result):
     """Of sum_k w_k^2 n_k rms_k^2; the ridge apart."""
     table = fit_table(result)
-    losses = [(result.weights[key] * result.rms[key]) ** 2 * 9 for key in KEYS]
+    losses = [n * (result.weights[key] * result.rms[key]) ** 2 for key, n in SIZES.items()]
     shares = [float(row[5].rstrip("%")) / 100 for row in table.rows]
     np.testing.assert_allclose(shares, np.array(losses) / sum(losses), atol=6e-4)
     assert [row[0] for row in table.rows] == ["energy", "forces, bulk", "forces, core", "gap"]
