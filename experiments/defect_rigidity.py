@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import start
+from experiments.harness.run import Run, start
 from experiments.harness.script import Plan, script
 from experiments.harness.statistics import rank_within, relation
 from experiments.harness.style import PALETTE, label_axes
@@ -45,6 +45,7 @@ from experiments.studies.predictions import predicted
 from experiments.studies.size_sweep import Config, points
 from experiments.systems.observations import FAILED, FLAGS, OBSERVATION_SETS
 from lprjax.ace.basis import site_basis
+from lprjax.atoms.chemiscope import write_chemiscope
 from lprjax.atoms.graphs import build_graph
 from lprjax.regression.fitting import Fit
 from lprjax.regression.rigidity import local_prediction_rigidity, prediction_rigidity
@@ -322,11 +323,36 @@ PRESETS = {
 }
 
 
+def write_cells(run: Run, records: Sequence[Record]) -> None:
+    """The defect for chemiscope, once per size of the training cells: LPR of each atom by fit.
+
+    At the reference's geometry, which differs little from that of each fit, where they are of."""
+    defect, displacement, *_ = reference_simulation(run.config)
+    sweep = [record for record in records if record.point.degree == run.config.degree]
+    sound = [record for record in sweep if not np.isnan(record.arrays["rigidity"]).any()]
+    if sound:
+        arrays = {
+            f"lpr, {LABELS[fitted]}": [record.arrays["rigidity"][k] for record in sound]
+            for k, fitted in enumerate(run.config.fitted)
+        }
+        write_chemiscope(
+            run.folder / "defect_rigidity.json.gz",
+            [defect.displaced(displacement)] * len(sound),
+            arrays,
+            title=f"{run.config.defect} in {run.config.crystal.name}",
+            description="trained on L = "
+            + ", ".join(f"{float(record.arrays['radius']):.1f}" for record in sound)
+            + " Å, one structure each",
+            units=dict.fromkeys(arrays, "1/eV^2"),
+        )
+
+
 def plan(argv: Sequence[str] | None = None) -> Plan:
     """What the flags ask for; those of the command line if None."""
     run = start("defect_rigidity", PRESETS, argv, __doc__)
 
     def drawn(summary: dict[str, Any], records: list[Record]) -> Figure:
+        write_cells(run, records)
         return plot(summary, records, run.config)
 
     return Plan(run, points(run.config), compute, summarise, drawn, caption)

@@ -22,9 +22,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.harness.records import Record
-from experiments.harness.run import data_folder, start
+from experiments.harness.run import Run, data_folder, start
 from experiments.harness.script import Plan, script
 from experiments.panels.mlearn import caption, plot
 from experiments.studies.mlearn_loss import (
@@ -48,12 +49,14 @@ from experiments.systems.mlearn import (
     SYNTHETIC,
     CellRows,
     cell_rows,
+    cells,
     digest,
     factors_of,
     mean_errors,
     of_groups,
 )
 from lprjax.ace.spec import ACESpec
+from lprjax.atoms.chemiscope import write_chemiscope
 from lprjax.regression.factors import Factor, extend, merge
 from lprjax.regression.fitting import Fit
 from lprjax.regression.rigidity import local_prediction_rigidity, prediction_rigidity
@@ -301,6 +304,23 @@ SMOKE = Config(
 PRESETS = {"smoke": SMOKE, "paper": Config()}
 
 
+def write_cells(run: Run, records: Sequence[Record], folder: str) -> None:
+    """The test cells for chemiscope, LPR of each atom in the fits to `TRAINED` and to all data."""
+    for record in records:
+        if record.point.task != "fit":
+            continue
+        name = record.point.material
+        test = cells(name, "test", folder)
+        ends = np.cumsum([cell.structure.n_atoms for cell in test])[:-1]
+        arrays = {
+            f"lpr, {fitted}": np.split(record.arrays[f"lpr_{fitted}"], ends)
+            for fitted in ("base", "whole")
+        }
+        path, units = run.folder / f"test_{name}.json.gz", dict.fromkeys(arrays, "1/eV^2")
+        structures, labels = [cell.structure for cell in test], [cell.labels for cell in test]
+        write_chemiscope(path, structures, arrays, labels, title=f"mlearn, {name}", units=units)
+
+
 def plan(argv: Sequence[str] | None = None) -> Plan:
     """What the flags ask for; those of the command line if None."""
     run = start("mlearn_rigidity", PRESETS, argv, __doc__)
@@ -310,7 +330,12 @@ def plan(argv: Sequence[str] | None = None) -> Plan:
         print("No data given: SYNTHETIC cells of Stillinger-Weber silicon stand in for mlearn.")
     data = "synthetic" if synthetic else digest(run.config.materials, folder)
     found = points(run.config, data)
-    return Plan(run, found, partial(compute, folder), summarise, plot, caption, VERSION)
+
+    def drawn(summary: dict[str, Any], records: list[Record]) -> Figure:
+        write_cells(run, records, folder)
+        return plot(summary, records)
+
+    return Plan(run, found, partial(compute, folder), summarise, drawn, caption, VERSION)
 
 
 main = script(plan)

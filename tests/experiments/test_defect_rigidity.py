@@ -1,5 +1,6 @@
 """Rigidity of a defect simulation, at its smallest: against dense algebra and another route."""
 
+import gzip
 import json
 
 import numpy as np
@@ -48,6 +49,11 @@ def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(
     for (name, error), panel in zip(pairs, panels[3:], strict=False):
         for x, y in zip(again["fits"][name], again["fits"][error], strict=True):
             drawn_line(panel, [x], [y])
+    in_browser = results / "defect_rigidity" / "defect_rigidity.json.gz"
+    found = json.loads(gzip.decompress(in_browser.read_bytes()))
+    lpr = np.array(found["properties"]["lpr, E+F"]["values"])
+    assert len(lpr) == found["structures"][0]["size"]  # of one size
+    assert lpr.max() / lpr.min() == pytest.approx(again["lpr_range_over_atoms"]["EF"][0])
 
 
 def test_rigidity_of_the_formation_energy_by_implicit_differentiation(config, result, summary):

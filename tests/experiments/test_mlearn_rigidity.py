@@ -1,5 +1,6 @@
 """Choosing cells of DFT data: what may be looked at, and a tiny synthetic run from end to end."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -233,6 +234,11 @@ def test_tiny_run_and_its_last_line(tiny, capsys, drawn, no_data):
             drawn_line(panel, curve["added"], curve[quantity])
     whole = found["test"]["whole"]["all"]
     drawn_line(panels[4], [whole["energy"]], [whole["forces"]])
+    in_browser = folder / "mlearn_rigidity" / f"test_{SYNTHETIC}.json.gz"
+    properties = json.loads(gzip.decompress(in_browser.read_bytes()))["properties"]
+    lpr = run_of("fit")["lpr_whole"]
+    np.testing.assert_allclose(properties["lpr, whole"]["values"], lpr, rtol=1e-9)
+    assert len(properties["energy"]["values"]) == sum(mlearn.STAND_IN["test"].values())
 
 
 def test_missing_data_are_named(no_data, tmp_path):
