@@ -15,7 +15,7 @@ import numpy as np
 
 from lprjax.ace.basis import site_basis
 from lprjax.ace.spec import ACESpec
-from lprjax.atoms.graphs import bucket, build_graph, neighbour_bucket
+from lprjax.atoms.graphs import Graph, bucket, build_graph, neighbour_bucket
 from lprjax.atoms.structures import Structure
 from lprjax.models.files import SavedFit
 from lprjax.regression.posterior import Calibration
@@ -45,6 +45,26 @@ def deviations_of(
     """
     n = structure.n_atoms
     graph = build_graph(structure, spec.r_cut, n_atoms=min(bucket(n), neighbour_bucket(n)))
+    return deviations_in(spec, graph, factors)
+
+
+def deviations_in(
+    spec: ACESpec, graph: Graph, factors: Mapping[str, jax.Array]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same of a graph, for many structures in few shapes.
+
+    Args:
+        spec: of the basis.
+        graph: of n atoms, without padding.
+        factors: as in `deviations_of`.
+
+    Returns:
+        (n,) eV and (n,) eV/Å, as `deviations_of`.
+
+    Raises:
+        ValueError: unknown species.
+    """
+    n = int(np.count_nonzero(np.asarray(graph.atom_mask)))
     of_sites = np.asarray(
         local_prediction_rigidity(factors["energy"], np.asarray(site_basis(spec, graph))[:n])
     )

@@ -14,19 +14,18 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
-from lprjax.ace.basis import site_basis
-from lprjax.atoms.graphs import Graph, build_graphs
+from lprjax.ase.deviations import KINDS, checked_factors, deviations_in
+from lprjax.atoms.graphs import build_graphs
 from lprjax.atoms.structures import Labels, Structure
+from lprjax.commands.errors import predictions
 from lprjax.models.files import SavedFit
 from lprjax.regression.fitting import Fit
 from lprjax.regression.posterior import Calibration, calibrate
-from lprjax.regression.rigidity import prediction_rigidity
-from lprjax.regression.rows import design_rows, vanishing
-from lprjax.regression.samples import stacked_rows
+from lprjax.regression.rows import vanishing
+from lprjax.regression.samples import stacked, stacked_rows
 
 _MOST_ROWS = 5000  # that a calibration takes: a choice, its cost grows with them
 
@@ -71,19 +70,19 @@ def calibrated(
     Raises:
         ValueError: as `calibrate`; no labels of either kind.
     """
-    graphs = build_graphs([structure for structure, _ in samples], saved.spec.r_cut, shapes=3)
-    rows: dict[str, list[np.ndarray]] = {"energy": [], "forces": []}
-    residuals: dict[str, list[np.ndarray]] = {"energy": [], "forces": []}
-    e0 = {z: float(e) for z, e in zip(saved.spec.numbers, _origin(saved), strict=True)}
-    pairs = list(zip(samples, graphs, strict=True))
-    for (structure, labels), graph in tqdm(pairs, desc="calibration", delay=5):
-        found = stacked_rows(saved.spec, graph, labels, ("energy", "forces"), per_atom=("energy",))
-        shift = {"energy": np.mean([e0[z] for z in np.asarray(structure.species).tolist()])}
+    structures = [structure for structure, _ in samples]
+    graphs = build_graphs(structures, saved.spec.r_cut, shapes=3)
+    predicted = predictions(saved.potential(), structures, KINDS)
+    rows: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    residuals: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    triples = list(zip(samples, graphs, predicted, strict=True))
+    for (structure, labels), graph, ours in tqdm(triples, desc="calibration", delay=5):
+        found = stacked_rows(saved.spec, graph, labels, KINDS, per_atom=("energy",))
+        n = structure.n_atoms
         for kind, (x, y) in found.items():
             rows[kind].append(x)
-            residuals[kind].append(
-                x @ np.asarray(saved.fit.coefficients) + shift.get(kind, 0.0) - y
-            )
+            mine = np.asarray(stacked(kind, getattr(ours, kind), n))
+            residuals[kind].append(mine / (n if kind == "energy" else 1) - y)
     calibrations = {}
     for kind, parts in rows.items():
         if sum(map(len, parts)) >= 2:
@@ -95,10 +94,6 @@ def calibrated(
     if not calibrations:
         raise ValueError("the cells of the calibration have fewer than two labels: wanted more.")
     return calibrations
-
-
-def _origin(saved: SavedFit) -> np.ndarray:
-    return np.asarray(saved.potential().reference_energies)
 
 
 def known_of(
@@ -121,27 +116,17 @@ def known_of(
     Raises:
         ValueError: as `build_graphs`, and what the basis does not describe.
     """
-    scale, found = residual_scale(saved.fit), []
-    factors = {kind: (scale, saved.fit.factor) for kind in ("energy", "forces")}
-    factors |= {kind: (1.0, c.factor) for kind, c in (calibrations or {}).items()}
+    calibrations, found = calibrations or {}, []
+    factors = checked_factors(saved, True, calibrations)
+    scale = {k: 1.0 if k in calibrations else residual_scale(saved.fit) for k in factors}
     graphs = build_graphs(structures, saved.spec.r_cut, shapes=3)
-    pairs = list(zip(structures, graphs, strict=True))
-    for structure, graph in tqdm(pairs, desc="rigidities", unit=" cells", delay=5):
-        found.append(_known(saved, graph, structure.n_atoms, factors))
+    for graph in tqdm(graphs, desc="rigidities", unit=" cells", delay=5):
+        energy, forces = deviations_in(saved.spec, graph, factors)
+        own = energy
+        if "energy" in calibrations:
+            plain = {"energy": saved.fit.factor, "forces": factors["forces"]}
+            own, _ = deviations_in(saved.spec, graph, plain)
+        with np.errstate(divide="ignore"):
+            lpr = 1.0 / np.square(own)
+        found.append(Known(lpr, scale["energy"] * energy, scale["forces"] * forces))
     return found
-
-
-def _known(
-    saved: SavedFit, graph: Graph, n: int, factors: dict[str, tuple[float, jax.Array]]
-) -> Known:
-    sites = np.asarray(site_basis(saved.spec, graph))[:n]
-    lpr = np.asarray(prediction_rigidity(saved.fit.factor, sites))
-    scale, factor = factors["energy"]
-    own = lpr if factor is saved.fit.factor else np.asarray(prediction_rigidity(factor, sites))
-    rows = design_rows(saved.spec, graph, ("forces",)).forces
-    scale_f, factor_f = factors["forces"]
-    of_forces = prediction_rigidity(factor_f, np.asarray(rows)[:n].reshape(3 * n, -1))
-    with np.errstate(divide="ignore"):
-        energy = scale / np.sqrt(own)
-        variances = 1.0 / np.asarray(of_forces).reshape(n, 3)
-    return Known(lpr, energy, scale_f * np.sqrt(variances.sum(axis=1)))

@@ -16,6 +16,8 @@ from lprjax.numerics.disk import replace_file
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """Told apart by people of any colour vision (Okabe and Ito)."""
 _LABELS = {"energy": "energy (eV/atom)", "forces": "force (eV/Å)", "virial": "virial (eV/atom)"}
+_LEAST = 0.02  # of the errors are below what is drawn
+_SMALL = 1e-6  # of the largest term: smaller ones are not drawn
 _MOST = 20_000  # points in a panel: more are not seen
 
 
@@ -98,16 +100,20 @@ def draw_cumulative(ax: Any, kind: str, sets: Mapping[str, Sequence[Compared]]) 
         kind: among "energy", "forces" and "virial".
         sets: by name, such as "train".
     """
+    least = np.inf
     for colour, (name, found) in zip(COLOURS, sets.items(), strict=False):
         parts = [np.abs(c.errors) for c in found if c.kind == kind and c.group != "all"]
         if parts:
             sizes = np.sort(np.concatenate(parts))
+            least = min(least, float(np.quantile(sizes, _LEAST)))
             left = 1.0 - np.arange(len(sizes)) / len(sizes)
             step = -(-len(sizes) // _MOST)
             ax.plot(sizes[::step], left[::step], color=colour, label=name)
     ax.set(xscale="log", yscale="log", xlabel=f"|error| of {kind} ({UNITS[kind]})")
     ax.set(ylabel="fraction of larger errors")
-    ax.legend(fontsize=7)
+    if np.isfinite(least):
+        ax.set_xlim(left=max(least, 1e-12))  # some forces are zero by symmetry
+        ax.legend(fontsize=7)
 
 
 def draw_by_species(ax: Any, values: np.ndarray, species: Sequence[str], label: str) -> None:
@@ -122,11 +128,11 @@ def draw_by_species(ax: Any, values: np.ndarray, species: Sequence[str], label: 
     symbols = list(dict.fromkeys(species))
     kept = np.isfinite(values) & (values > 0)
     parts = [values[kept & (np.asarray(species) == symbol)] for symbol in symbols]
-    drawn = [(s, np.log10(p)) for s, p in zip(symbols, parts, strict=True) if len(p)]
+    drawn = [(s, p) for s, p in zip(symbols, parts, strict=True) if len(p)]
     if drawn:
         ax.boxplot([p for _, p in drawn], whis=(0, 100), widths=0.5)
         ax.set_xticks(range(1, len(drawn) + 1), [s for s, _ in drawn])
-    ax.set(ylabel=f"log10 of {label}")
+    ax.set(ylabel=label, yscale="log")
 
 
 def fit_picture(
@@ -186,7 +192,8 @@ def budget_picture(budget: Budget) -> Any:
         (axes[1], [abs(t.energy) for t in budget.terms], "|error of formation energy| (eV)"),
     ):
         ax.barh(places, np.nan_to_num(values), color=COLOURS[0])
-        ax.set(xlabel=label, xscale="log")
+        largest = max([v for v in values if np.isfinite(v)], default=1.0)
+        ax.set(xlabel=label, xscale="log", xlim=(_SMALL * (largest or 1.0), None))
     axes[0].set_yticks(places, names)
     axes[1].set_yticks(places, [])
     axes[0].axvline(budget.geometry_true, color=COLOURS[5], label="true, of the whole")

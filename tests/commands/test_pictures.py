@@ -59,3 +59,4 @@ def test_figures_leave_out_what_there_is_not():
     lpr = np.array([1.0, 0.0, np.inf, 3.0])
     figure = fit_picture({"train": FOUND}, lpr, ["W", "W", "Mo", "Mo"])
     assert [t.get_text() for t in figure.axes[2].get_xticklabels()] == ["W", "Mo"]
+    assert figure.axes[2].get_yscale() == "log"
