@@ -57,14 +57,17 @@ class Flags(Command):
         hosts = [read_host(p, self.crystal, self.lattice_constant) for p in self.potentials]
         for host in hosts:
             say(f"{host.name}: {host.crystal} {host.element}, a = {host.lattice_constant:.4f} Å")
-        found, cells = [], []
+        found, cells, settled = [], [], []
         pairs = [(host, *pair) for host in hosts for pair in _defects(self, host)]
         for host, name, defect in tqdm(pairs, desc="relaxing", unit=" defects", delay=5):
             relaxed = lp.relax_defect(host.potential, defect, force_tolerance=self.force_tolerance)
             found.append(_row(host, name, defect, relaxed))
-            labels = lp.Labels(relaxed.energy, np.asarray(relaxed.relaxed.forces), None, None)
-            cells.append((defect.displaced(relaxed.displacement), labels))
-        say(table(COLUMNS, found))
+            settled.append(relaxed.relaxed.converged)
+            if np.isfinite(relaxed.energy):  # others are no cells any more
+                forces = np.asarray(relaxed.relaxed.forces)
+                labels = lp.Labels(relaxed.energy, forces, None, None)
+                cells.append((defect.displaced(relaxed.displacement), labels))
+        say(table(COLUMNS, [(*row[:-1], _brief(row[-1])) for row in found]))
         rows = [dict(zip((*COLUMNS[:-1], "message"), row, strict=True)) for row in found]
         summary: dict[str, Any] = {
             "lattice_constants": {host.name: host.lattice_constant for host in hosts},
@@ -74,10 +77,16 @@ class Flags(Command):
         if self.output is not None:
             if self.output.suffix == ".json":
                 write_json(self.output, summary)
+            elif not cells:
+                raise RuntimeError(f"nothing relaxed to a cell: wanted one for {self.output}.")
             else:
                 lp.write_extxyz(self.output, [s for s, _ in cells], [y for _, y in cells])
             say(f"wrote {self.output}")
-        wrong = [f"{row[0]} by {row[1]}: {row[-1]}" for row in found if row[-1] != "converged"]
+        wrong = [
+            f"{row[0]} by {row[1]}: {row[-1]}"
+            for row, converged in zip(found, settled, strict=True)
+            if not converged
+        ]
         return Outcome(summary, wrong)
 
 
@@ -92,6 +101,11 @@ def _defects(flags: Flags, host: Host) -> list[tuple[str, Defect]]:
         except ValueError:  # a tetrahedral interstitial is none of bcc or fcc, e.g.
             continue
     return found
+
+
+def _brief(message: str) -> str:
+    """The first words of a message, for a table."""
+    return message.partition(":")[0]
 
 
 def _row(host: Host, name: str, defect: Defect, relaxed: RelaxedDefect) -> Sequence[Any]:

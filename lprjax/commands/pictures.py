@@ -105,7 +105,7 @@ def draw_cumulative(ax: Any, kind: str, sets: Mapping[str, Sequence[Compared]]) 
         parts = [np.abs(c.errors) for c in found if c.kind == kind and c.group != "all"]
         if parts:
             sizes = np.sort(np.concatenate(parts))
-            least = min(least, float(np.quantile(sizes, _LEAST)))
+            least = min(least, float(sizes[int(_LEAST * len(sizes))]))
             left = 1.0 - np.arange(len(sizes)) / len(sizes)
             step = -(-len(sizes) // _MOST)
             ax.plot(sizes[::step], left[::step], color=colour, label=name)
