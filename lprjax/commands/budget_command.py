@@ -44,7 +44,7 @@ class Flags(Command):
     def run(self, say: Say) -> Outcome:
         """Relax with both, compare, explain."""
         from lprjax.commands.hosts import read_host
-        from lprjax.commands.pictures import budget_picture, picture_of, save_picture
+        from lprjax.commands.pictures import picture_of, save_picture
         from lprjax.commands.sources import read_potential
 
         checked_output(self.output, ".json")
@@ -72,6 +72,6 @@ class Flags(Command):
         summary["failures"] = failures
         if self.output is not None:
             write_json(self.output, summary)
-            save_picture(budget_picture(budget), picture_of(self.output))
+            save_picture(budget.plot(), picture_of(self.output))
             say(f"wrote {self.output} and {picture_of(self.output)}")
         return Outcome(summary, failures)

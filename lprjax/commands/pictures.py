@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from lprjax.commands.errors import UNITS, Compared
-from lprjax.defects.budget import Budget
 from lprjax.numerics.disk import replace_file
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """Told apart by people of any colour vision (Okabe and Ito)."""
 _LABELS = {"energy": "energy (eV/atom)", "forces": "force (eV/Å)", "virial": "virial (eV/atom)"}
 _LEAST = 0.02  # of the errors are below what is drawn
-_SMALL = 1e-6  # of the largest term: smaller ones are not drawn
 _MOST = 20_000  # points in a panel: more are not seen
 
 
@@ -172,31 +170,4 @@ def parity_picture(sets: Mapping[str, Sequence[Compared]]) -> Any:
     figure, axes = new_figure(len(kinds))
     for ax, kind in zip(axes, kinds, strict=True):
         draw_parity(ax, kind, sets)
-    return figure
-
-
-def budget_picture(budget: Budget) -> Any:
-    """The terms of an error budget, beside the errors that they add up to.
-
-    Args:
-        budget: see `error_budget`.
-
-    Returns:
-        The figure.
-    """
-    figure, axes = new_figure(2)
-    names = [term.name.replace("_", " ") for term in budget.terms]
-    places = np.arange(len(names))[::-1]
-    for ax, values, label in (
-        (axes[0], [t.geometry for t in budget.terms], "geometry error (Å)"),
-        (axes[1], [abs(t.energy) for t in budget.terms], "|error of formation energy| (eV)"),
-    ):
-        ax.barh(places, np.nan_to_num(values), color=COLOURS[0])
-        largest = max([v for v in values if np.isfinite(v)], default=1.0)
-        ax.set(xlabel=label, xscale="log", xlim=(_SMALL * (largest or 1.0), None))
-    axes[0].set_yticks(places, names)
-    axes[1].set_yticks(places, [])
-    axes[0].axvline(budget.geometry_true, color=COLOURS[5], label="true, of the whole")
-    axes[1].axvline(abs(budget.energy_true), color=COLOURS[5])
-    axes[0].legend(fontsize=7)
     return figure

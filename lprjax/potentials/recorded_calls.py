@@ -48,7 +48,8 @@ class Recorder:
             atoms: the number of atoms of every call that is to come, summed.
         """
         self._bar.total = self._bar.n + atoms
-        self._bar.refresh()
+        if atoms:
+            self._bar.refresh()
 
     def count(self, who: str, atoms: int) -> None:
         """A call is made.
