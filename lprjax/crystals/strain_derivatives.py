@@ -22,6 +22,7 @@ import numpy as np
 
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.atoms.voigt import SHEARS, VOIGT_TENSOR, strain_tensor
+from lprjax.numerics.differences import Noise
 from lprjax.numerics.host import on_host, traced
 from lprjax.potentials.derivatives import differences_on_line, each
 from lprjax.potentials.potential import Potential, as_argument, by_differences, total_energy_of
@@ -203,11 +204,20 @@ def _by_lines(potential: Potential, graph: Graph) -> tuple[np.ndarray, np.ndarra
     for k, tangent in enumerate(np.eye(6 + 3 * n)[: 6 + 3 * (n - 1)]):
         unit = _unit_of_strain(graph) if k < 6 else 1.0
         along = lambda t, v=tangent: gradient(t * v)  # noqa: E731
-        columns.append(differences_on_line(potential, graph, along, 1, unit, True).first)
+        columns.append(
+            differences_on_line(
+                potential, graph, along, 1, unit=unit, strained=True, noise=partial(_both, n=n)
+            ).first
+        )
     hessian = np.stack(columns)
     last = -hessian[6:].reshape(n - 1, 3, 6 + 3 * n).sum(axis=0)  # a shift of all changes nothing
     hessian = np.concatenate([hessian, last])
     return gradient(np.zeros(6 + 3 * n)), _invariant(0.5 * (hessian + hessian.T))
+
+
+def _both(noise: Noise, n: int) -> np.ndarray:
+    """Of the gradient in (eps, u), (6 + 3 n,)."""
+    return np.repeat([noise.virial, noise.forces], (6, 3 * n))
 
 
 def _invariant(hessian: np.ndarray) -> np.ndarray:
@@ -222,7 +232,10 @@ def _size_by_lines(potential: Potential, graph: Graph) -> np.ndarray:
     argument = as_argument(potential, "potential")
     both = lambda s: np.asarray(_size_slope(argument, graph, s))  # noqa: E731
     unit = _unit_of_strain(graph)
-    line = differences_on_line(potential, graph, both, 1, unit, True)
+    line = differences_on_line(
+        potential, graph, both, 1, unit=unit, strained=True,
+        noise=lambda noise: np.array([np.inf, 3.0**0.5 * noise.virial]),
+    )  # fmt: skip
     return np.append(both(0.0), line.first[1])
 
 
@@ -236,7 +249,12 @@ def _third_by_lines(potential: Potential, graph: Graph, internal: np.ndarray) ->
     lines, rows = polarisation(6, 2)[0], []  # e_I, and e_I + e_J
     for d in lines:
         along = lambda t, d=d: slope(t * d) if t else middle()  # noqa: E731
-        rows.append(differences_on_line(potential, graph, along, 2, unit, True).second)
+        rows.append(
+            differences_on_line(
+                potential, graph, along, 2, unit=unit, strained=True,
+                noise=lambda noise: noise.virial,
+            ).second
+        )  # fmt: skip
     terms = list(combinations_with_replacement(range(6), 3))
     place = np.array([terms.index(tuple(sorted(index))) for index in np.ndindex(6, 6, 6)])
     squares = np.einsum("li,lj->lij", lines, lines).reshape(len(lines), 36)

@@ -25,6 +25,10 @@ FARTHEST = 0.12
 """Å, the largest displacement that is tried: a choice, 5 % of a bond."""
 HALVES = 7
 """How often it is halved, to 0.001 Å: a choice."""
+UNEXPLAINED = 2.0
+"""How many times what noise explains a change of a derivative is to be, to mean more: a choice."""
+SMALLEST = 1e-14
+"""eV/Å or eV, a noise for numbers that show none: rounding."""
 FIRST, SECOND = (65.0 / 18.0) ** 0.5, (2.0 / 3.0) * 353.5**0.5
 """What `on_line` makes of noise epsilon: FIRST epsilon / t and SECOND epsilon / t^2."""
 
@@ -80,8 +84,43 @@ def on_line(values: Callable[[float], np.ndarray], middle: np.ndarray | None, st
 
     Source: Richardson's extrapolation of central differences.
     """
-    ends, halves = ([np.asarray(values(sign * s)) for sign in (1, -1)] for s in (step, step / 2))
+    ends, halves = (_either_side(values, s) for s in (step, step / 2))
     return _through(ends, halves, middle, step)
+
+
+def checked_on_line(
+    values: Callable[[float], np.ndarray],
+    middle: np.ndarray | None,
+    step: float,
+    order: int,
+    noise: np.ndarray | float,
+) -> tuple[Line, float]:
+    """`on_line`, and how much more noise its change with half the step speaks of: six calls.
+
+    A change that is no larger than noise explains (UNEXPLAINED times that) says nothing; a larger
+    one is an error of this line that noise of so many times the size would make.
+
+    Args:
+        values: t -> f(t), an array; called six times.
+        middle: f(0), or None.
+        step: t.
+        order: of the derivative that is looked at, 1 or 2.
+        noise: of each component of f, or of all, in its unit.
+
+    Returns:
+        The Line, and the factor, at least 1.
+    """
+    ends, halves, quarters = (_either_side(values, s) for s in (step, step / 2, step / 4))
+    line = _through(ends, halves, middle, step)
+    change = line[order - 1] - _through(halves, quarters, middle, step / 2)[order - 1]
+    at_half = (FIRST, SECOND)[order - 1] * 2.0**order / step**order
+    explained = np.maximum(noise, SMALLEST) * at_half
+    times = math.sqrt(float(np.mean((change / explained) ** 2)))
+    return line, times * 2.0**order if times > UNEXPLAINED else 1.0
+
+
+def _either_side(values: Callable[[float], np.ndarray], t: float) -> list[np.ndarray]:
+    return [np.asarray(values(t)), np.asarray(values(-t))]
 
 
 def _through(ends, halves, middle, step) -> Line:

@@ -24,7 +24,7 @@ import numpy as np
 from jax.core import Tracer
 
 from lprjax.atoms.graphs import Graph, moved
-from lprjax.numerics.differences import Line, on_line
+from lprjax.numerics.differences import Line, Noise, checked_on_line
 from lprjax.numerics.host import traced
 from lprjax.potentials.potential import (
     Potential,
@@ -86,8 +86,8 @@ def third_product(
 ) -> tuple[jax.Array, jax.Array]:
     """D2E[v], and D3E[v, w], how that changes along w.
 
-    By differences it is four calls where v = w, else D3E[v, w] = D3E[v + w, v + w] / 4 less the
-    same of v - w, of v and w of one size: eight.
+    By differences it is thirteen calls where v = w, else D3E[v, w] = D3E[v + w, v + w] / 4 less the
+    same of v - w, of v and w of one size, by central differences: four.
 
     Args:
         potential: as `as_argument` makes it.
@@ -102,15 +102,32 @@ def third_product(
         return _third_product(potential, graph, v, w)
     v, w = np.asarray(v), np.asarray(w)
     if np.array_equal(v, w):
-        line = gradient_on_line(potential, graph, v)
-        return line.first, line.second
+        lines = (gradient_on_line(potential, graph, v, order) for order in (1, 2))
+        return next(lines).first, next(lines).second
+    return _by_polarisation(potential, graph, v, w)
+
+
+def _by_polarisation(potential, graph, v, w) -> tuple[np.ndarray, np.ndarray]:
+    x = np.asarray(graph.positions)
     scale = np.abs(v).max() / max(np.abs(w).max(), np.finfo(float).tiny)
-    ahead, behind = (gradient_on_line(potential, graph, v + s * w) for s in (scale, -scale))
-    return 0.5 * (ahead.first + behind.first), (ahead.second - behind.second) / (4.0 * scale)
+    pair = v + scale * w, v - scale * w
+    longest = max(float(np.abs(a).max()) for a in pair)
+    if longest == 0.0:
+        return np.zeros_like(x), np.zeros_like(x)
+    t = 0.5 * by_differences(potential).steps(graph).second / longest
+    gradients = [
+        [
+            -np.asarray(site_energies_and_forces(potential, moved(graph, x + s * a)).forces)
+            for s in (t, -t)
+        ]
+        for a in pair
+    ]
+    (ahead, back), (up, down) = gradients
+    return (ahead - back + up - down) / (4.0 * t), (ahead + back - up - down) / (4 * t**2 * scale)
 
 
 def gradient_on_line(potential: Potential, graph: Graph, v: np.ndarray, order: int = 2) -> Line:
-    """D2E[v] and D3E[v, v] of a potential whose derivatives are differences: four calls.
+    """D2E[v] and D3E[v, v] of a potential whose derivatives are differences: six calls or seven.
 
     Args:
         potential: as `as_argument` makes it; its noise decides how far the calls are apart.
@@ -129,7 +146,7 @@ def gradient_on_line(potential: Potential, graph: Graph, v: np.ndarray, order: i
         there = moved(graph, jax.device_put(x + t * v))
         return -np.asarray(site_energies_and_forces(potential, there).forces)
 
-    return differences_on_line(potential, graph, gradient, order, 1.0 / size)
+    return differences_on_line(potential, graph, gradient, order, unit=1.0 / size)
 
 
 def differences_on_line(
@@ -137,10 +154,15 @@ def differences_on_line(
     graph: Graph,
     values: Callable[[float], np.ndarray],
     order: int,
+    *,
     unit: float = 1.0,
     strained: bool = False,
+    noise: Callable[[Noise], Any] = lambda noise: noise.forces,
 ) -> Line:
-    """`numerics.differences.on_line` of what is made of a potential's gradients.
+    """Derivatives along a line of what is made of a potential's gradients: six calls.
+
+    The potential is told how large the noise of these calls is, and if the derivative changes by
+    more than that with half the step, how much larger it would have to be.
 
     Args:
         potential: by differences, as it is or as `as_argument` makes it.
@@ -149,15 +171,20 @@ def differences_on_line(
         order: of the derivative that the distance is best for, 1 or 2.
         unit: t at which the largest displacement is 1 Å.
         strained: the cell moves too.
+        noise: that of f, of each component or of all, from the potential's.
 
     Returns:
         The Line.
     """
     itself = by_differences(potential)
     steps = itself.steps(graph, strained=strained)
-    with itself.on_a_line(steps.noise[order - 1]):
+    of_calls = steps.noise[order - 1]
+    with itself.on_a_line(of_calls) as told:
         middle = values(0.0) if order == 2 else None
-        return on_line(values, middle, steps.of(order) * unit)
+        step = steps.of(order) * unit
+        line, times = checked_on_line(values, middle, step, order, noise(of_calls))
+        told.noise = Noise(*(times * e for e in of_calls))
+    return line
 
 
 @jax.jit

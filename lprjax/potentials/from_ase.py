@@ -161,11 +161,11 @@ class ASEPotential:
         return _OnLine(*map(np.stack, zip(*rows, strict=True)), size)
 
     @contextmanager
-    def on_a_line(self, noise: Noise) -> Generator[None]:
-        """While it lasts, calls are points of differences, of this noise."""
-        self.measured["line"] = noise
+    def on_a_line(self, noise: Noise) -> Generator["Told"]:
+        """While it lasts, calls are points of differences, of this noise or what it is told."""
+        self.measured["line"] = told = Told(noise)
         try:
-            yield
+            yield told
         finally:
             del self.measured["line"]
 
@@ -229,6 +229,13 @@ class ASEPotential:
         """The energy that the forces derive from, where electrons are smeared the free one."""
         properties = self.calculator.implemented_properties
         return "free_energy" if "free_energy" in properties else "energy"
+
+
+@dataclass
+class Told:
+    """The noise of calls on one line, which may come to be known after them."""
+
+    noise: Noise
 
 
 class _OnLine(NamedTuple):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lprjax.numerics.differences import Noise
 from lprjax.potentials.calculator_cache import PATIENCE, CachedCalculator
-from lprjax.potentials.from_ase import ASEPotential, size_of
+from lprjax.potentials.from_ase import ASEPotential, Told, size_of
 from lprjax.potentials.potential import Potential
 
 QUIET = Noise(0.0, 0.0, 0.0)
@@ -79,7 +79,7 @@ class RecordedCalculator:
         self.kind = potential.kind
         self._who, self._recorder = who, recorder
         self._found: dict[bytes, dict[str, np.ndarray]] = {}
-        self._noise: dict[bytes, Noise] = {}
+        self._noise: dict[bytes, list[Told]] = {}
 
     def get_property(self, name: str, atoms: Atoms) -> np.ndarray:
         """A result.
@@ -99,22 +99,22 @@ class RecordedCalculator:
                 self._recorder.count(self._who, len(atoms))
             found[name] = np.array(self.calculator.get_property(name, atoms), float)
         if self._recorder.draw is None:
-            before = self._noise.get(key, QUIET)  # a point of a line may be asked for alone, too
-            self._noise[key] = Noise(*map(max, before, self._noise_now(atoms)))
+            self._noise.setdefault(key, []).append(self._noise_now(atoms))
             return found[name]
         return found[name] + self._drawn(key, name, found[name].shape, atoms)
 
-    def _noise_now(self, atoms: Atoms) -> Noise:
+    def _noise_now(self, atoms: Atoms) -> Told:
         """Of the differences that this call is a point of, or of structures of its size."""
         if "line" in self.measured:
             return self.measured["line"]
         size = size_of(atoms.numbers)
         known = [self.measured.get(("noise", size, strained)) for strained in (True, False)]
-        return next((noise for noise in known if noise is not None), QUIET)
+        return Told(next((noise for noise in known if noise is not None), QUIET))
 
     def _drawn(self, key: bytes, name: str, shape: tuple[int, ...], atoms: Atoms) -> np.ndarray:
-        """The same noise whenever the same is asked for; forces keep their sum."""
-        noise = self._noise.get(key, QUIET)
+        """The same noise whenever the same is asked for; forces keep their sum. Of a call that was
+        made in several ways, the largest."""
+        noise = Noise(*map(max, QUIET, *(told.noise for told in self._noise.get(key, []))))
         kind = ("energy", "forces", "stress").index(name.removeprefix("free_"))
         random = np.random.default_rng([self._recorder.draw, kind, *key])
         if name == "forces":

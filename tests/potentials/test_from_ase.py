@@ -275,14 +275,15 @@ def test_steps_without_noise_are_small_and_third_derivatives_right(hexagonal):
 
 
 def test_products_with_third_derivatives_along_two_directions(shaken):
-    """D3E[v, w] by polarisation, w a thousand times the size of v, beside the exact one's."""
+    """D3E[v, w] by polarisation, w a thousand times the size of v, beside the exact one's: central
+    differences of 0.01 Å, whose error is its square over 12 times that of a length of 0.3 Å."""
     potential = ase_potential(lennard_jones())
     ours, exact = graphs(shaken, potential, SmoothPairs())
     v, w = np.random.default_rng(1).normal(size=(2, 16, 3)) * (np.arange(16) < 12)[:, None]
     found = third_product(as_argument(potential, "potential"), ours, v, 1e3 * w)
     right = third_product(as_argument(SmoothPairs(), "potential"), exact, v, 1e3 * w)
     for one, other in zip(found, right, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * float(abs(other).max()))
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * float(abs(other).max()))
 
 
 def test_an_equilibrium_with_noise_converges_to_it(hexagonal, noisy):
