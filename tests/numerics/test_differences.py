@@ -12,6 +12,7 @@ from lprjax.numerics.differences import (
     POINTS,
     SECOND,
     best_steps,
+    checked_on_line,
     noise_of_energies,
     noise_of_samples,
     on_line,
@@ -41,6 +42,21 @@ def test_noise_comes_out_as_stated():
     found = on_line(lambda t: random.normal(size=20_000), random.normal(size=20_000), STEP)
     assert np.std(found.first) * STEP == pytest.approx(FIRST, rel=0.05)
     assert np.std(found.second) * STEP**2 == pytest.approx(SECOND, rel=0.05)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_change_that_noise_does_not_explain_counts_as_so_much_noise(order):
+    """Noise alone explains what it does. Of |t|^(order + 1/2), whose derivative is zero and not its
+    differences, the factor makes of the noise an error of the size of the differences."""
+    random, epsilon = np.random.default_rng(4), 1e-6
+    noise = lambda t: epsilon * random.normal(size=2000)  # noqa: E731
+    _, alone = checked_on_line(noise, noise(0.0), STEP, order, epsilon)
+    assert alone == 1.0
+    rough = lambda t: noise(t) + 1e-2 * np.sign(t) ** order * abs(t) ** (order + 0.5)  # noqa: E731
+    line, times = checked_on_line(rough, noise(0.0), STEP, order, epsilon)
+    error = np.sqrt(np.mean(line[order - 1] ** 2))
+    said = times * epsilon * (FIRST, SECOND)[order - 1] / STEP**order
+    assert 0.2 * error < said < 2.0 * error
 
 
 def test_a_middle_that_is_not_given_has_no_second_derivative():
