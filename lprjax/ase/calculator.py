@@ -131,16 +131,13 @@ class Calculator(ase_calculator.Calculator):
 
     def _evaluated(self, structure: Structure, volume: float) -> dict[str, Any]:
         listed = self.neighbours
-        searched = listed.update(structure)
-        if searched is not None:
-            check(self.potential, searched)
+        candidates = listed.update(structure, partial(check, self.potential))
         n = structure.n_atoms
-        assert listed.candidates is not None
-        positions = np.zeros((len(listed.candidates.atom_mask), 3))
+        positions = np.zeros((len(candidates.atom_mask), 3))
         positions[:n] = structure.positions
         while True:
             sites, slope, cell_slope, most = _derivatives(
-                self._argument, listed.candidates, positions, structure.cell,
+                self._argument, candidates, positions, structure.cell,
                 listed.r_cut, listed.n_neighbours,
             )  # fmt: skip
             if int(most) <= listed.n_neighbours:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -105,25 +106,30 @@ class VerletList:
         self.candidates: Candidates | None = None
         self.structure: Structure | None = None
 
-    def update(self, structure: Structure) -> Graph | None:
+    def update(
+        self, structure: Structure, check: Callable[[Graph], None] = lambda graph: None
+    ) -> Candidates:
         """Look for candidates if those there are may lack some.
 
         Args:
             structure: of NumPy arrays.
+            check: is called with the graph of new candidates, on the host; where it raises, there
+                are none.
 
         Returns:
-            Where candidates were looked for, their graph, on the host.
+            The candidates.
 
         Raises:
-            ValueError: as `build_graph`.
+            ValueError: as `build_graph`; and what the check raises.
         """
-        if self.holds(structure):
-            return None
+        if self.candidates is not None and self.holds(structure):
+            return self.candidates
         self.structure = self.candidates = None
         n = structure.n_atoms
         found = host_graph(
             structure, self.r_cut, self.skin, n_atoms=min(bucket(n), neighbour_bucket(n))
         )
+        check(found)
         mask = np.asarray(found.edge_mask)
         lengths = np.linalg.norm(found.vectors(), axis=-1)
         soon = mask & (lengths < self.r_cut + min(HEADROOM, self.skin))
@@ -141,7 +147,7 @@ class VerletList:
         self.candidates = jax.device_put(Candidates(*known, *tables, structure.pbc))
         self.structure = structure
         self.built += 1
-        return found
+        return self.candidates
 
     def make_room(self, needed: int) -> None:
         """See to it that K neighbours or more have room."""

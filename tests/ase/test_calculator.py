@@ -220,5 +220,7 @@ def test_what_is_no_model_is_refused(model, options, error, message):
 def test_a_fit_without_its_basis_and_unknown_elements_are_refused(fitted):
     with pytest.raises(TypeError, match="spec is None: wanted the ACESpec"):
         Calculator(fitted)
-    with pytest.raises(ValueError, match="the structure has Si"):
-        Calculator(ACE).get_property("energy", Atoms("Si2", [[0, 0, 0], [2, 0, 0]]))
+    calc = Calculator(ACE)
+    for _ in range(2):  # whoever asks again is told again
+        with pytest.raises(ValueError, match="the structure has Si"):
+            calc.get_property("energy", Atoms("Si2", [[0, 0, 0], [2, 0, 0]]))
