@@ -1,10 +1,13 @@
 """What the README shows runs as printed."""
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from lprjax.commands import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -60,3 +63,42 @@ def test_every_package_is_on_the_map():
     folder = Path(__file__).parents[1] / "lprjax"
     packages = {path.parent.name for path in folder.glob("*/__init__.py")}
     assert packages == set(re.findall(r"^\| `(\w+)` \| .*", README, re.MULTILINE)) & packages
+
+
+SHELL = re.search(r"^## From the shell\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)[1]
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]\d+)?(?![\w.])")
+
+
+def commands(block):
+    """What a shell would run: Python of a here-document as text, commands as words."""
+    here = re.compile(r"^python - <<'END'\n(.*?)^END\n", re.MULTILINE | re.DOTALL)
+    for k, part in enumerate(here.split(block)):
+        if k % 2:
+            yield part
+        else:
+            yield from map(shlex.split, part.replace("\\\n", " ").splitlines())
+
+
+def same(shown, printed):
+    """Equal words, and numbers within a fifth: rounding differs between machines."""
+    words = [" ".join(NUMBER.sub("#", line).split()) for line in (shown, printed)]
+    numbers = [[float(x) for x in NUMBER.findall(line)] for line in (shown, printed)]
+    return words[0] == words[1] and np.allclose(*numbers, rtol=0.2, atol=0)
+
+
+def test_the_page_on_the_shell_runs_and_prints_what_it_shows(tmp_path, monkeypatch, capsys):
+    """Blocks of commands, each with what it prints after it, `...` for what is left out."""
+    monkeypatch.chdir(tmp_path)
+    printed = []
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```", SHELL, re.MULTILINE | re.DOTALL):
+        if language == "sh":
+            for command in commands(block):
+                if isinstance(command, str):
+                    exec(command, {})
+                else:
+                    assert command[0] == "lprjax" and main(command[1:]) == 0
+            printed = capsys.readouterr().out.splitlines()
+        for line in block.splitlines() if language == "text" else ():
+            assert line == "..." or any(same(line, other) for other in printed), line
+    wanted = "model.npz model.png rigidity.xyz rigidity.png chosen.xyz budget.json budget.png"
+    assert set(wanted.split()) <= {path.name for path in tmp_path.iterdir()}
