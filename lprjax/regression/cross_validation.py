@@ -152,8 +152,9 @@ class Candidate(NamedTuple):
         weights: of the residuals, by kind, and by (kind, group) where a group has its own.
         ridge: multiplies |Gamma c|^2.
         power: of the smoothness prior Gamma, see `smoothness_prior`.
-        energy: root of the mean square of all held-out energies, eV/atom (eV of per-cell factors).
-        energy_spread: standard error of the mean of the folds' errors, the same unit.
+        energy: root of the mean square of what is missed of a fold's energies, the mean over folds,
+            eV/atom (eV of per-cell factors).
+        energy_spread: standard error of that mean, the same unit.
         forces: the same of force components, eV/Å.
         forces_spread: the same, eV/Å.
     """
@@ -436,11 +437,11 @@ def _squares(others, held, scales, ridges, priors) -> jax.Array:
 
 
 def _errors(squares: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """RMSE and standard error of energies, then of forces, (P, 4), from sums (2, F, P)."""
+    """Mean over folds of the RMSE and its standard error, of energies, then of forces, (P, 4), from
+    sums (2, F, P) of numbers (2, F)."""
     found = []
     for sums, n in zip(squares, counts, strict=True):
-        sums, n = sums[n > 0], n[n > 0, None]
-        each = np.sqrt(sums / n)
-        found += [np.sqrt(sums.sum(axis=0) / n.sum()), each.std(axis=0, ddof=1) / len(n) ** 0.5]
+        each = np.sqrt(sums[n > 0] / n[n > 0, None])
+        found += [each.mean(axis=0), each.std(axis=0, ddof=1) / len(each) ** 0.5]
     errors = np.stack(found, axis=1)
     return np.where(np.isfinite(errors), errors, np.inf)
