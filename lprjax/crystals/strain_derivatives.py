@@ -246,7 +246,9 @@ def _third_by_lines(potential: Potential, graph: Graph, internal: np.ndarray) ->
     argument, unit = as_argument(potential, "potential"), _unit_of_strain(graph)
     slope = lambda x: np.asarray(_lagrangian(argument, graph, internal, x))  # noqa: E731
     middle = cache(lambda: slope(np.zeros(6)))  # of all lines
-    lines, rows = polarisation(6, 2)[0], []  # e_I, and e_I + e_J
+    # e_I, and e_I + e_J of two stretches or two shears: of any three one pair is among them
+    pairs = [(i, j) for triple in ((0, 1, 2), (3, 4, 5)) for i, j in combinations(triple, 2)]
+    lines, rows = np.array([*np.eye(6), *(np.eye(6)[i] + np.eye(6)[j] for i, j in pairs)]), []
     for d in lines:
         along = lambda t, d=d: slope(t * d) if t else middle()  # noqa: E731
         rows.append(
@@ -259,9 +261,9 @@ def _third_by_lines(potential: Potential, graph: Graph, internal: np.ndarray) ->
     place = np.array([terms.index(tuple(sorted(index))) for index in np.ndindex(6, 6, 6)])
     squares = np.einsum("li,lj->lij", lines, lines).reshape(len(lines), 36)
     design = np.zeros((len(lines), 6, len(terms)))
-    pairs = np.broadcast_to(place.reshape(36, 6)[None], (len(lines), 36, 6))
-    line, _, component = np.indices(pairs.shape)
-    np.add.at(design, (line, component, pairs), np.broadcast_to(squares[..., None], pairs.shape))
+    wanted = np.broadcast_to(place.reshape(36, 6)[None], (len(lines), 36, 6))
+    line, _, component = np.indices(wanted.shape)
+    np.add.at(design, (line, component, wanted), np.broadcast_to(squares[..., None], wanted.shape))
     constants = np.linalg.lstsq(design.reshape(-1, len(terms)), np.ravel(rows))[0]
     return constants[place].reshape(6, 6, 6)
 

@@ -76,7 +76,7 @@ def calls_to_come(potential: Potential, defect: Defect, relaxing: bool) -> int:
         return 0
     n, b = defect.structure.n_atoms, defect.unit_cell.n_atoms
     steps = 2 * HALVES + 3
-    of_cell = steps + 6 * (6 + 3 * (b - 1)) + 6 * 21 + 2
+    of_cell = steps + 6 * (6 + 3 * (b - 1)) + 6 * 12 + 2
     of_defect = POINTS + steps + 18 * b + 16 + RELAXING * relaxing
     return of_defect * n + of_cell * b
 
