@@ -30,8 +30,8 @@ class CachedCalculator(Calculator):
         self.implemented_properties = list(calculator.implemented_properties)
         self.kind = type(calculator).__name__
         self.calls = 0  # of the calculator itself
-        self.quiet = False  # without a bar of its own
         self._bar: Any = None
+        self._quiet = False
 
     def calculate(
         self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
@@ -48,7 +48,7 @@ class CachedCalculator(Calculator):
         missing = [name for name in properties if name not in self.results]
         if not missing:
             return
-        if self._bar is None and not self.quiet:
+        if self._bar is None and not self._quiet:
             self._bar = tqdm(desc=self.kind, unit=" calls", delay=PATIENCE, leave=False)
         self.results |= {name: self.calculator.get_property(name, atoms) for name in missing}
         for name in self.implemented_properties:  # what came along is kept too
@@ -62,6 +62,17 @@ class CachedCalculator(Calculator):
         kept: dict[str, Any] = {k: np.asarray(v, float) for k, v in self.results.items()}
         np.savez(content, **kept)
         replace_file(path, content.getvalue())
+
+    def silence(self, quiet: bool = True) -> None:
+        """Count without a bar of its own, or with one again.
+
+        Args:
+            quiet: without.
+        """
+        self._quiet = quiet
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def _key(self, atoms: Atoms) -> str:
         """A hash of all that a structure is, to the last bit, and of the calculator's class."""

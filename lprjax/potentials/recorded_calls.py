@@ -146,9 +146,9 @@ def recorded(**potentials: Potential) -> Generator[tuple[Recorder, list[Any]]]:
         found.append(potential)
     try:
         for cached in silenced:  # one bar is enough
-            cached.quiet = True
+            cached.silence()
         yield recorder, found
     finally:
         for cached in silenced:
-            cached.quiet = False
+            cached.silence(False)
         recorder.close()

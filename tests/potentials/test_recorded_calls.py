@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lprjax.atoms.graphs import build_graph, moved
-from lprjax.atoms.structures import fcc, rattled, supercell
+from lprjax.atoms.structures import fcc, make_structure, rattled, supercell
 from lprjax.numerics.differences import Noise
 from lprjax.potentials import ase_potential, cached_calculator, zhou_eam
 from lprjax.potentials.observables import observe
@@ -70,11 +70,17 @@ def test_points_of_differences_have_their_own_noise(shaken):
     assert np.std(change) == pytest.approx(1e-2, rel=0.3)
 
 
+def moved_by(structure, shift):
+    positions = np.asarray(structure.positions) + [shift, 0.0, 0.0]
+    return make_structure(positions, structure.cell, structure.species)
+
+
 def test_one_bar_is_enough(shaken, tmp_path):
     """A calculator whose results are kept on disk has its own bar, when it has no other."""
     cached = cached_calculator(Noisy(lennard_jones(), SIZE), tmp_path)
     potential = ase_potential(cached)
     with recorded(one=potential) as (_, (ours,)):
         observe(ours, build_graph(shaken, ours.r_cut))
-        assert cached.quiet and cached._bar is None
-    assert not cached.quiet and cached.calls == 1
+        assert cached._bar is None
+    observe(potential, build_graph(moved_by(shaken, 0.1), potential.r_cut))
+    assert cached.calls == 2 and cached._bar is not None
