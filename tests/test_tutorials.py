@@ -19,15 +19,15 @@ def test_there_are_five():
     assert [name[0] for name in LESSONS] == ["1", "2", "3", "4", "5"]
 
 
-COUNTS = "steps of the descent", "cells labelled", "atom, by rank"  # axes without a unit
+COUNTS = "steps of the descent", "cells labelled", "atom, by rank", "strain"  # axes without a unit
 
 
-def run(name, tmp_path_factory, drawn, axes=1):
+def run(name, tmp_path_factory, drawn):
     folder = tmp_path_factory.mktemp(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         scope = runpy.run_path(str(FOLDER / f"{name}.py"))
-    check_figure(drawn[name], folder / "results" / "tutorials" / f"{name}.png", "", axes, COUNTS)
+    check_figure(drawn[name], folder / "results" / "tutorials" / f"{name}.png", "", 1, COUNTS)
     return scope
 
 
@@ -81,7 +81,7 @@ def test_an_audit_says_what_is_noise(tmp_path_factory, drawn):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "chgnet", None)  # also where it is installed
         patch.setitem(sys.modules, "chgnet.model", None)
-        scope = run("5_foundation_model", tmp_path_factory, drawn, 2)
+        scope = run("5_foundation_model", tmp_path_factory, drawn)
     assert 1e-7 < scope["noise"].forces < 1e-5 and scope["rest"].converged
     budget = scope["budget"]
     assert "rules" in budget.advice and len(budget.notes) == 1
