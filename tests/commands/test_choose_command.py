@@ -5,6 +5,7 @@ import pytest
 
 from lprjax.ace import site_basis
 from lprjax.atoms import build_graph, read_extxyz
+from lprjax.commands.choose_command import _weight
 from lprjax.commands.sources import read_fit
 from lprjax.regression import choose, design_rows
 
@@ -46,7 +47,17 @@ def test_few_targets_are_spread_and_random_has_a_seed(folder, summary):
     first, same = (summary(*words, "--seed", 1)["chosen"] for _ in range(2))
     other = [summary(*words, "--seed", seed)["chosen"] for seed in (2, 3, 4)]
     assert first == same and any(first != chosen for chosen in other)
-    assert summary(*words)["targets"] == 10
+    # every 23rd of the 160 atoms of all cells, whatever cell it is in
+    words[words.index("--most-targets") + 1] = 7
+    assert summary(*words)["targets"] == 7
+
+
+def test_a_cell_has_the_weight_of_its_group():
+    weights = {("energy", "a"): 1.0, ("energy", "b"): 3.0, ("energy", "c"): 9.0, "forces": 2.0}
+    assert [_weight(weights, "energy", group) for group in "abc?"] == [1.0, 3.0, 9.0, 3.0]
+    assert _weight(weights, "forces", "a") == 2.0
+    with pytest.raises(ValueError, match="--kinds has 'virial'"):
+        _weight(weights, "virial", "a")
 
 
 def test_what_cannot_be_chosen_is_refused(folder, tmp_path, refused, monkeypatch):

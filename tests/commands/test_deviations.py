@@ -7,7 +7,7 @@ from lprjax.ace import site_basis
 from lprjax.atoms import build_graph
 from lprjax.commands.deviations import calibrated, known_of, residual_scale
 from lprjax.commands.sources import read_cells, read_fit
-from lprjax.regression import design_rows
+from lprjax.regression import design_rows, prediction_rigidity
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,9 @@ def test_a_calibration_takes_the_place_of_the_scale(saved, folder):
     structure = frames[0][0]
     (known,), (plain,) = known_of(saved, [structure], found), known_of(saved, [structure])
     np.testing.assert_array_equal(known.lpr, plain.lpr)
+    rows = site_basis(saved.spec, build_graph(structure, saved.spec.r_cut))[: structure.n_atoms]
+    rigid = np.asarray(prediction_rigidity(found["energy"].factor, rows))
+    np.testing.assert_allclose(known.energy, 1.0 / np.sqrt(rigid), rtol=1e-8)
     potential = saved.potential()
     from lprjax.potentials import observe
 

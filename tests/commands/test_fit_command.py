@@ -73,7 +73,7 @@ def test_weights_of_groups_come_from_a_file(folder, tmp_path, summary):
 
 def test_without_weights_the_choice_is_that_of_the_front(folder, tmp_path, shell):
     """Between two cutoffs and two ridges; what is shown is the front."""
-    words = "--order 2 --degree 4 --r-cut 4.2 4.6 --cutoff-power 3 --folds 3".split()
+    words = "--order 2 --degree 4 --r-cut 4.6 4.2 --cutoff-power 3 --folds 3".split()
     words += "--ridge 1e-8 1e-4 --smoothness 2 --choice forces".split()
     path = tmp_path / "m.npz"
     code, out, _ = shell("fit", folder / "train.xyz", "-o", path, *words)
@@ -82,7 +82,7 @@ def test_without_weights_the_choice_is_that_of_the_front(folder, tmp_path, shell
     energies = baseline_energies(data)
     specs = [
         ACESpec(("W",), 2, 4, r_cut, saved.spec.r0, cutoff_power=3, constant=True)
-        for r_cut in (4.2, 4.6)
+        for r_cut in (4.6, 4.2)
     ]
     parts = {s: compress_folds(s, data, 3, reference_energies=energies) for s in specs}
     front = validation_front(parts.items(), ridges=(1e-8, 1e-4), powers=(2.0,))
