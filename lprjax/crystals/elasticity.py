@@ -273,7 +273,7 @@ def third_order_constants(
         internal = _internal_strain(gradient_and_hessian(potential, graph)[1])[1].T
     held = np.zeros((3 * n, 6))
     clamped = third_order_along(potential, graph, held)
-    relaxed = clamped if alone else third_order_along(potential, graph, internal)
+    relaxed = clamped if alone else third_order_along(potential, graph, np.asarray(internal))
     return ThirdOrderElasticity(relaxed=relaxed, clamped=clamped)
 
 

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, moved
 from lprjax.numerics.differences import Line, Noise, checked_on_line
@@ -82,8 +83,8 @@ def hessian_product(potential: Potential, graph: Graph, v: jax.Array) -> jax.Arr
 
 
 def third_product(
-    potential: Potential, graph: Graph, v: jax.Array, w: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    potential: Potential, graph: Graph, v: Any, w: Any
+) -> tuple[ArrayLike, ArrayLike]:
     """D2E[v], and D3E[v, w], how that changes along w.
 
     By differences it is thirteen calls where v = w, else D3E[v, w] = D3E[v + w, v + w] / 4 less the
@@ -96,7 +97,8 @@ def third_product(
         w: (n, 3), in any unit.
 
     Returns:
-        Two arrays (n, 3), eV/Å^2 times the unit of v and eV/Å^3 times that of both.
+        Two arrays (n, 3), eV/Å^2 times the unit of v and eV/Å^3 times that of both; of NumPy where
+        they are differences.
     """
     if not by_differences(potential) or traced(potential, graph, v, w):
         return _third_product(potential, graph, v, w)
