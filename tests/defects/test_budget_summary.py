@@ -56,3 +56,16 @@ def test_a_budget_of_nothing_is_drawn_too():
             energy_true=math.nan, stability=-1.0,
         )
     ).draw_without_rendering()  # fmt: skip
+
+
+def test_noise_has_its_columns_and_bars():
+    """Of a norm, over c, for the geometry; none where there is no noise."""
+    first = TERMS[0]._replace(noise=0.02, energy_noise=1e-4)
+    noisy = BUDGET._replace(terms=(first, *TERMS[1:]))
+    assert budget_table(noisy).columns[-2:] == ("± (eV/Å)", "± (eV)")
+    assert budget_table(noisy).rows[0][-2:] == ["2.000e-02", "1.000e-04"]
+    assert len(budget_table(BUDGET).columns) == 6
+    for ax, size, half in zip(noisy.plot().axes, (0.05, 1e-3), (0.005, 1e-4), strict=True):
+        (lines,) = (c.lines[2][0] for c in ax.containers if hasattr(c, "has_xerr"))
+        assert lines.get_segments()[0][:, 0] == pytest.approx([size - half, size + half])
+    assert not any(hasattr(c, "has_xerr") for c in BUDGET.plot().axes[0].containers)
