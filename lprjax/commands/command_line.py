@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: subcommand and flags; those of the command line if None.
 
     Returns:
-        The exit code: 0 fine, 1 a computation that failed or was refused, 2 wrong flags or input.
+        The exit code: 0 fine, 1 a computation that failed or was refused, 2 wrong flags or input,
+        130 interrupted.
     """
     if "jax" not in sys.modules:  # what XLA says of its own files in the cache
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -66,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _refused(name, str(error))
         except RuntimeError as error:
             return _refused(name, str(error), 1)
+        except KeyboardInterrupt:
+            return _refused(name, "interrupted; files are written whole, or not at all", 130)
     for failure in outcome.failures:
         _say_aside(f"lprjax {name}: {failure}")
     if command.json:

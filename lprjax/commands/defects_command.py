@@ -67,7 +67,7 @@ class Flags(Command):
                 forces = np.asarray(relaxed.relaxed.forces)
                 labels = lp.Labels(relaxed.energy, forces, None, None)
                 cells.append((defect.displaced(relaxed.displacement), labels))
-        say(table(COLUMNS, [(*row[:-1], _brief(row[-1])) for row in found]))
+        say(table(COLUMNS, [(r[0], Path(r[1]).name, *r[2:-1], _brief(r[-1])) for r in found]))
         rows = [dict(zip((*COLUMNS[:-1], "message"), row, strict=True)) for row in found]
         summary: dict[str, Any] = {
             "lattice_constants": {host.name: host.lattice_constant for host in hosts},

@@ -56,6 +56,7 @@ def failing(error):
         (FileNotFoundError(2, "No such file", "a.xyz"), 2, "lprjax info: there is no a.xyz"),
         (PermissionError(13, "Permission denied", "a.xyz"), 2, "a.xyz: Permission denied"),
         (RuntimeError("it did not converge"), 1, "lprjax info: it did not converge"),
+        (KeyboardInterrupt(), 130, "lprjax info: interrupted"),
     ],
 )
 def test_what_fails_says_so_without_a_traceback(error, code, message, monkeypatch, refused):
