@@ -232,7 +232,7 @@ def _frame(
     structure = make_structure(
         _only(columns, _POSITIONS), completed(cell, pbc), _only(columns, _SPECIES), pbc
     )
-    volume = float(structure.volume) if cell.any(axis=1).all() else None
+    volume = abs(float(np.linalg.det(cell))) if cell.any(axis=1).all() else None
     labels, found = labels_of(entries, columns, keys, volume)
     used = {name for names in found.values() for name in names}
     info = {name: value for name, value in entries.items() if name not in used}
