@@ -40,10 +40,12 @@ from lprjax.regression.groups import (
 
 Folds = Sequence[Mapping[tuple[str, str], Factor]]
 """Of each fold its factors by kind and group, as `compress_folds` makes them."""
+WITHIN = 0.01
+"""Errors that are apart by less of themselves are alike: a choice, below what folds can tell."""
 CHOICES = {
     "balanced": "the least product of both errors, whatever their units",
-    "energy": "the least error of energies",
-    "forces": "the least error of forces",
+    "energy": f"the least error of forces within {WITHIN:.0%} of the least error of energies",
+    "forces": f"the least error of energies within {WITHIN:.0%} of the least error of forces",
 }
 """The named points of a front, and the rule of each."""
 
@@ -208,51 +210,39 @@ class Front(NamedTuple):
                 found.append(one)
         return tuple(found)
 
-    def chosen(self, name: str = "balanced", *, price: float | None = None) -> Candidate:
+    def chosen(self, name: str = "balanced", *, within: float = WITHIN) -> Candidate:
         """The candidate of a name on the front.
 
         balanced: the least product of both errors, whatever their units. energy: the least error
-        of energies. forces: the least error of forces.
+        of forces among those whose error of energies is within 1 % of the least one. forces: the
+        least error of energies among those whose error of forces is within 1 % of the least one.
 
         Args:
             name: one of CHOICES.
-            price: only candidates count whose other error (of the forces for "energy", of the
-                energies for "forces", both for "balanced") is within 1 + price of the least one;
-                None: all do.
+            within: how much more than the least error of the one kind a smaller error of the other
+                is worth, of itself, in place of 1 %; "balanced" has no use of it.
 
         Returns:
             The Candidate.
 
         Raises:
-            ValueError: an unknown name; a price that is no finite number >= 0, or that none pays;
-                no candidate with finite errors.
+            ValueError: an unknown name; a share that is no finite number >= 0; no candidate with
+                finite errors.
         """
         if name not in CHOICES:
             raise ValueError(f"name is {name!r}: wanted one of {', '.join(CHOICES)}.")
+        check_at_least_zero("within", within)
         front = self.best
         if not front:
             raise ValueError(
                 "no candidate has finite errors: wanted one at least; give ridges above zero."
             )
-        if price is not None:
-            check_at_least_zero("price", price)
-            least = min(one.energy for one in front), min(one.forces for one in front)
-            front = tuple(
-                one
-                for one in front
-                if (name == "energy" or one.energy <= (1.0 + price) * least[0])
-                and (name == "forces" or one.forces <= (1.0 + price) * least[1])
-            )
-            if not front:
-                raise ValueError(
-                    f"price is {price}: wanted a larger one; no candidate is within it of both."
-                )
-        rules = {
-            "balanced": lambda one: one.energy * one.forces,
-            "energy": lambda one: (one.energy, one.forces),
-            "forces": lambda one: (one.forces, one.energy),
-        }
-        return min(front, key=rules[name])
+        if name == "balanced":
+            return min(front, key=lambda one: one.energy * one.forces)
+        # Along the front the one error rises as the other falls.
+        if name == "energy":
+            return [one for one in front if one.energy <= (1.0 + within) * front[0].energy][-1]
+        return next(one for one in front if one.forces <= (1.0 + within) * front[-1].forces)
 
     def __str__(self) -> str:
         """The front, a line for each, and which of them have names."""

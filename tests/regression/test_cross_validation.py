@@ -202,20 +202,28 @@ THREE = Front(tuple(candidate(*pair) for pair in ((1.0, 9.0), (2.0, 4.0), (6.0, 
 
 
 @pytest.mark.parametrize(
-    "name, price, energy",
+    "name, within, energy",
     [
-        ("energy", None, 1.0),
-        ("forces", None, 6.0),
-        ("balanced", None, 2.0),  # of 9, 8, 18
-        ("energy", 0.0, 6.0),  # none but the least force error is affordable
-        ("energy", 0.4, 2.0),  # 4 of at most 3 x 1.4
-        ("energy", 2.0, 1.0),
-        ("forces", 1.0, 2.0),
-        ("balanced", 2.0, 2.0),
+        ("energy", 0.01, 1.0),
+        ("forces", 0.01, 6.0),
+        ("balanced", 0.01, 2.0),  # of 9, 8, 18
+        ("energy", 0.0, 1.0),
+        ("forces", 0.4, 2.0),  # 4 of at most 3 x 1.4
+        ("forces", 2.0, 1.0),
+        ("energy", 1.0, 2.0),
+        ("energy", 9.0, 6.0),
+        ("balanced", 9.0, 2.0),
     ],
 )
-def test_named_choices(name, price, energy):
-    assert THREE.chosen(name, price=price).energy == energy
+def test_named_choices(name, within, energy):
+    assert THREE.chosen(name, within=within).energy == energy
+
+
+def test_the_ends_of_the_front_are_not_worth_any_price():
+    """Errors within 1 % are alike, and the other kind decides."""
+    pairs = ((1.0, 9.0), (1.009, 5.0), (1.02, 4.0), (2.0, 3.02), (7.0, 3.0))
+    front = Front(tuple(candidate(*pair) for pair in pairs))
+    assert front.chosen("energy").energy == 1.009 and front.chosen("forces").energy == 2.0
 
 
 def test_what_has_no_finite_errors_is_on_no_front():
@@ -291,8 +299,7 @@ def test_folds_together_are_the_training_set():
             r"weights hold \('energy', 'gas'\): wanted kinds or keys of the data",
         ),
         (lambda: THREE.chosen("knee"), "name is 'knee': wanted one of balanced, energy, forces"),
-        (lambda: THREE.chosen("energy", price=-1.0), "price is -1.0"),
-        (lambda: THREE.chosen("balanced", price=0.1), "price is 0.1: wanted a larger one"),
+        (lambda: THREE.chosen("energy", within=-1.0), "within is -1.0"),
     ],
 )
 def test_what_cannot_be_validated_is_named(call, message):
