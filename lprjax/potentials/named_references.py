@@ -11,11 +11,13 @@ A TOML file says what a material is:
     reference = "Cu_mishin1.eam.alloy"          # a name as above; tables are beside this file
     name = "Cu-Mishin"                          # in figures; the file's name if it is left out
     r_cut = 5.4                                 # Å, of the basis; the crystal's if it is left out
+    cache = "calls"                             # folder beside the file, of a calculator's results
 
 A table [options] is passed to the function, the calculator or `eam_from_file`; [differences] (step,
 r_cut) to `ase_potential`.
 """
 
+import hashlib
 import importlib
 import re
 import tomllib
@@ -27,6 +29,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from lprjax.atoms.structures import Structure, bcc, diamond, fcc
+from lprjax.potentials.calculator_cache import cached_calculator
 from lprjax.potentials.eam import ZHOU_2004, ZhouEAM, zhou_eam
 from lprjax.potentials.eam_tables import eam_from_file
 from lprjax.potentials.from_ase import ase_potential
@@ -44,7 +47,7 @@ FCC = frozenset(("Cu", "Ni", "Al"))
 """Those of its metals that are."""
 
 WANTED = {"element": str, "crystal": str, "lattice_constant": float, "reference": str}
-ALLOWED = {"name": str, "r_cut": float, "options": dict, "differences": dict}
+ALLOWED = {"name": str, "r_cut": float, "cache": str, "options": dict, "differences": dict}
 
 
 def _zhou(elements: Sequence[str], **options: Any) -> ZhouEAM:
@@ -70,6 +73,7 @@ def named_reference(
     folder: str | Path = ".",
     options: Mapping[str, Any] | None = None,
     differences: Mapping[str, float] | None = None,
+    cache: str | Path | None = None,
 ) -> Potential:
     """The potential of that name, see the top of the file.
 
@@ -79,6 +83,8 @@ def named_reference(
         folder: where a table is.
         options: passed to what makes it.
         differences: passed to `ase_potential`, for calculators.
+        cache: where the results of a calculator are kept, in a folder of its name and options, see
+            `cached_calculator`; None: nowhere.
 
     Returns:
         The potential.
@@ -93,7 +99,12 @@ def named_reference(
     if name in BUILT_IN:
         return BUILT_IN[name](elements, **options)
     if kind == "ase":
-        return ase_potential(_imported(rest)(**options), **(differences or {}))
+        calculator = _imported(rest)(**options)
+        if cache is not None:
+            told = hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:8]
+            place = Path(cache) / f"{re.sub(r'[^A-Za-z0-9.]+', '_', rest)}-{told}"
+            calculator = cached_calculator(calculator, place)
+        return ase_potential(calculator, **(differences or {}))
     if rest:
         return _imported(name)(**options)
     table = Path(folder) / name
@@ -129,14 +140,19 @@ class MaterialFile(NamedTuple):
     reference: str
     options: dict[str, Any]
     differences: dict[str, Any]
+    cache: str = ""  # folder of a calculator's results, beside the file; "": none
 
-    def build(self) -> Potential:
+    def build(self, cache: str | Path | None = None) -> Potential:
         """The reference potential.
+
+        Args:
+            cache: where the results of a calculator are kept if the file does not say it.
 
         Raises:
             ValueError: as `named_reference`; it names the file.
         """
-        more = {"options": self.options, "differences": self.differences}
+        place = self.path.parent / self.cache if self.cache else cache
+        more = {"options": self.options, "differences": self.differences, "cache": place}
         try:
             found = named_reference(self.reference, [self.element], folder=self.path.parent, **more)
         except ValueError as error:

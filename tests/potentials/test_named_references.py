@@ -120,3 +120,24 @@ def test_material_files_are_refused(table, old, new, message):
         read_material(path)
     with pytest.raises(ValueError, match="there is no .*other.toml"):
         read_material(path.with_name("other.toml"))
+
+
+def test_results_of_a_calculator_are_kept_where_a_file_says(tmp_path):
+    """By name and options; a second potential reads what the first computed; tables have none."""
+    path = tmp_path / "copper.toml"
+    path.write_text(
+        'element = "Cu"\ncrystal = "fcc"\nlattice_constant = 3.6\ncache = "calls"\n'
+        'reference = "ase:ase.calculators.emt:EMT"\n[options]\nasap_cutoff = true\n'
+    )
+    graph = build_graph(fcc("Cu", 3.6), 1.0)
+    first, again = (read_material(path).build(tmp_path / "elsewhere") for _ in range(2))
+    energies = [float(total_energy(potential, graph)) for potential in (first, again)]
+    assert energies[0] == energies[1]
+    assert (first.calculator.calls, again.calculator.calls) == (1, 0)
+    (folder,) = (tmp_path / "calls").iterdir()
+    assert folder.name.startswith("ase.calculators.emt_EMT-")
+    other = named_reference("ase:ase.calculators.emt:EMT", cache=tmp_path / "calls")
+    assert other.calculator.folder.parent == folder.parent and other.calculator.folder != folder
+    assert float(total_energy(other, graph)) != energies[0]
+    named_reference("zhou", ["Cu"], cache=tmp_path / "calls")
+    assert not (tmp_path / "elsewhere").exists()
