@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 import lprjax as lp
 from lprjax.commands.command import Command, Outcome, Say, checked_output, table
@@ -42,8 +42,9 @@ class Flags(Command):
     #: the candidates: extended XYZ, or what else ASE reads
     pool: Annotated[Positional[Path], arg(metavar="POOL.xyz")]
     count: int  # how many to choose
-    #: where the chosen cells go, as they are in the pool, in the order of choice
-    output: Annotated[Path | None, arg(aliases=("-o",), metavar="CHOSEN.xyz")] = None
+    #: where the chosen cells go, in the order of choice: .xyz, as they are in the pool, or .json
+    #: (.gz) for chemiscope, with the LPR of their atoms before and after
+    output: Annotated[Path | None, arg(aliases=("-o",), metavar="OUT.xyz|OUT.json")] = None
     #: cells whose site energies are to become rigid; none: the pool's
     targets: Annotated[Path | None, arg(metavar="TARGETS.xyz")] = None
     rule: Literal["rigidity", "variance", "d_optimal", "random"] = "rigidity"
@@ -51,6 +52,8 @@ class Flags(Command):
     kinds: tuple[Literal["energy", "forces", "virial"], ...] = ("energy", "forces")
     most_targets: int = 500  # site energies that count, evenly spread over the targets
     group_by: str = "config_type"  # the entry of a frame that names its group, for its weight
+    #: the weights of the fit are of energies and virials of whole cells, as of `fit --per-cell`
+    per_cell: FlagCreatePairsOff[bool] = False
     seed: int = 0  # of the rule "random"
 
     def run(self, say: Say) -> Outcome:
@@ -60,7 +63,7 @@ class Flags(Command):
         from lprjax.commands.pictures import new_figure, picture_of, save_picture
         from lprjax.commands.sources import copy_cells, read_cells, read_fit
 
-        checked_output(self.output, ".xyz", ".extxyz", ".xyz.gz")
+        checked_output(self.output, ".xyz", ".extxyz", ".xyz.gz", ".json", ".json.gz")
         saved, pool = read_fit(self.model), read_cells(self.pool)
         aimed = pool if self.targets is None else read_cells(self.targets)
         targets = _targets(saved, aimed, self.most_targets)
@@ -79,7 +82,10 @@ class Flags(Command):
             "steps": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
         }
         if self.output is not None:
-            copy_cells(self.pool, pool, chosen.order.tolist(), self.output)
+            if ".json" in self.output.name:
+                _to_chemiscope(self.output, saved, chosen, pool)
+            else:
+                copy_cells(self.pool, pool, chosen.order.tolist(), self.output)
             figure, (ax, beside) = new_figure(2)
             steps = np.arange(self.count + 1)
             ax.semilogy(steps, chosen.rigidity.mean(axis=1), ".-", label="mean")
@@ -108,6 +114,19 @@ def _rows(chosen: Selection, pool: Sequence[Frame], group_by: str) -> list[tuple
         about = k, place, group, structure.n_atoms
         rows.append((*about, float(mean[k]), float(least[k]), gain))
     return rows
+
+
+def _to_chemiscope(path: Path, saved: SavedFit, chosen: Selection, pool: Sequence[Frame]) -> None:
+    """The chosen cells, each atom with its rigidity now and once all of them are labelled."""
+    cells = [pool[k] for k in chosen.order.tolist()]
+    graphs = lp.build_graphs([s for s, _, _ in cells], saved.spec.r_cut, shapes=3)
+    arrays: dict[str, list[np.ndarray]] = {"lpr": [], "lpr_then": []}
+    for (structure, _, _), graph in zip(cells, graphs, strict=True):
+        rows = np.asarray(lp.site_basis(saved.spec, graph))[: structure.n_atoms]
+        for name, factor in (("lpr", saved.fit.factor), ("lpr_then", chosen.factor)):
+            arrays[name].append(np.asarray(lp.local_prediction_rigidity(factor, rows)))
+    structures, labels = [s for s, _, _ in cells], [y for _, y, _ in cells]
+    lp.write_chemiscope(path, structures, arrays, labels, units={"lpr_then": "1/eV^2"})
 
 
 def _targets(saved: SavedFit, frames: Sequence[Frame], most: int) -> np.ndarray:
@@ -142,7 +161,7 @@ def _candidates(flags: Flags, saved: SavedFit, pool: Sequence[Frame]) -> list[np
         group = str(info.get(flags.group_by, ""))
         stacks = []
         for kind in flags.kinds:
-            share = 1.0 if kind == "forces" else 1.0 / n
+            share = 1.0 if kind == "forces" or flags.per_cell else 1.0 / n
             weight = share * _weight(saved.fit.weights, kind, group)
             stack = lp.regression.stacked(kind, getattr(rows, kind), n)
             stacks.append(weight * np.asarray(stack))

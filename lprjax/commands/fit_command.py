@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 import lprjax as lp
 from lprjax.commands.command import Command, Outcome, Say, assignments, checked_output, table
 
 if TYPE_CHECKING:
     from lprjax.commands.errors import Compared
+    from lprjax.regression.cross_validation import Candidate
 
 RIDGES, POWERS = (1e-10, 1e-8, 1e-6, 1e-4), (2.0, 4.0)
 """Tried by cross-validation; without it the second of the former and the first of the latter."""
@@ -58,6 +59,8 @@ class Flags(Command):
     core: tuple[float, ...] = ()
     #: a TOML file, or kind=weight; of residuals: atom/eV (energy, virial), Å/eV (forces)
     weights: Annotated[tuple[str, ...], arg(metavar="FILE|KIND=W")] = ()
+    #: energies and virials of whole cells: weights are then in 1/eV, and large cells count more
+    per_cell: FlagCreatePairsOff[bool] = False
     ridge: tuple[float, ...] = ()  # multiplies |Gamma c|^2; several: the best one
     smoothness: tuple[float, ...] = ()  # power of the prior Gamma; several: the best one
     #: which point on the front: least product of both errors, least of one
@@ -82,10 +85,12 @@ class Flags(Command):
         sets = self._errors(found, energies, {"train": data, "test": test})
         lpr, species = _rigidities(found, data)
 
-        text = "; ".join(data.reports)
+        text, share = "; ".join(data.reports), "cell" if self.per_cell else "atom"
         more: Any = {"spec": found.spec, "reference_energies": energies}
-        lp.save(self.output, found.fit, data=f"energies and virials per atom; {text}", **more)
-        save_picture(fit_picture(sets, lpr, species), picture_of(self.output))
+        lp.save(self.output, found.fit, data=f"energies and virials per {share}; {text}", **more)
+        errors = [(1e3 * one.energy, one.forces) for one in found.front]
+        chosen = found.front.index(found.candidate) if found.candidate else None
+        save_picture(fit_picture(sets, lpr, species, errors, chosen), picture_of(self.output))
         return _report(self.output, found, sets, lpr, say)
 
     def _read(self, paths: Sequence[Path], say: Say) -> lp.TrainingSet:
@@ -148,25 +153,26 @@ class Flags(Command):
     ) -> _Chosen:
         weights = self._weights(data)
         ridges, powers = self.ridge or RIDGES, self.smoothness or POWERS
-        if (
-            weights is not None
-            and len(bases) == 1
-            and max(map(len, (self.ridge, self.smoothness))) < 2
-        ):
+        how: dict[str, Any] = {"reference_energies": energies, "per_atom": _per_atom(self)}
+        several = len(bases) > 1 or len(self.ridge) > 1 or len(self.smoothness) > 1
+        if weights is not None and not several:
             ridge = self.ridge[0] if self.ridge else RIDGES[1]
             prior = lp.smoothness_prior(bases[0], powers[0])
-            factors = lp.compress_groups(bases[0], data, reference_energies=energies)
-            weights = {k: w for k, w in weights.items() if _there(k, factors)}
-            return _Chosen(bases[0], lp.fit(factors, weights, ridge=ridge, prior=prior), powers[0])
+            factors = lp.compress_groups(bases[0], data, **how)
+            given = _of_what_there_is(weights, factors, say)
+            return _Chosen(bases[0], lp.fit(factors, given, ridge=ridge, prior=prior), powers[0])
         folds = min(self.folds, len(data.structures))
-        parts = {b: lp.compress_folds(b, data, folds, reference_energies=energies) for b in bases}
+        parts = {basis: lp.compress_folds(basis, data, folds, **how) for basis in bases}
         tried: dict[str, Any] = {"ridges": ridges, "powers": powers}
         if weights is not None:
-            tried |= {"weights": weights, "energy": (1.0,), "virial": (1.0,)}
+            keys = {key: None for factors in parts[bases[0]] for key in factors}
+            given = _of_what_there_is(weights, keys, say)
+            tried |= {"weights": given, "energy": (1.0,), "virial": (1.0,)}
         front = lp.validation_front(parts.items(), **tried)
         say(f"\nheld-out errors, {folds} folds, {len(front.candidates)} losses:\n{front}")
         best = front.chosen(self.choice)
-        return _Chosen(best.spec, best.fit(parts[best.spec]), best.power, self.choice)
+        fitted = best.fit(parts[best.spec])
+        return _Chosen(best.spec, fitted, best.power, self.choice, front.best, best)
 
     def _errors(
         self,
@@ -194,11 +200,23 @@ class _Chosen(NamedTuple):
     fit: lp.Fit
     power: float  # of the smoothness prior
     choice: str = ""  # on the front, where there was one
+    front: tuple[Candidate, ...] = ()  # that nothing else tried beats in both errors
+    candidate: Candidate | None = None  # of them
 
 
-def _there(key: Any, factors: Mapping[Any, Any]) -> bool:
-    """Whether the data hold what a weight is for."""
-    return any(key in (k, _kind(k)) for k in factors)
+def _per_atom(flags: Flags) -> tuple[str, ...]:
+    """The kinds that are divided by the number of atoms."""
+    return () if flags.per_cell else ("energy", "virial")
+
+
+def _of_what_there_is(
+    weights: Mapping[Any, float], keys: Mapping[Any, Any], say: Say
+) -> dict[Any, float]:
+    """The weights of what the data have labels of."""
+    there = {key for key in keys} | {_kind(key) for key in keys}
+    for key in weights.keys() - there:
+        say(f"no label of {' of '.join(key) if isinstance(key, tuple) else key}: no weight for it")
+    return {key: weight for key, weight in weights.items() if key in there}
 
 
 def _kind(key: Any) -> Any:
@@ -257,6 +275,7 @@ def _report(
         "ridge": fitted.ridge,
         "smoothness": found.power,
         "choice": found.choice or None,
+        "front": [_on_front(one) for one in found.front],
         "weights": {
             " of ".join(k) if isinstance(k, tuple) else k: w for k, w in fitted.weights.items()
         },
@@ -264,3 +283,19 @@ def _report(
         "median_lpr": float(np.median(lpr)),
     }
     return Outcome(summary)
+
+
+def _on_front(one: Candidate) -> dict[str, Any]:
+    """A point of the front: held-out errors in meV/atom and eV/Å, and what they are of."""
+    return {
+        "energy": 1e3 * one.energy,
+        "forces": one.forces,
+        "degree": one.spec.degree,
+        "r_cut": one.spec.r_cut,
+        "cutoff_power": one.spec.cutoff_power,
+        "ridge": one.ridge,
+        "smoothness": one.power,
+        "weights": {
+            " of ".join(k) if isinstance(k, tuple) else k: w for k, w in one.weights.items()
+        },
+    }

@@ -134,24 +134,42 @@ def draw_by_species(ax: Any, values: np.ndarray, species: Sequence[str], label: 
 
 
 def fit_picture(
-    sets: Mapping[str, Sequence[Compared]], lpr: np.ndarray, species: Sequence[str]
+    sets: Mapping[str, Sequence[Compared]],
+    lpr: np.ndarray,
+    species: Sequence[str],
+    front: Sequence[tuple[float, float]] = (),
+    chosen: int | None = None,
 ) -> Any:
-    """Parity, cumulative errors and rigidities of a fit.
+    """Parity, cumulative errors and rigidities of a fit, and the front that it was chosen on.
 
     Args:
         sets: labels beside predictions, by the name of the set.
         lpr: (n,) of atoms, 1/eV^2.
         species: of each, its symbol.
+        front: held-out errors, meV/atom and eV/Å; none: no such panel.
+        chosen: which of them.
 
     Returns:
         The figure.
     """
-    figure, axes = new_figure(3, 2)
-    for ax, kind in zip(axes[:2], ("energy", "forces"), strict=True):
-        draw_parity(ax, kind, sets)
-    draw_by_species(axes[2], lpr, species, "LPR (1/eV$^2$), training atoms")
-    for ax, kind in zip(axes[3:], ("energy", "forces", "virial"), strict=True):
-        draw_cumulative(ax, kind, sets)
+    kinds = ("energy", "forces", "virial")
+    figure, axes = new_figure(4, 2)
+    for above, below, kind in zip(axes[:3], axes[4:7], kinds, strict=True):
+        if any(c.kind == kind for found in sets.values() for c in found):
+            draw_parity(above, kind, sets)
+            draw_cumulative(below, kind, sets)
+        else:
+            above.set_axis_off()
+            below.set_axis_off()
+    draw_by_species(axes[3], lpr, species, "LPR (1/eV$^2$), training atoms")
+    if not front:
+        axes[7].set_axis_off()
+        return figure
+    axes[7].plot(*zip(*front, strict=True), ".-", color=COLOURS[0], label="front")
+    if chosen is not None:
+        axes[7].plot(*front[chosen], "o", ms=8, mfc="none", color=COLOURS[5], label="chosen")
+    axes[7].set(xlabel="held-out energies (meV/atom)", ylabel="held-out forces (eV/Å)")
+    axes[7].legend(fontsize=7)
     return figure
 
 

@@ -1,5 +1,7 @@
 """Choices are those of `choose` on rows stacked by hand; the cells come out as they were."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,14 @@ def test_a_cell_has_the_weight_of_its_group():
     assert _weight(weights, "forces", "a") == 2.0
     with pytest.raises(ValueError, match="--kinds has 'virial'"):
         _weight(weights, "virial", "a")
+
+
+def test_chemiscope_shows_what_the_choice_brings(folder, tmp_path, summary):
+    out = tmp_path / "chosen.json"
+    summary("choose", folder / "model.npz", folder / "train.xyz", "--count", 2, "-o", out)
+    found = json.loads(out.read_text())["properties"]
+    now, then = (np.array(found[name]["values"]) for name in ("lpr", "lpr_then"))
+    assert len(now) == 32 and (then > now).all()
 
 
 def test_what_cannot_be_chosen_is_refused(folder, tmp_path, refused, monkeypatch):

@@ -34,6 +34,14 @@ def test_help_names_every_subcommand_and_loads_nothing_slow():
         assert f"$ lprjax {name}" in done.stdout  # an example of each
 
 
+def test_the_package_runs_as_the_command():
+    run = [sys.executable, "-m", "lprjax", "--help"]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "lprjax" in done.stdout
+    done = subprocess.run([*run[:3], "nothing"], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == 2
+
+
 def test_without_a_subcommand_it_says_what_there_is(refused):
     refused("fit, evaluate, rigidity, choose, budget, defects, info")
     refused("Available subcommands: fit, evaluate", "fitt")

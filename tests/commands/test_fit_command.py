@@ -1,5 +1,7 @@
 """Fits from the shell are those of the library; their errors are those of the potential saved."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -91,6 +93,26 @@ def test_without_weights_the_choice_is_that_of_the_front(folder, tmp_path, shell
     np.testing.assert_allclose(
         saved.fit.coefficients, best.fit(parts[best.spec]).coefficients, rtol=1e-6
     )
+
+
+def test_weights_of_cells_and_of_kinds_that_there_are_not(folder, tmp_path, shell):
+    """Per cell of 16 atoms, a weight of an energy in 1/eV is a 16th of that in atom/eV."""
+    words = ["fit", folder / "train.xyz", *BASIS, "--weights"]
+    files = [tmp_path / "atom.npz", tmp_path / "cell.npz"]
+    assert shell(*words, "energy=80", "forces=1", "virial=16", "-o", files[0])[0] == 0
+    assert shell(*words, "energy=5", "forces=1", "virial=1", "-o", files[1], "--per-cell")[0] == 0
+    first, second = (load(file) for file in files)
+    assert "virials per cell" in second.data
+    np.testing.assert_allclose(first.fit.factor, second.fit.factor, rtol=1e-6, atol=1e-6)
+    bare = tmp_path / "bare.xyz"
+    text = (folder / "train.xyz").read_text()
+    bare.write_text(re.sub(r' stress="[^"]*"', "", text))
+    words[1] = bare
+    code, out, _ = shell(*words, "energy=1", "forces=1", "virial=1", "-o", files[0])
+    assert code == 0 and "no label of virial: no weight for it" in out
+    assert set(load(files[0]).fit.weights) == {
+        (kind, group) for kind in ("energy", "forces") for group in ("rattled", "strained")
+    }
 
 
 def test_isolated_atoms_are_reference_energies(folder, tmp_path):

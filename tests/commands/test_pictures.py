@@ -58,5 +58,19 @@ def test_figures_leave_out_what_there_is_not():
     assert len(parity_picture({"a": FOUND}).axes) == 2
     lpr = np.array([1.0, 0.0, np.inf, 3.0])
     figure = fit_picture({"train": FOUND}, lpr, ["W", "W", "Mo", "Mo"])
-    assert [t.get_text() for t in figure.axes[2].get_xticklabels()] == ["W", "Mo"]
-    assert figure.axes[2].get_yscale() == "log"
+    assert [t.get_text() for t in figure.axes[3].get_xticklabels()] == ["W", "Mo"]
+    assert figure.axes[3].get_yscale() == "log"
+    assert [ax.axison for ax in figure.axes] == [True, True, False, True] + [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_the_front_is_drawn_with_what_was_chosen():
+    front = [(1.0, 0.3), (2.0, 0.2), (4.0, 0.1)]
+    figure = fit_picture({"train": FOUND}, np.ones(2), ["W", "W"], front, 1)
+    line, point = figure.axes[7].lines
+    assert list(zip(*line.get_data(), strict=True)) == front
+    assert [x[0] for x in point.get_data()] == [2.0, 0.2]
