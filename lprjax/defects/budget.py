@@ -92,6 +92,10 @@ MEASURED = ("core", "third", "remainder")
 """The pieces whose mismatch is the norm over the weight: no bound, an equality by construction."""
 
 
+PARTS = 4
+"""Of the work of a budget, as its bar of progress counts it."""
+
+
 class Term(NamedTuple):
     """One cause of error. Its geometry error is at most norm / c, to first order, and
     norm <= mismatch * weight: an equality by construction for MEASURED, a bound for the others."""
@@ -224,6 +228,7 @@ def _budget(
     if not np.isfinite(np.asarray(defect.on_atoms(displacement))).all():
         raise ValueError("displacement holds NaN or infinity: wanted finite numbers in Å.")
 
+    recorder.step("the reference's geometry", PARTS)
     # The residual at the reference's geometry, by its causes.
     theirs, ours = (
         Side(p, defect, displacement, reservoirs=reservoirs) for p in (reference, surrogate)
@@ -235,6 +240,7 @@ def _budget(
     w = far_field(defect, displacement, radius, model.followed)
     theirs, ours = theirs.under(w), ours.under(w)
     split = partition(theirs, ours, model, w, radius)
+    recorder.step("causes of forces", PARTS)
 
     # The surrogate's Hessian there: its least curvature, its response, how fast it changes.
     stability = _stability(ours.at, failures)
@@ -247,12 +253,14 @@ def _budget(
             "may be far off"
         )
 
+    recorder.step("response and stability", PARTS)
     # The truth, by relaxing.
     ended["surrogate"] = relaxed = relax(surrogate, defect, displacement=displacement)
     there = _displacement("surrogate", relaxed, failures)
     if why := left_basin(defect, displacement, there):
         failures["left_basin"] = f"between the reference's and the surrogate's geometry {why}"
 
+    recorder.step("the surrogate's geometry", PARTS)
     noise = noise_of_pieces(theirs, ours, split, recorder)
     terms = _terms(theirs, ours, model, split, stability, noise)
     return Budget(

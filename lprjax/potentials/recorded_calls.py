@@ -64,6 +64,18 @@ class Recorder:
         self._bar.total = max(self._bar.total or 0, self._bar.n + atoms)
         self._bar.update(atoms)
 
+    def step(self, done: str, parts: int) -> None:
+        """A part of the work is done: what the bar counts where no calculator is called.
+
+        Args:
+            done: what it was.
+            parts: how many there are in all.
+        """
+        if not self.calls:
+            self._bar.set_description_str(f"{done}: done", refresh=False)
+            self._bar.total = parts
+            self._bar.update(1)
+
     def close(self) -> None:
         """Take the bar away."""
         self._bar.close()

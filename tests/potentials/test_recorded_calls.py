@@ -37,6 +37,41 @@ def test_the_same_is_computed_once_and_comes_out_as_it_was(shaken):
     assert calculator.calls <= 2  # ASE keeps the last
 
 
+def test_a_bar_counts_parts_where_there_are_no_calls(shaken, monkeypatch):
+    """Shown after a while, here at once; calls, where there are any, say more."""
+    shown = []
+    monkeypatch.setattr("lprjax.potentials.recorded_calls.tqdm", lambda **_: Bar(shown))
+    with recorded(one=zhou_eam("Cu")) as (recorder, _):
+        recorder.expect(0)
+        for name in ("first", "second"):
+            recorder.step(name, 2)
+    assert shown == [("first: done", 1, 2), ("second: done", 2, 2)]
+    potential = ase_potential(Noisy(lennard_jones(), SIZE))
+    with recorded(one=potential) as (recorder, (ours,)):
+        recorder.expect(0)
+        observe(ours, build_graph(shaken, potential.r_cut))
+        calls = list(shown)
+        recorder.step("first", 2)
+    assert shown == calls and shown[-1][0] == "1 calls of the one"
+
+
+class Bar:
+    """Of progress, which notes what it shows."""
+
+    def __init__(self, shown):
+        self.n, self.total, self.shown, self.text = 0, 0, shown, ""
+
+    def set_description_str(self, text, refresh):
+        self.text = text
+
+    def update(self, n):
+        self.n += n
+        self.shown.append((self.text, self.n, self.total))
+
+    def close(self):
+        pass
+
+
 def test_noise_has_the_size_that_was_measured_and_is_the_same_again(shaken):
     """Of 96 components, so to 7 %; forces keep their sum, and what was not measured its value."""
     potential = ase_potential(Noisy(lennard_jones(), SIZE))
