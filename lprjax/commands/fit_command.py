@@ -63,7 +63,7 @@ class Flags(Command):
     per_cell: FlagCreatePairsOff[bool] = False
     ridge: tuple[float, ...] = ()  # multiplies |Gamma c|^2; several: the best one
     smoothness: tuple[float, ...] = ()  # power of the prior Gamma; several: the best one
-    #: which point on the front: least product of both errors, least of one
+    #: which point on the front; the rules are printed below it
     choice: Literal["balanced", "energy", "forces"] = "balanced"
     folds: int = 5  # of the cross-validation
     #: what labels are called where `read_extxyz` would not find them, e.g. energy=E0
