@@ -20,11 +20,11 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 import lprjax as lp
-from lprjax.commands.command import Command, Outcome, Say, checked_output, write_json
+from lprjax.commands.command import Outcome, ReferenceCommand, Say, checked_output, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(Command):
+class Flags(ReferenceCommand):
     """Of which defect, between which two potentials."""
 
     reference: Annotated[str, arg(metavar="R")]  # what is taken for true
@@ -48,8 +48,8 @@ class Flags(Command):
         from lprjax.commands.sources import read_potential
 
         checked_output(self.output, ".json")
-        host = read_host(self.reference, self.crystal, self.lattice_constant)
-        surrogate = read_potential(self.surrogate, [host.element])
+        host = read_host(self.reference, self.crystal, self.lattice_constant, self.cache)
+        surrogate = read_potential(self.surrogate, [host.element], self.cache)
         say(f"{host.name}: {host.crystal} {host.element}, a = {host.lattice_constant:.4f} Å")
         defect = lp.named_defect(self.defect, host.unit_cell, self.cells)
         radius = self.radius or 0.4 * self.cells * host.lattice_constant

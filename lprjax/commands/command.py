@@ -28,6 +28,15 @@ class Command:
     json: FlagCreatePairsOff[bool] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReferenceCommand(Command):
+    """The flags of those that take references."""
+
+    #: folder where the results of ase: calculators are kept, so that none is computed twice; give
+    #: another after a change of a calculator; "": keep none
+    cache: str = "lprjax_calls"
+
+
 def assignments(name: str, words: Sequence[str]) -> dict[str, str]:
     """What words such as "energy=30" say.
 

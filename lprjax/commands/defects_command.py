@@ -20,7 +20,14 @@ from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 import lprjax as lp
-from lprjax.commands.command import Command, Outcome, Say, checked_output, table, write_json
+from lprjax.commands.command import (
+    Outcome,
+    ReferenceCommand,
+    Say,
+    checked_output,
+    table,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from lprjax.commands.hosts import Host
@@ -32,7 +39,7 @@ eV/Å, of what came out."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(Command):
+class Flags(ReferenceCommand):
     """Of which defects, by which potentials."""
 
     #: model files or references
@@ -54,7 +61,8 @@ class Flags(Command):
         checked_output(self.output, ".json", ".xyz", ".extxyz", ".xyz.gz")
         if not self.potentials:
             raise ValueError("no potential is named: wanted at least one, e.g. model.npz or zhou.")
-        hosts = [read_host(p, self.crystal, self.lattice_constant) for p in self.potentials]
+        where = self.crystal, self.lattice_constant, self.cache
+        hosts = [read_host(p, *where) for p in self.potentials]
         for host in hosts:
             say(f"{host.name}: {host.crystal} {host.element}, a = {host.lattice_constant:.4f} Å")
         found, cells, settled = [], [], []

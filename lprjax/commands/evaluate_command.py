@@ -17,11 +17,18 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 import lprjax as lp
-from lprjax.commands.command import Command, Outcome, Say, assignments, checked_output, table
+from lprjax.commands.command import (
+    Outcome,
+    ReferenceCommand,
+    Say,
+    assignments,
+    checked_output,
+    table,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(Command):
+class Flags(ReferenceCommand):
     """Of which cells, by which potential."""
 
     #: a model file, or a reference: zhou, stillinger-weber, tersoff, an EAM table, a material's
@@ -44,7 +51,7 @@ class Flags(Command):
         checked_output(self.output, ".xyz", ".extxyz", ".xyz.gz")
         frames = read_cells(self.cells, assignments("--keys", self.keys))
         structures, labels = [s for s, _, _ in frames], [y for _, y, _ in frames]
-        potential = read_potential(self.model, elements_of(structures))
+        potential = read_potential(self.model, elements_of(structures), self.cache)
         periodic = all(all(s.pbc) for s in structures)
         kinds = ("energy", "forces", "virial") if periodic else ("energy", "forces")
         ours = predictions(potential, structures, kinds)

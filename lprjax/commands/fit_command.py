@@ -162,6 +162,9 @@ class Flags(Command):
             given = _of_what_there_is(weights, factors, say)
             return _Chosen(bases[0], lp.fit(factors, given, ridge=ridge, prior=prior), powers[0])
         folds = min(self.folds, len(data.structures))
+        # groups without a weight of their own share a factor, however many there are
+        apart = [key[1] for key in weights or () if isinstance(key, tuple)]
+        how["apart"] = list(dict.fromkeys(apart))
         parts = {basis: lp.compress_folds(basis, data, folds, **how) for basis in bases}
         tried: dict[str, Any] = {"ridges": ridges, "powers": powers}
         if weights is not None:

@@ -30,7 +30,7 @@ class Host(NamedTuple):
         return CRYSTALS[self.crystal](self.element, self.lattice_constant)
 
 
-def read_host(name: str, crystal: Sequence[str] = (), guess: float = 0.0) -> Host:
+def read_host(name: str, crystal: Sequence[str] = (), guess: float = 0.0, cache: str = "") -> Host:
     """A potential of a name, in its crystal.
 
     Args:
@@ -38,6 +38,7 @@ def read_host(name: str, crystal: Sequence[str] = (), guess: float = 0.0) -> Hos
         crystal: "bcc" and "W", e.g.; none: the material's.
         guess: of the lattice constant, Å, where the search for the true one starts; 0: the
             material's, or the element's as ASE has it.
+        cache: folder of the results of calculators; "": none.
 
     Returns:
         The Host.
@@ -55,7 +56,7 @@ def read_host(name: str, crystal: Sequence[str] = (), guess: float = 0.0) -> Hos
             f"--crystal is {' '.join(words) or 'not given'}: wanted one of {', '.join(CRYSTALS)} "
             "and a chemical symbol, e.g. --crystal bcc W; or a material's TOML file as reference."
         )
-    potential, (lattice, element) = read_potential(name, [words[1]]), words
+    potential, (lattice, element) = read_potential(name, [words[1]], cache), words
     guess = guess or _usual(lattice, element)
     found = equilibrium(potential, CRYSTALS[lattice](element, guess, primitive=True))
     if not found.converged:

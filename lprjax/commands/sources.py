@@ -21,12 +21,13 @@ Frame = tuple[Structure, Labels, dict[str, Any]]
 NOTHING = Labels(None, None, None, None)
 
 
-def read_potential(name: str, elements: Sequence[str] = ()) -> Potential:
+def read_potential(name: str, elements: Sequence[str] = (), cache: str = "") -> Potential:
     """The potential of a name: a model file, a material's file, or as `named_reference` has it.
 
     Args:
         name: "model.npz", "copper.toml", or a reference.
         elements: in question, by symbol.
+        cache: folder of the results of calculators; "": none.
 
     Returns:
         The potential.
@@ -39,8 +40,8 @@ def read_potential(name: str, elements: Sequence[str] = ()) -> Potential:
         found = load(name)
         return found.potential() if isinstance(found, SavedFit) else found
     if name.endswith(".toml"):
-        return read_material(name).build()
-    return named_reference(name, elements)
+        return read_material(name).build(cache or None)
+    return named_reference(name, elements, cache=cache or None)
 
 
 def read_fit(path: str | Path) -> SavedFit:

@@ -58,3 +58,11 @@ def test_cells_are_copied_with_all_that_they_had(folder, tmp_path):
     ase.io.write(tmp_path / "POSCAR", bulk("W", cubic=True))
     copy_cells(tmp_path / "POSCAR", read_cells(tmp_path / "POSCAR"), [0], tmp_path / "one.xyz")
     assert len(read_extxyz(tmp_path / "one.xyz", labelled=False)) == 1
+
+
+def test_calculators_keep_their_results_where_they_are_told(tmp_path):
+    """In a folder of their own, or nowhere."""
+    name = "ase:ase.calculators.emt:EMT"
+    kept = read_potential(name, ["Cu"], str(tmp_path / "calls"))
+    assert kept.calculator.folder.parent == tmp_path / "calls"
+    assert not hasattr(read_potential(name, ["Cu"]).calculator, "folder")
