@@ -1,6 +1,6 @@
 """From rows to factors, fits, rigidities and posteriors, and the choice of the next data."""
 
-from lprjax.regression.assembly import PerAtom, compress_structures
+from lprjax.regression.assembly import PerAtom, compress_structures, structure_rows
 from lprjax.regression.cross_validation import (
     Candidate,
     Front,
@@ -16,6 +16,7 @@ from lprjax.regression.groups import (
     read_weights,
     weights_by_group,
 )
+from lprjax.regression.influences import Envelope, Influence, Moves, influence
 from lprjax.regression.posterior import Calibration, calibrate, committee, coverage
 from lprjax.regression.rigidity import (
     component_rigidity,
@@ -31,9 +32,12 @@ from lprjax.regression.virials import VirialReport, check_virials
 __all__ = [
     "Calibration",
     "Candidate",
+    "Envelope",
     "Factor",
     "Fit",
     "Front",
+    "Influence",
+    "Moves",
     "PerAtom",
     "Selection",
     "VirialReport",
@@ -52,6 +56,7 @@ __all__ = [
     "design_rows",
     "extend",
     "fit",
+    "influence",
     "local_prediction_rigidity",
     "merge",
     "merged_folds",
@@ -64,6 +69,7 @@ __all__ = [
     "solution",
     "stacked",
     "stacked_rows",
+    "structure_rows",
     "validation_front",
     "vanishing",
     "weighed",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -146,6 +146,76 @@ def compress_structures(
         streams, found = _pushed(streams, model, ready, atoms, shift_row, shared, mesh)
         finite.append(([b.numbers for b in ready], found))
     return {kind: _checked_factor(kind, finished(streams[kind]), finite) for kind in kinds}
+
+
+def structure_rows(
+    model: ACESpec | Potential,
+    samples: Iterable[tuple[Graph | Structure, Labels]],
+    kinds: Sequence[str] = ("energy", "forces"),
+    *,
+    groups: Sequence[str] | None = None,
+    atoms: Sequence[int] = (0,),
+    reference_energies: Mapping[str, float] | None = None,
+    origin: PerAtom | None = None,
+    per_atom: Sequence[str] = (),
+) -> Iterator[tuple[int, dict[Any, tuple[np.ndarray, np.ndarray]]]]:
+    """The rows that `compress_structures` compresses, of one structure after the other.
+
+    Structures are computed in packs, of which one is held at a time, and come as packs fill: those
+    of one shape in their order, but not all of them. With the options of the factors, this is what
+    `influence` asks for.
+
+    >>> numbers = [number for number, _ in lp.structure_rows(spec, samples)]
+    >>> sorted(numbers) == list(range(len(samples)))
+    True
+
+    Args:
+        model: as in `compress_structures`.
+        samples: as in `compress_structures`.
+        kinds: as in `compress_structures`.
+        groups: of each structure, if keys are to be (kind, group) as of `compress_groups`.
+        atoms: as in `compress_structures`.
+        reference_energies: as in `compress_structures`.
+        origin: as in `compress_structures`.
+        per_atom: as in `compress_structures`.
+
+    Yields:
+        The number of a structure in samples, and by kind or (kind, group) its rows (r, C) and
+        targets (r,), those that it has labels of.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as `compress_structures`; IndexError: fewer groups
+            than samples.
+    """
+    spare_maps()
+    kinds, shared = checked_kinds(kinds), checked_per_atom(per_atom)
+    shift_row, shifts = _shift(model, reference_energies, origin)
+    mesh = checked_mesh(None)
+    alone = "force_constants" in kinds or not isinstance(model, ACESpec)
+    room = ALONE if alone else common_room()
+    items = _items(model, enumerate(samples), kinds, atoms, shifts, shared)
+    is_spec = isinstance(model, ACESpec)
+    spec, potential = (model, None) if is_spec else (None, as_argument(model, "model"))
+    common = (potential, np.asarray(atoms), shift_row)
+    for chunk in gathered(items, room, partial(_place, room)):
+        batch = _batch(chunk, kinds, room)
+        own = spread(mesh, [(batch.pack, batch.targets)])
+        blocks, _ = jax.device_get(_blocks(mesh, spec, kinds, shared, common, own))
+        starts = dict.fromkeys(kinds, 0)
+        for item in chunk:
+            found = {}
+            for kind, targets in item.targets.items():
+                at = slice(starts[kind], starts[kind] + len(targets))
+                starts[kind] = at.stop
+                rows, left = (np.asarray(part)[0, at] for part in blocks[kind])
+                if not (np.isfinite(rows).all() and np.isfinite(left).all()):
+                    raise ValueError(
+                        f"rows of kind {kind!r} of structure {item.number} hold NaN or infinity: "
+                        "wanted finite rows; look for atoms on top of each other."
+                    )
+                key = kind if groups is None else (kind, groups[item.number])
+                found[key] = rows, left
+            yield item.number, found
 
 
 class _Item(NamedTuple):

@@ -1,0 +1,536 @@
+"""What each structure does to a fit: leverages, exact leave-one-out, covariances of misfit, POPS.
+
+One pass over the rows, nothing refitted. With the factor R of a fit (R^T R = H, prior and ridge
+included), X_b and r_b the weighted rows and residuals `y - X c` of structure b, and, whitened,
+
+    V_b = X_b R^-1,   P_b = V_b V_b^T,   w = R^-T g of a prediction g . c ,
+
+everything here is a triangular solve and an eigendecomposition of the smaller of P_b (r, r) and
+V_b^T V_b (K, K). A leave-one-out fit is exact, with any weights, ridge and prior:
+
+    c without b = c - R^-1 m_b,   m_b = V_b^T (I - P_b)^-1 r_b .
+
+Rows are dropped as soon as they are used: what is kept is a number or a few for each observation
+(its residual, leverage, left-out residual), and K-by-K triangles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sized
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
+from tqdm import tqdm
+
+from lprjax.numerics.checks import as_float64, check_at_least_zero, named, refuse_traced
+from lprjax.numerics.qr import triangle
+from lprjax.numerics.tables import Table
+from lprjax.regression.factors import checked_triangular
+from lprjax.regression.fitting import Fit
+
+DEVIATIONS = ("rigidity", "sandwich", "jackknife")
+"""Kinds of standard deviations that an `Influence` gives."""
+ALONE = 1e-10
+"""A structure of leverage above 1 - ALONE is taken to be alone in what it determines: a choice,
+above the rounding of leverages in fits with a condition of some 1e6."""
+LEAST = 1e-10
+"""Leverage at and below which a row, or a direction of a structure, takes no part in POPS: a
+choice, above the squares of what rounding leaves of rows that vanish by symmetry."""
+_AGREE = 1e-6  # relative, between the rms of the fit and that of the rows: a choice
+_ROUNDING = 1e-9  # the same, of the labels' own size
+
+
+class Envelope(NamedTuple):
+    """How far predictions move when single observations are fitted exactly.
+
+    Attributes:
+        low: (M,) the least move, of either sign; unit of the predictions.
+        high: (M,) the greatest move, the same unit.
+        rms: (M,) root of the mean square of the moves, the same unit.
+        count: how many moves there were; low, high and rms are NaN if none.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    rms: np.ndarray
+    count: int
+
+
+class Moves(NamedTuple):
+    """How M predictions change, exactly, with the data; unit of the predictions.
+
+    Attributes:
+        left_out: (n, M) their change when structure b is left out, `- w . m_b`; inf where that is
+            undetermined.
+        rows: the Envelope of `(w . v_i) r_i / |v_i|^2` over rows.
+        structures: the Envelope of `w . V_b^T P_b^+ r_b` over structures.
+    """
+
+    left_out: np.ndarray
+    rows: Envelope
+    structures: Envelope
+
+
+class Influence(NamedTuple):
+    """What the structures of a fit do to it; see `influence`.
+
+    Dictionaries have the keys of the rows, (N,) numbers each: structure after structure, in the
+    order of a structure's rows.
+
+    Attributes:
+        coefficients: (K,) of the fit.
+        factor: (K, K) R of the fit.
+        residuals: y - X c, unit of the labels (no weight).
+        left_out: y - X c_b of the fit c_b without the row's structure, the same unit; inf where
+            that is undetermined.
+        leverages: h_i = |R^-T x_i|^2 of the weighted row, dimensionless, 0 to 1.
+        owners: the number of the structure that each row is of.
+        structure_leverages: (n,) the largest eigenvalue of P_b, 0 to 1: how much of what a
+            structure knows best is known through it alone.
+        undetermined: numbers of structures of leverage 1, without which H is singular.
+        scores: (K, K) triangular S, S^T S = sum_b t_b t_b^T of whitened scores t_b = V_b^T r_b.
+        jackknife: (K, K) triangular J, J^T J = (n - 1)/n sum_b m_b m_b^T, without the undetermined.
+        moves: of the predictions that were given; None without.
+    """
+
+    coefficients: jax.Array
+    factor: jax.Array
+    residuals: OrderedDict[Any, np.ndarray]
+    left_out: OrderedDict[Any, np.ndarray]
+    leverages: OrderedDict[Any, np.ndarray]
+    owners: OrderedDict[Any, np.ndarray]
+    structure_leverages: np.ndarray
+    undetermined: tuple[int, ...]
+    scores: jax.Array
+    jackknife: jax.Array
+    moves: Moves | None
+
+    @property
+    def rms(self) -> OrderedDict[Any, float]:
+        """By key the root mean square of the residuals, unit of the labels: as `Fit.rms`."""
+        return OrderedDict((key, _root_mean_square(x)) for key, x in self.residuals.items())
+
+    @property
+    def cross_validated(self) -> OrderedDict[Any, float]:
+        """By key the root mean square of the left-out residuals, unit of the labels.
+
+            (1/N sum_b |y_b - X_b c_b|^2)^1/2,   c_b fitted without structure b
+
+        Infinite where a structure's own left-out residuals are. Source: PRESS (Allen,
+        Technometrics 16 (1974) 125), in blocks.
+        """
+        return OrderedDict((key, _root_mean_square(x)) for key, x in self.left_out.items())
+
+    def deviations(self, gradients: ArrayLike, kind: str = "sandwich") -> np.ndarray:
+        """Standard deviations of predictions g . c.
+
+            rigidity:   |w|      1/PR^(1/2): residuals white, and of variance one once weighted
+            sandwich:   |S w|    g^T H^-1 (sum_b s_b s_b^T) H^-1 g,  s_b = X_b^T r_b
+            jackknife:  |J w|    (n - 1)/n sum_b (change of the prediction without structure b)^2
+
+        with w = R^-T g. The last two take structures as independent and ask nothing of residuals
+        within one; the sandwich is too small where leverages are not (residuals of a fit are
+        smaller than errors), the jackknife rather too large. Neither contains an error that all
+        structures share, nor the bias of a ridge.
+
+        Args:
+            gradients: g, (..., K), derivatives of the predictions, in their unit.
+            kind: one of DEVIATIONS.
+
+        Returns:
+            (...,), unit of the predictions; sandwich and jackknife do not depend on the unit of
+            the weights. The jackknife's are infinite if a structure is `undetermined`.
+
+        Raises:
+            ValueError: an unknown kind; rows of another length, or not finite.
+            TypeError: other than float64.
+
+        Source: sandwich: White, Econometrica 48 (1980) 817; of clusters: Liang and Zeger,
+        Biometrika 73 (1986) 13. Jackknife: Tukey, Ann. Math. Stat. 29 (1958) 614.
+        """
+        if kind not in DEVIATIONS:
+            wanted = ", ".join(map(repr, DEVIATIONS))
+            raise ValueError(f"kind is {kind!r}: wanted one of {wanted}.")
+        shape = np.shape(gradients)
+        g = _checked_predictions(np.reshape(gradients, (-1, *shape[-1:])), len(self.coefficients))
+        if kind == "jackknife" and self.undetermined:
+            return np.full(shape[:-1], math.inf)
+        spread = {"sandwich": self.scores, "jackknife": self.jackknife}.get(kind)
+        return np.asarray(_deviations(self.factor, spread, g)).reshape(shape[:-1])
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+    def _table(self) -> Table:
+        left_out = self.cross_validated
+        rows = [
+            [
+                " ".join(map(str, key)) if isinstance(key, tuple) else str(key),
+                f"{len(self.residuals[key])}",
+                f"{rms:.4g}",
+                f"{left_out[key]:.4g}",
+                f"{np.max(self.leverages[key], initial=0.0):.3f}",
+            ]
+            for key, rms in self.rms.items()
+        ]
+        top = int(np.argmax(self.structure_leverages))
+        notes = [f"largest leverage of a structure: {self.structure_leverages[top]:.4f} of {top}"]
+        if self.undetermined:
+            notes.append(
+                f"leverage 1, undetermined without: {', '.join(map(str, self.undetermined))}"
+            )
+        return Table(
+            f"Influence of {len(self.structure_leverages)} structures on "
+            f"{len(self.coefficients)} coefficients",
+            ("observations", "number", "rms", "rms left out", "largest leverage"),
+            rows,
+            notes,
+        )
+
+
+def influence(
+    fit: Fit,
+    samples: Iterable[Mapping[Any, tuple[ArrayLike, ArrayLike]] | tuple[int, Mapping[Any, Any]]],
+    *,
+    predictions: ArrayLike | None = None,
+    least_leverage: float = LEAST,
+) -> Influence:
+    """What each structure does to a fit, from one more pass over the rows it was made of.
+
+        left-out residuals:  (I - P_b)^-1 r_b             exactly those of a refit without b
+        moves without b:     - w . m_b,  m_b = V_b^T (I - P_b)^-1 r_b
+        POPS, a row:         (w . v_i) r_i / |v_i|^2      the least change, in the norm of H,
+        POPS, a structure:   w . V_b^T P_b^+ r_b          that fits the row, or the structure
+
+    The samples must be those of the fit, all of them, as left-out fits are of the others; numbers
+    of rows and their rms are compared with the fit's. `structure_rows` makes them, with the options
+    that made the factors.
+
+    >>> rows = lp.structure_rows(spec, samples)
+    >>> found = lp.influence(fit, rows)
+    >>> bool(found.cross_validated["forces"] > found.rms["forces"])
+    True
+
+    Args:
+        fit: with its factor, of full rank.
+        samples: of each structure its unweighted rows (r, K) and labels (r,) by key, as
+            `stacked_rows` gives them; or pairs of its number and these, in any order. A key is
+            one of the fit's weights, or (kind, group) where those are of kinds.
+        predictions: g (M, K), derivatives of predictions, whose `Influence.moves` are wanted; a
+            pass costs r K M more for r rows.
+        least_leverage: >= 0, of rows (or directions of a structure) that take part in POPS: those
+            above it.
+
+    Returns:
+        The Influence. A structure of leverage 1 is in `undetermined`, and its left-out residuals
+        and moves are infinite.
+
+    Raises:
+        ValueError: a fit that is not of full rank; no samples; a key without a weight; shapes that
+            do not match, NaN or infinity (the structure is named); a number that occurs twice;
+            rows that are not those of the fit.
+        TypeError: other than float64; traced values; samples that are no mappings.
+
+    Source: blocks of PRESS derived from Allen, Technometrics 16 (1974) 125; POPS: Swinburne and
+    Perez, Mach. Learn.: Sci. Technol. 6 (2025) 015008, who draw from a box round these moves.
+    """
+    refuse_traced("influence", coefficients=fit.coefficients, factor=fit.factor)
+    check_at_least_zero("least_leverage", least_leverage)
+    factor, coefficients = checked_triangular(fit.factor), fit.coefficients
+    n_features = len(coefficients)
+    if fit.rank < n_features:
+        raise ValueError(
+            f"rank of the fit is {fit.rank}: wanted {n_features}, one for each coefficient; fit "
+            "with a ridge > 0, or add data."
+        )
+    empty = np.zeros((0, n_features))
+    g = empty if predictions is None else _checked_predictions(predictions, n_features)
+    of_fit = factor, coefficients, _whitened(factor, g)
+    sums = _Sums(n_features, len(g))
+    total = len(samples) if isinstance(samples, Sized) else None
+    for place, sample in enumerate(
+        tqdm(samples, desc="influence", unit=" cells", delay=5, total=total)
+    ):
+        number, parts = sample if isinstance(sample, tuple) else (place, sample)
+        with named(f"structure {number}"):
+            stack = _stack(fit.weights, parts, n_features)
+            if number in sums.found:
+                raise ValueError("is there twice: wanted a number of its own for each structure.")
+        padded = _padded(stack)
+        sums.add(number, stack, jax.device_get(_of_structure(*of_fit, *padded, least_leverage)))
+    if not sums.found:
+        raise ValueError("samples is empty: wanted the structures of the fit, at least one.")
+    _check_same_data(fit, sums)
+    return sums.result(coefficients, factor, predictions is not None)
+
+
+class _Stack(NamedTuple):
+    """The rows of one structure, one key after the other."""
+
+    keys: dict[Any, slice]
+    rows: np.ndarray  # (r, K)
+    targets: np.ndarray  # (r,)
+    weights: np.ndarray  # (r,)
+    of_weights: dict[Any, list[Any]]  # the keys by the key of the fit that their weight is of
+
+
+class _Found(NamedTuple):
+    """What `_of_structure` says of one structure; of padded rows (B,)."""
+
+    residuals: Any  # (B,) y - X c
+    left_out: Any  # (B,)
+    leverages: Any  # (B,)
+    top: Any  # () largest eigenvalue of P_b
+    determined: Any  # () bool
+    score: Any  # (K,) V^T r
+    move: Any  # (K,) m
+    shift: Any  # (M,) - w . m
+    by_structure: Any  # (M,) w . V^T P^+ r
+    fits: Any  # () bool, whether any direction takes part in it
+    lows: Any  # (M,) of the moves by rows
+    highs: Any  # (M,)
+    squares: Any  # (M,) their sum of squares
+    count: Any  # () how many
+
+
+@jax.jit
+def _whitened(factor, g):
+    return solve_triangular(factor, g.T, trans="T")
+
+
+@jax.jit
+def _deviations(factor, spread, g):
+    w = _whitened(factor, g)
+    return jnp.linalg.norm(w if spread is None else spread @ w, axis=0)
+
+
+@jax.jit
+def _of_structure(factor, coefficients, whitened, rows, targets, weights, least):
+    plain = _whitened(factor, rows).T  # V without weights, for rows of weight zero too
+    residuals = targets - rows @ coefficients
+    v, r = weights[:, None] * plain, weights * residuals
+    score = v.T @ r
+    short = len(rows) <= len(coefficients)
+    values, vectors = jnp.linalg.eigh(v @ v.T if short else v.T @ v)
+    values = jnp.clip(values, 0.0, 1.0)
+
+    def filtered(f):
+        """V^T f(P) r, for f of the eigenvalues."""
+        inner = vectors @ (f * (vectors.T @ (r if short else score)))
+        return v.T @ inner if short else inner
+
+    gap, part = 1.0 - values, values > least
+    determined = gap[-1] > ALONE
+    move = filtered(1.0 / jnp.where(gap > ALONE, gap, 1.0))
+    fitting = filtered(jnp.where(part, 1.0 / jnp.where(part, values, 1.0), 0.0))
+    leverages = jnp.sum(v**2, axis=1)
+    kept = leverages > least
+    by_row = (v @ whitened) * (r / jnp.where(kept, leverages, 1.0))[:, None]
+    bounded = lambda none: jnp.where(kept[:, None], by_row, none)  # noqa: E731
+    return _Found(
+        residuals,
+        jnp.where(determined, residuals + plain @ move, jnp.inf),
+        leverages,
+        values[-1],
+        determined,
+        score,
+        move,
+        jnp.where(determined, -(move @ whitened), jnp.inf),
+        fitting @ whitened,
+        jnp.any(part),
+        jnp.min(bounded(jnp.inf), axis=0),
+        jnp.max(bounded(-jnp.inf), axis=0),
+        jnp.sum(bounded(0.0) ** 2, axis=0),
+        jnp.sum(kept),
+    )
+
+
+@jax.jit
+def _folded(triangular, block):
+    return triangle(jnp.concatenate([triangular, block]))
+
+
+class _Triangle:
+    """The triangle of vectors (K,) that come one by one, folded K at a time."""
+
+    def __init__(self, n_features: int) -> None:
+        self.triangular = jnp.asarray(np.zeros((n_features, n_features)))
+        self.block, self.filled = np.zeros((n_features, n_features)), 0
+
+    def add(self, vector: np.ndarray) -> None:
+        self.block[self.filled] = vector
+        self.filled += 1
+        if self.filled == len(self.block):
+            self.finished()
+
+    def finished(self) -> jax.Array:
+        if self.filled:
+            self.triangular = _folded(self.triangular, self.block)
+            self.block, self.filled = np.zeros_like(self.block), 0  # JAX may still read the old one
+        return self.triangular
+
+
+class _Sums:
+    """What is kept of the structures so far."""
+
+    def __init__(self, n_features: int, n_predictions: int) -> None:
+        self.found: dict[int, tuple[dict[Any, tuple[np.ndarray, ...]], _Found]] = {}
+        self.scores, self.moves = _Triangle(n_features), _Triangle(n_features)
+        self.keys: dict[Any, None] = {}
+        self.tally: dict[Any, np.ndarray] = {}  # by key of the fit: number, r^2, y^2
+        self.low = np.full((2, n_predictions), math.inf)  # of rows, of structures
+        self.high, self.squares = -self.low, np.zeros((2, n_predictions))
+        self.count = np.zeros(2, int)
+
+    def add(self, number: int, stack: _Stack, found: _Found) -> None:
+        self.scores.add(found.score)
+        if found.determined:
+            self.moves.add(found.move)
+        of_rows = (found.residuals, found.left_out, found.leverages)
+        parts = {key: tuple(x[at].copy() for x in of_rows) for key, at in stack.keys.items()}
+        small = found._replace(score=None, move=None, residuals=None, left_out=None, leverages=None)
+        self.found[number] = parts, small
+        self.keys |= dict.fromkeys(stack.keys)
+        for own, keys in stack.of_weights.items():
+            for key in keys:
+                y, r = stack.targets[stack.keys[key]], parts[key][0]
+                self.tally[own] = self.tally.get(own, 0) + np.array([len(r), r @ r, y @ y])
+        one = found.by_structure
+        moved = ((found.lows, found.highs, found.squares, found.count), (one, one, one**2, 1))
+        for k, (low, high, squares, count) in enumerate(moved if found.fits else moved[:1]):
+            self.low[k] = np.minimum(self.low[k], low)
+            self.high[k] = np.maximum(self.high[k], high)
+            self.squares[k] += squares
+            self.count[k] += count
+
+    def result(self, coefficients, factor, with_moves: bool) -> Influence:
+        numbers = sorted(self.found)
+        parts, small = zip(*(self.found[number] for number in numbers), strict=True)
+
+        def by_key(which):
+            return OrderedDict(
+                (key, np.concatenate([part[key][which] for part in parts if key in part]))
+                for key in self.keys
+            )
+
+        owners = OrderedDict(
+            (
+                key,
+                np.concatenate(
+                    [
+                        np.full(len(part[key][0]), number)
+                        for number, part in zip(numbers, parts, strict=True)
+                        if key in part
+                    ]
+                ),
+            )
+            for key in self.keys
+        )
+        n = len(numbers)
+        moves = Moves(np.array([one.shift for one in small]), *map(self._envelope, (0, 1)))
+        return Influence(
+            coefficients,
+            factor,
+            by_key(0),
+            by_key(1),
+            by_key(2),
+            owners,
+            np.array([float(one.top) for one in small]),
+            tuple(k for k, one in zip(numbers, small, strict=True) if not one.determined),
+            self.scores.finished(),
+            math.sqrt((n - 1) / n) * self.moves.finished(),
+            moves if with_moves else None,
+        )
+
+    def _envelope(self, k: int) -> Envelope:
+        count = int(self.count[k])
+        if not count:
+            return Envelope(*[np.full(self.low.shape[1], math.nan)] * 3, 0)
+        return Envelope(self.low[k], self.high[k], np.sqrt(self.squares[k] / count), count)
+
+
+def _stack(weights: Mapping[Any, float], parts: Any, n_features: int) -> _Stack:
+    """The rows of a structure, checked."""
+    if not isinstance(parts, Mapping):
+        raise TypeError(
+            f"sample is a {type(parts).__name__}: wanted a mapping from kind or (kind, group) to "
+            "rows (r, K) and labels (r,); see structure_rows."
+        )
+    keys, blocks, of_weights = {}, [], {}
+    start = 0
+    for key, both in parts.items():
+        own = key if key in weights or not isinstance(key, tuple) else key[0]
+        if own not in weights:
+            held = ", ".join(map(repr, weights))
+            raise ValueError(
+                f"rows of {key!r} have no weight: wanted keys of the fit, which has {held}; name "
+                "rows as the factors of the fit were."
+            )
+        rows, targets = (np.asarray(as_float64(f"rows of {key!r}", part)) for part in both)
+        if rows.shape != (*targets.shape, n_features) or targets.ndim != 1:
+            raise ValueError(
+                f"rows of {key!r} have shape {rows.shape} and labels {targets.shape}: wanted "
+                f"(r, {n_features}) and (r,); make both with structure_rows."
+            )
+        if not (np.isfinite(rows).all() and np.isfinite(targets).all()):
+            raise ValueError(f"rows or labels of {key!r} hold NaN or infinity: wanted numbers.")
+        keys[key] = slice(start, start := start + len(targets))
+        of_weights.setdefault(own, []).append(key)
+        blocks.append((rows, targets, np.full(len(targets), weights[own])))
+    if not start:
+        raise ValueError("has no rows: wanted one at least; leave the structure out.")
+    return _Stack(keys, *(np.concatenate(x) for x in zip(*blocks, strict=True)), of_weights)
+
+
+def _padded(stack: _Stack) -> list[np.ndarray]:
+    """Rows, targets and weights with zeros below, up to one of four sizes in each octave."""
+    r = len(stack.targets)
+    step = max(2 ** (r.bit_length() - 3), 4)
+    missing = -r % step
+    arrays = (stack.rows, stack.targets, stack.weights)
+    return [np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in arrays]
+
+
+def _checked_predictions(predictions: Any, n_features: int) -> np.ndarray:
+    refuse_traced("influence", predictions=predictions)
+    g = np.asarray(as_float64("predictions", predictions))
+    if g.ndim != 2 or g.shape[1] != n_features:
+        raise ValueError(
+            f"predictions have shape {g.shape}: wanted (M, {n_features}); give one row of "
+            "derivatives for each."
+        )
+    if not np.isfinite(g).all():
+        raise ValueError("predictions hold NaN or infinity: wanted finite derivatives.")
+    return g
+
+
+def _check_same_data(fit: Fit, sums: _Sums) -> None:
+    """That the rows are those that the fit was made of."""
+    for key, n in fit.n_rows.items():
+        told, square, size = sums.tally.get(key, np.zeros(3))
+        if told != n:
+            raise ValueError(
+                f"samples have {int(told)} rows of {key!r}: wanted the {n} of the fit; give all "
+                "its structures, and no others."
+            )
+        if n and abs(math.sqrt(square / n) - fit.rms[key]) > (
+            _AGREE * fit.rms[key] + _ROUNDING * math.sqrt(size / n)
+        ):
+            raise ValueError(
+                f"rms of the residuals of {key!r} is {math.sqrt(square / n):.6g}: wanted the "
+                f"fit's, {fit.rms[key]:.6g}; make rows with the per_atom, reference_energies and "
+                "origin that its factors were made with."
+            )
+
+
+def _root_mean_square(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(x**2))) if len(x) else math.nan
