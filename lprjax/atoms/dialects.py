@@ -23,7 +23,10 @@ DIALECTS = {
 """What a label is called in files, in capitals or not, plain or after one of PREFIXES."""
 PREFIXES = ("ref_", "dft_")
 
-_LIKE_A_LABEL = re.compile("energ|forc|virial|stress|grad", re.IGNORECASE)
+# but what says how well one is known, as `lprjax rigidity` writes it
+_LIKE_A_LABEL = re.compile(
+    "^(?!.*(deviation|uncertainty|error)).*(energ|forc|virial|stress|grad)", re.I
+)
 _SLACK = {"energy": (1e-4, 0.0), "forces": (1e-4, 0.0), "virial": (1e-3, 1e-3)}
 """How far two entries of one label may be apart, in its unit and relative to the largest number:
 above the rounding of printed numbers, below any change of sign, unit or method."""

@@ -217,6 +217,13 @@ def _of_what_there_is(
 ) -> dict[Any, float]:
     """The weights of what the data have labels of."""
     there = {key for key in keys} | {_kind(key) for key in keys}
+    missing = [key for key in keys if key not in weights and _kind(key) not in weights]
+    if missing:
+        kinds = " and ".join(dict.fromkeys(str(_kind(key)) for key in missing))
+        raise ValueError(
+            f"--weights has none for {kinds}, of which there are labels: wanted one for each kind, "
+            f"e.g. {_kind(missing[0])}=1; a weight of 0 leaves them out."
+        )
     for key in weights.keys() - there:
         say(f"no label of {' of '.join(key) if isinstance(key, tuple) else key}: no weight for it")
     return {key: weight for key, weight in weights.items() if key in there}

@@ -80,6 +80,12 @@ class Flags(Command):
         picture = picture_of(self.output)
         _draw(frames, known, picture)
         say(table(COLUMNS, rows))
+        if open_ones := [row[0] for row in rows if row[4] > OPEN]:
+            say(
+                f"the energies of {' and '.join(open_ones)} atoms are next to undetermined: of an "
+                "alloy, energies know sums over a cell, forces and virials no constants of an "
+                "element; cells of other compositions help"
+            )
         say(f"wrote {self.output} and {picture}")
         summary = {
             "output": str(self.output),
@@ -95,6 +101,8 @@ class Flags(Command):
         return Outcome(summary)
 
 
+OPEN = 1.0
+"""eV, a deviation of site energies beyond which nothing is known of them: a choice, a bond."""
 COLUMNS = ("element", "atoms", "LPR median", "least", "energy dev. eV", "force dev. eV/Å")
 """Of the table: deviations are root mean squares."""
 

@@ -256,3 +256,16 @@ def test_a_changed_character_gives_a_named_error_or_another_file(where, characte
             assert 1 <= len(read_extxyz(path)) <= 2
         except ValueError as error:
             assert str(path) in str(error)
+
+
+def test_what_says_how_well_a_label_is_known_is_no_label(tmp_path, recwarn):
+    """A file of rigidities and deviations is read back without a warning; another energy is not."""
+    structure = make_structure([[0, 0, 0], [1.5, 1.6, 1.5]], 3.165 * np.eye(3), "W")
+    path, two = tmp_path / "out.xyz", np.ones(2)
+    names = ("lpr", "energy_deviation", "force_deviation", "force_uncertainty")
+    write_extxyz(path, [structure], arrays={name: [two] for name in names})
+    read_extxyz(path, labelled=False)
+    assert not recwarn.list
+    write_extxyz(path, [structure], arrays={"site_energies": [two]})
+    with pytest.warns(UserWarning, match="site_energies, not taken as labels"):
+        read_extxyz(path, labelled=False)

@@ -134,11 +134,12 @@ def test_what_cannot_be_fitted_is_refused(folder, tmp_path, refused):
     refused("ends in .npz", "fit", train, "-o", tmp_path / "m.txt")
     refused("a folder that there is", "fit", train, "-o", tmp_path / "no/m.npz")
     refused("--weights is energy=x", "fit", train, *out, *BASIS, "--weights", "energy=x")
+    words = [*BASIS, "--weights", "energy=1"]
+    refused("none for forces and virial, .*e.g. forces=1", "fit", train, *out, *words)
     refused("'colour' has a weight", "fit", train, *out, *BASIS, "--weights", "colour=1")
     refused("there is no weights.toml", "fit", train, *out, *BASIS, "--weights", "weights.toml")
     refused("--core is", "fit", train, *out, "--core", 1.5)
     refused("r_cut is 2.0", "fit", train, *out, *WEIGHTS, "--r-cut", 2)
     refused("folds is 1", "fit", train, *out, *BASIS, "--folds", 1)
     refused("keys has .*E9", "fit", train, *out, *BASIS, "--keys", "energy=E9")
-    refused("weights lack", "fit", train, *out, *BASIS, "--weights", "energy=1")
     assert not list(tmp_path.glob("m.*"))

@@ -3,15 +3,25 @@
 import gzip
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from lprjax.ace import site_basis
-from lprjax.atoms import build_graph, read_extxyz
+from lprjax.atoms import (
+    bcc,
+    build_graph,
+    build_graphs,
+    make_structure,
+    rattled,
+    read_extxyz,
+    supercell,
+    write_extxyz,
+)
 from lprjax.commands.deviations import residual_scale
 from lprjax.commands.sources import read_fit
 from lprjax.models import save
-from lprjax.potentials import zhou_eam
+from lprjax.potentials import observe_all, zhou_eam
 from lprjax.regression import local_prediction_rigidity
 
 
@@ -55,3 +65,18 @@ def test_what_has_no_rigidity_is_refused(folder, tmp_path, refused):
     refused("there is no", "rigidity", model, tmp_path / "none.xyz", *out)
     (tmp_path / "si.xyz").write_text("1\nProperties=species:S:1:pos:R:3\nSi 0 0 0\n")
     refused("14|Si", "rigidity", model, tmp_path / "si.xyz", *out)
+
+
+def test_energies_that_one_composition_leaves_open_are_named(tmp_path, shell):
+    """Of W and Mo at 1:1 only the sum of two constants is determined, and the cells say so."""
+    cube, eam = supercell(bcc("W", 3.16), (2, 2, 1)), zhou_eam("W", "Mo")
+    species = np.where(np.arange(cube.n_atoms) % 2, 42, 74)
+    alloy = make_structure(cube.positions, cube.cell, species)
+    cells = [rattled(alloy, key, 0.05) for key in jax.random.split(jax.random.key(0), 6)]
+    labels = observe_all(eam, build_graphs(cells, eam.r_cut), ("energy", "forces"))
+    write_extxyz(tmp_path / "alloy.xyz", cells, labels)
+    fit = "--order 1 --degree 4 --r-cut 4.5 --cutoff-power 4 --weights energy=100 forces=1".split()
+    model = tmp_path / "alloy.npz"
+    assert shell("fit", tmp_path / "alloy.xyz", "-o", model, *fit)[0] == 0
+    where = model, tmp_path / "alloy.xyz", "-o", tmp_path / "out.xyz"
+    assert "the energies of W and Mo atoms are next to undetermined" in shell("rigidity", *where)[1]
