@@ -13,6 +13,11 @@ hundreds of times in d = 3). Of core, third and remainder it *is* the norm, by c
 mismatch is measured along the actual far field. The bounds of geometry and energy are Kantorovich's
 with an estimate of M and hold for h = M eta / c^2 <= 1/2; beyond, `failures` has "unproven", and
 even the first order may be far off.
+
+Beside a calculator whose numbers have noise every term has a bar, what the noise makes of it
+(`noise_bars`), and there is no advice where bars leave open which term is the largest. `notes` say
+how large the noise is, how far apart calls were, at what force relaxing ended, and how many calls
+there were; a bar of them with the time left is shown meanwhile.
 """
 
 from __future__ import annotations
