@@ -16,7 +16,8 @@ from lprjax.regression.groups import (
     read_weights,
     weights_by_group,
 )
-from lprjax.regression.influences import Envelope, Influence, Moves, influence
+from lprjax.regression.influence_results import Envelope, Influence, Moves
+from lprjax.regression.influences import influence
 from lprjax.regression.posterior import Calibration, calibrate, committee, coverage
 from lprjax.regression.rigidity import (
     component_rigidity,

@@ -24,18 +24,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from lprjax.numerics.checks import as_float64, check_at_least_zero, named, refuse_traced
 from lprjax.numerics.qr import triangle
-from lprjax.numerics.tables import Table
 from lprjax.regression.factors import checked_triangular
 from lprjax.regression.fitting import Fit
+from lprjax.regression.influence_results import (
+    Envelope,
+    Influence,
+    Moves,
+    checked_predictions,
+    whitened,
+)
 
-DEVIATIONS = ("rigidity", "sandwich", "jackknife")
-"""Kinds of standard deviations that an `Influence` gives."""
 ALONE = 1e-10
 """A structure of leverage above 1 - ALONE is taken to be alone in what it determines: a choice,
 above the rounding of leverages in fits with a condition of some 1e6."""
@@ -44,157 +47,6 @@ LEAST = 1e-10
 choice, above the squares of what rounding leaves of rows that vanish by symmetry."""
 _AGREE = 1e-6  # relative, between the rms of the fit and that of the rows: a choice
 _ROUNDING = 1e-9  # the same, of the labels' own size
-
-
-class Envelope(NamedTuple):
-    """How far predictions move when single observations are fitted exactly.
-
-    Attributes:
-        low: (M,) the least move, of either sign; unit of the predictions.
-        high: (M,) the greatest move, the same unit.
-        rms: (M,) root of the mean square of the moves, the same unit.
-        count: how many moves there were; low, high and rms are NaN if none.
-    """
-
-    low: np.ndarray
-    high: np.ndarray
-    rms: np.ndarray
-    count: int
-
-
-class Moves(NamedTuple):
-    """How M predictions change, exactly, with the data; unit of the predictions.
-
-    Attributes:
-        left_out: (n, M) their change when structure b is left out, `- w . m_b`; inf where that is
-            undetermined.
-        rows: the Envelope of `(w . v_i) r_i / |v_i|^2` over rows.
-        structures: the Envelope of `w . V_b^T P_b^+ r_b` over structures.
-    """
-
-    left_out: np.ndarray
-    rows: Envelope
-    structures: Envelope
-
-
-class Influence(NamedTuple):
-    """What the structures of a fit do to it; see `influence`.
-
-    Dictionaries have the keys of the rows, (N,) numbers each: structure after structure, in the
-    order of a structure's rows.
-
-    Attributes:
-        coefficients: (K,) of the fit.
-        factor: (K, K) R of the fit.
-        residuals: y - X c, unit of the labels (no weight).
-        left_out: y - X c_b of the fit c_b without the row's structure, the same unit; inf where
-            that is undetermined.
-        leverages: h_i = |R^-T x_i|^2 of the weighted row, dimensionless, 0 to 1.
-        owners: the number of the structure that each row is of.
-        structure_leverages: (n,) the largest eigenvalue of P_b, 0 to 1: how much of what a
-            structure knows best is known through it alone.
-        undetermined: numbers of structures of leverage 1, without which H is singular.
-        scores: (K, K) triangular S, S^T S = sum_b t_b t_b^T of whitened scores t_b = V_b^T r_b.
-        jackknife: (K, K) triangular J, J^T J = (n - 1)/n sum_b m_b m_b^T, without the undetermined.
-        moves: of the predictions that were given; None without.
-    """
-
-    coefficients: jax.Array
-    factor: jax.Array
-    residuals: OrderedDict[Any, np.ndarray]
-    left_out: OrderedDict[Any, np.ndarray]
-    leverages: OrderedDict[Any, np.ndarray]
-    owners: OrderedDict[Any, np.ndarray]
-    structure_leverages: np.ndarray
-    undetermined: tuple[int, ...]
-    scores: jax.Array
-    jackknife: jax.Array
-    moves: Moves | None
-
-    @property
-    def rms(self) -> OrderedDict[Any, float]:
-        """By key the root mean square of the residuals, unit of the labels: as `Fit.rms`."""
-        return OrderedDict((key, _root_mean_square(x)) for key, x in self.residuals.items())
-
-    @property
-    def cross_validated(self) -> OrderedDict[Any, float]:
-        """By key the root mean square of the left-out residuals, unit of the labels.
-
-            (1/N sum_b |y_b - X_b c_b|^2)^1/2,   c_b fitted without structure b
-
-        Infinite where a structure's own left-out residuals are. Source: PRESS (Allen,
-        Technometrics 16 (1974) 125), in blocks.
-        """
-        return OrderedDict((key, _root_mean_square(x)) for key, x in self.left_out.items())
-
-    def deviations(self, gradients: ArrayLike, kind: str = "sandwich") -> np.ndarray:
-        """Standard deviations of predictions g . c.
-
-            rigidity:   |w|      1/PR^(1/2): residuals white, and of variance one once weighted
-            sandwich:   |S w|    g^T H^-1 (sum_b s_b s_b^T) H^-1 g,  s_b = X_b^T r_b
-            jackknife:  |J w|    (n - 1)/n sum_b (change of the prediction without structure b)^2
-
-        with w = R^-T g. The last two take structures as independent and ask nothing of residuals
-        within one; the sandwich is too small where leverages are not (residuals of a fit are
-        smaller than errors), the jackknife rather too large. Neither contains an error that all
-        structures share, nor the bias of a ridge.
-
-        Args:
-            gradients: g, (..., K), derivatives of the predictions, in their unit.
-            kind: one of DEVIATIONS.
-
-        Returns:
-            (...,), unit of the predictions; sandwich and jackknife do not depend on the unit of
-            the weights. The jackknife's are infinite if a structure is `undetermined`.
-
-        Raises:
-            ValueError: an unknown kind; rows of another length, or not finite.
-            TypeError: other than float64.
-
-        Source: sandwich: White, Econometrica 48 (1980) 817; of clusters: Liang and Zeger,
-        Biometrika 73 (1986) 13. Jackknife: Tukey, Ann. Math. Stat. 29 (1958) 614.
-        """
-        if kind not in DEVIATIONS:
-            wanted = ", ".join(map(repr, DEVIATIONS))
-            raise ValueError(f"kind is {kind!r}: wanted one of {wanted}.")
-        shape = np.shape(gradients)
-        g = _checked_predictions(np.reshape(gradients, (-1, *shape[-1:])), len(self.coefficients))
-        if kind == "jackknife" and self.undetermined:
-            return np.full(shape[:-1], math.inf)
-        spread = {"sandwich": self.scores, "jackknife": self.jackknife}.get(kind)
-        return np.asarray(_deviations(self.factor, spread, g)).reshape(shape[:-1])
-
-    def __str__(self) -> str:
-        return str(self._table())
-
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()
-
-    def _table(self) -> Table:
-        left_out = self.cross_validated
-        rows = [
-            [
-                " ".join(map(str, key)) if isinstance(key, tuple) else str(key),
-                f"{len(self.residuals[key])}",
-                f"{rms:.4g}",
-                f"{left_out[key]:.4g}",
-                f"{np.max(self.leverages[key], initial=0.0):.3f}",
-            ]
-            for key, rms in self.rms.items()
-        ]
-        top = int(np.argmax(self.structure_leverages))
-        notes = [f"largest leverage of a structure: {self.structure_leverages[top]:.4f} of {top}"]
-        if self.undetermined:
-            notes.append(
-                f"leverage 1, undetermined without: {', '.join(map(str, self.undetermined))}"
-            )
-        return Table(
-            f"Influence of {len(self.structure_leverages)} structures on "
-            f"{len(self.coefficients)} coefficients",
-            ("observations", "number", "rms", "rms left out", "largest leverage"),
-            rows,
-            notes,
-        )
 
 
 def influence(
@@ -253,8 +105,8 @@ def influence(
             "with a ridge > 0, or add data."
         )
     empty = np.zeros((0, n_features))
-    g = empty if predictions is None else _checked_predictions(predictions, n_features)
-    of_fit = factor, coefficients, _whitened(factor, g)
+    g = empty if predictions is None else checked_predictions(predictions, n_features)
+    of_fit = factor, coefficients, whitened(factor, g)
     sums = _Sums(n_features, len(g))
     total = len(samples) if isinstance(samples, Sized) else None
     for place, sample in enumerate(
@@ -263,14 +115,14 @@ def influence(
         number, parts = sample if isinstance(sample, tuple) else (place, sample)
         with named(f"structure {number}"):
             stack = _stack(fit.weights, parts, n_features)
-            if number in sums.found:
+            if number in sums.kept:
                 raise ValueError("is there twice: wanted a number of its own for each structure.")
         padded = _padded(stack)
         sums.add(number, stack, jax.device_get(_of_structure(*of_fit, *padded, least_leverage)))
-    if not sums.found:
+    if not sums.kept:
         raise ValueError("samples is empty: wanted the structures of the fit, at least one.")
     _check_same_data(fit, sums)
-    return sums.result(coefficients, factor, predictions is not None)
+    return sums.result(coefficients, factor, None if predictions is None else g)
 
 
 class _Stack(NamedTuple):
@@ -289,6 +141,7 @@ class _Found(NamedTuple):
     residuals: Any  # (B,) y - X c
     left_out: Any  # (B,)
     leverages: Any  # (B,)
+    variances: Any  # (B,) of the unweighted rows, without the structure
     top: Any  # () largest eigenvalue of P_b
     determined: Any  # () bool
     score: Any  # (K,) V^T r
@@ -303,19 +156,8 @@ class _Found(NamedTuple):
 
 
 @jax.jit
-def _whitened(factor, g):
-    return solve_triangular(factor, g.T, trans="T")
-
-
-@jax.jit
-def _deviations(factor, spread, g):
-    w = _whitened(factor, g)
-    return jnp.linalg.norm(w if spread is None else spread @ w, axis=0)
-
-
-@jax.jit
-def _of_structure(factor, coefficients, whitened, rows, targets, weights, least):
-    plain = _whitened(factor, rows).T  # V without weights, for rows of weight zero too
+def _of_structure(factor, coefficients, w, rows, targets, weights, least):
+    plain = whitened(factor, rows).T  # V without weights, for rows of weight zero too
     residuals = targets - rows @ coefficients
     v, r = weights[:, None] * plain, weights * residuals
     score = v.T @ r
@@ -332,20 +174,24 @@ def _of_structure(factor, coefficients, whitened, rows, targets, weights, least)
     determined = gap[-1] > ALONE
     move = filtered(1.0 / jnp.where(gap > ALONE, gap, 1.0))
     fitting = filtered(jnp.where(part, 1.0 / jnp.where(part, values, 1.0), 0.0))
+    inner = (plain @ v.T if short else plain) @ vectors  # (I - G)^-1 = I + V^T (I - P)^-1 V
+    variances = (inner**2) @ (1.0 / jnp.where(gap > ALONE, gap, 1.0))
+    variances += jnp.sum(plain**2, axis=1) if short else 0.0
     leverages = jnp.sum(v**2, axis=1)
     kept = leverages > least
-    by_row = (v @ whitened) * (r / jnp.where(kept, leverages, 1.0))[:, None]
+    by_row = (v @ w) * (r / jnp.where(kept, leverages, 1.0))[:, None]
     bounded = lambda none: jnp.where(kept[:, None], by_row, none)  # noqa: E731
     return _Found(
         residuals,
         jnp.where(determined, residuals + plain @ move, jnp.inf),
         leverages,
+        jnp.where(determined, variances, jnp.inf),
         values[-1],
         determined,
         score,
         move,
-        jnp.where(determined, -(move @ whitened), jnp.inf),
-        fitting @ whitened,
+        jnp.where(determined, -(move @ w), jnp.inf),
+        fitting @ w,
         jnp.any(part),
         jnp.min(bounded(jnp.inf), axis=0),
         jnp.max(bounded(-jnp.inf), axis=0),
@@ -379,11 +225,20 @@ class _Triangle:
         return self.triangular
 
 
+class _Kept(NamedTuple):
+    """What is kept of one structure."""
+
+    rows: dict[Any, tuple[np.ndarray, ...]]  # by key, (r,) of each that an Influence has by key
+    top: float
+    determined: bool
+    shift: np.ndarray  # (M,)
+
+
 class _Sums:
     """What is kept of the structures so far."""
 
     def __init__(self, n_features: int, n_predictions: int) -> None:
-        self.found: dict[int, tuple[dict[Any, tuple[np.ndarray, ...]], _Found]] = {}
+        self.kept: dict[int, _Kept] = {}
         self.scores, self.moves = _Triangle(n_features), _Triangle(n_features)
         self.keys: dict[Any, None] = {}
         self.tally: dict[Any, np.ndarray] = {}  # by key of the fit: number, r^2, y^2
@@ -395,10 +250,11 @@ class _Sums:
         self.scores.add(found.score)
         if found.determined:
             self.moves.add(found.move)
-        of_rows = (found.residuals, found.left_out, found.leverages)
-        parts = {key: tuple(x[at].copy() for x in of_rows) for key, at in stack.keys.items()}
-        small = found._replace(score=None, move=None, residuals=None, left_out=None, leverages=None)
-        self.found[number] = parts, small
+        parts: dict[Any, tuple[np.ndarray, ...]] = {
+            key: (*(x[at].copy() for x in found[:4]), np.full(at.stop - at.start, number))
+            for key, at in stack.keys.items()
+        }
+        self.kept[number] = _Kept(parts, float(found.top), bool(found.determined), found.shift)
         self.keys |= dict.fromkeys(stack.keys)
         for own, keys in stack.of_weights.items():
             for key in keys:
@@ -412,43 +268,30 @@ class _Sums:
             self.squares[k] += squares
             self.count[k] += count
 
-    def result(self, coefficients, factor, with_moves: bool) -> Influence:
-        numbers = sorted(self.found)
-        parts, small = zip(*(self.found[number] for number in numbers), strict=True)
-
-        def by_key(which):
-            return OrderedDict(
-                (key, np.concatenate([part[key][which] for part in parts if key in part]))
+    def result(self, coefficients, factor, g: np.ndarray | None) -> Influence:
+        numbers = sorted(self.kept)
+        kept, n = [self.kept[number] for number in numbers], len(numbers)
+        of_rows = [
+            OrderedDict(
+                (key, np.concatenate([one.rows[key][k] for one in kept if key in one.rows]))
                 for key in self.keys
             )
-
-        owners = OrderedDict(
-            (
-                key,
-                np.concatenate(
-                    [
-                        np.full(len(part[key][0]), number)
-                        for number, part in zip(numbers, parts, strict=True)
-                        if key in part
-                    ]
-                ),
-            )
-            for key in self.keys
-        )
-        n = len(numbers)
-        moves = Moves(np.array([one.shift for one in small]), *map(self._envelope, (0, 1)))
+            for k in range(5)
+        ]
+        moves = None
+        if g is not None:
+            changes = np.array([one.shift for one in kept])
+            moves = Moves(g @ np.asarray(coefficients), changes, *map(self._envelope, (0, 1)))
         return Influence(
             coefficients,
             factor,
-            by_key(0),
-            by_key(1),
-            by_key(2),
-            owners,
-            np.array([float(one.top) for one in small]),
-            tuple(k for k, one in zip(numbers, small, strict=True) if not one.determined),
+            *of_rows,
+            np.array([one.top for one in kept]),
+            tuple(k for k, one in zip(numbers, kept, strict=True) if not one.determined),
+            np.array(numbers),
             self.scores.finished(),
             math.sqrt((n - 1) / n) * self.moves.finished(),
-            moves if with_moves else None,
+            moves,
         )
 
     def _envelope(self, k: int) -> Envelope:
@@ -500,19 +343,6 @@ def _padded(stack: _Stack) -> list[np.ndarray]:
     return [np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in arrays]
 
 
-def _checked_predictions(predictions: Any, n_features: int) -> np.ndarray:
-    refuse_traced("influence", predictions=predictions)
-    g = np.asarray(as_float64("predictions", predictions))
-    if g.ndim != 2 or g.shape[1] != n_features:
-        raise ValueError(
-            f"predictions have shape {g.shape}: wanted (M, {n_features}); give one row of "
-            "derivatives for each."
-        )
-    if not np.isfinite(g).all():
-        raise ValueError("predictions hold NaN or infinity: wanted finite derivatives.")
-    return g
-
-
 def _check_same_data(fit: Fit, sums: _Sums) -> None:
     """That the rows are those that the fit was made of."""
     for key, n in fit.n_rows.items():
@@ -530,7 +360,3 @@ def _check_same_data(fit: Fit, sums: _Sums) -> None:
                 f"fit's, {fit.rms[key]:.6g}; make rows with the per_atom, reference_energies and "
                 "origin that its factors were made with."
             )
-
-
-def _root_mean_square(x: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(x**2))) if len(x) else math.nan
