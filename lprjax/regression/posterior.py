@@ -4,10 +4,11 @@ In Bayesian linear regression with weighted residuals of variance one the coeffi
 distributed as `c ~ N(c0, H^-1)`, H = R^T R, so a prediction with derivatives g has variance
 `g^T H^-1 g = 1/PR`: see `rigidity`. Real residuals are neither of variance one nor white, hence
 
-    variance = alpha^2 g^T (R^T R + s^2 Gamma P Gamma)^-1 g
+    variance = sigma^2 + alpha^2 g^T (R^T R + s^2 Gamma P Gamma)^-1 g
 
-with alpha and s from residuals on structures that the fit has not seen, and P the projector onto
-what their rows reach.
+with alpha, s and, where it is asked for, sigma from residuals on structures that the fit has not
+seen, and P the projector onto what their rows reach. sigma is noise of the labels, which no
+coefficients explain: without it alpha has to, and far from the data intervals are too wide.
 """
 
 from functools import partial
@@ -107,6 +108,8 @@ class Calibration(NamedTuple):
             in the unit of the residuals squared.
         unreached: how many directions of coefficients, of those with Gamma > 0, no row reaches:
             there the variance is the fit's own, alpha^2 times the prior's or infinite.
+        sigma: standard deviation of noise, in the unit of the residuals; 0 where `calibrate` was
+            not asked for it. It is no part of `factor`.
     """
 
     alpha: float
@@ -116,6 +119,22 @@ class Calibration(NamedTuple):
     covered: np.ndarray
     factor: jax.Array
     unreached: int
+    sigma: float = 0.0
+
+    def deviations(self, rows: ArrayLike) -> jax.Array:
+        """Standard deviations of residuals, (sigma^2 + 1 / PR)^(1/2), of labels with such noise.
+
+        Args:
+            rows: (M, K), derivatives of the predictions.
+
+        Returns:
+            (M,), in the unit of the residuals; inf where the variance is. Of predictions, which
+            have no noise, it is `prediction_rigidity(factor, rows) ** -0.5`.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `prediction_rigidity`.
+        """
+        return jnp.sqrt(self.sigma**2 + 1.0 / prediction_rigidity(self.factor, rows))
 
     def __str__(self) -> str:
         return str(self._table())
@@ -129,7 +148,7 @@ class Calibration(NamedTuple):
             for expected, covered in zip(self.expected, self.covered, strict=True)
         ]
         return Table(
-            f"Calibration: alpha {self.alpha:.4g}, s {self.s:.4g}",
+            f"Calibration: alpha {self.alpha:.4g}, s {self.s:.4g}, sigma {self.sigma:.4g}",
             ("interval for", "holds of the residuals"),
             rows,
             (
@@ -140,11 +159,16 @@ class Calibration(NamedTuple):
 
 
 def calibrate(
-    factor: ArrayLike, rows: ArrayLike, residuals: ArrayLike, *, prior: ArrayLike | None = None
+    factor: ArrayLike,
+    rows: ArrayLike,
+    residuals: ArrayLike,
+    *,
+    prior: ArrayLike | None = None,
+    noise: bool = False,
 ) -> Calibration:
     """Fit the scale and the floor of predicted variances to residuals of validation structures.
 
-        maximise sum_i log N(r_i; 0, alpha^2 v_i(s))
+        maximise sum_i log N(r_i; 0, sigma^2 + alpha^2 v_i(s))
         v_i(s) = g_i^T (R^T R + s^2 Gamma P Gamma)^-1 g_i
 
     P projects onto the span of the rows, in coordinates Gamma c. Of a direction that no row reaches
@@ -152,7 +176,8 @@ def calibrate(
     as the energies of other compositions after validation at one. It keeps its variance, infinite
     where H is singular; `Calibration.unreached` counts them.
 
-    alpha has a closed form, `alpha^2 = mean(r_i^2 / v_i)`. s is searched for: 0, and a grid of
+    alpha has a closed form for sigma^2 = rho alpha^2, `alpha^2 = mean(r_i^2 / (rho + v_i))`. rho is
+    0, or searched for over logarithms as s is. s is searched for: 0, and a grid of
     logarithms from RCOND |R Gamma^-1| (less is lost in rounding) to 100 |R Gamma^-1|, made finer
     twice about the best; each s is one QR of [R; s P Gamma]. s = 0 stays where no s > 0 is likelier
     by more than rounding. Residuals count as independent.
@@ -168,6 +193,7 @@ def calibrate(
             to rounding, are refused: leave them out, `kept = ~lp.regression.vanishing(rows)`.
         residuals: (N,) predicted minus true.
         prior: (K,) diagonal of Gamma, >= 0, default ones.
+        noise: whether labels have noise of their own, sigma; else sigma = 0.
 
     Returns:
         The Calibration.
@@ -191,7 +217,7 @@ def calibrate(
     if not gamma.any():
         raise ValueError("prior is zero: wanted entries >= 0 and at least one > 0; omit it for 1.")
     floor, unreached = _floor(rows, gamma)
-    best, floored = _search(factor, gamma, floor, rows, residuals)
+    best, floored = _search(factor, gamma, floor, rows, residuals, bool(noise))
     if not np.isfinite(best.log_likelihood):
         raise ValueError(
             "rows reach coefficients that neither the data nor the prior hold: wanted a finite "
@@ -205,6 +231,7 @@ def calibrate(
         np.asarray(best.covered),
         floored / best.alpha,
         unreached,
+        float(best.alpha * jnp.sqrt(best.ratio)),
     )
 
 
@@ -256,6 +283,7 @@ class _Model(NamedTuple):
     alpha: jax.Array
     log_likelihood: jax.Array
     covered: jax.Array
+    ratio: jax.Array  # rho = sigma^2 / alpha^2
 
     @property
     def score(self) -> jax.Array:
@@ -282,8 +310,8 @@ def _floor(rows: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, int]:
     return floor, beyond.shape[1]
 
 
-@jax.jit
-def _search(factor, gamma, floor, rows, residuals):
+@partial(jax.jit, static_argnames="noise")
+def _search(factor, gamma, floor, rows, residuals, noise):
     """The likeliest of all s and its factor R_s."""
     penalised = gamma > 0.0
     relative = factor / jnp.where(penalised, gamma, 1.0)[None, :]
@@ -294,28 +322,60 @@ def _search(factor, gamma, floor, rows, residuals):
         best, low, high = state
         grid = jnp.linspace(low, high, _GRID)
         candidates = jnp.concatenate([jnp.zeros(1), jnp.exp(grid)])
-        found = jax.lax.map(lambda s: _profile(s, factor, floor, rows, residuals), candidates)
+        found = jax.lax.map(
+            lambda s: _profile(s, factor, floor, rows, residuals, noise), candidates
+        )
         top = found.at(jnp.argmax(found.score))
         best = jax.tree.map(lambda a, b: jnp.where(top.score > best.score, a, b), top, best)
         peak = jnp.argmax(found.score[1:])
         return best, grid[jnp.maximum(peak - 1, 0)], grid[jnp.minimum(peak + 1, _GRID - 1)]
 
     zero = jnp.zeros(())
-    nothing = _Model(zero, zero, zero - jnp.inf, jnp.zeros(len(NOMINAL)))
+    nothing = _Model(zero, zero, zero - jnp.inf, jnp.zeros(len(NOMINAL)), zero)
     state = nothing, jnp.log(RCOND * size), jnp.log(_HIGHEST * size)
     best, _, _ = jax.lax.fori_loop(0, _ROUNDS, closer, state)
     return best, _floored(factor, best.s, floor)
 
 
-def _profile(s, factor, floor, rows, residuals):
-    """The best alpha for one s."""
+def _profile(s, factor, floor, rows, residuals, noise):
+    """The best alpha, and ratio of noise if there is any, for one s."""
     rigidity = prediction_rigidity(_floored(factor, s, floor), rows)
-    alpha = jnp.sqrt(jnp.mean(jnp.square(residuals) * rigidity))
     determined = jnp.all(rigidity > 0.0)  # else a variance is infinite, and its density zero
-    logarithms = jnp.log(jnp.where(determined, rigidity, 1.0))
-    likelihood = 0.5 * jnp.mean(logarithms) - jnp.log(alpha) - 0.5 * jnp.log(2 * jnp.pi) - 0.5
-    covered = jnp.mean(_inside(residuals, alpha / jnp.sqrt(rigidity)), axis=0, dtype=float)
-    return _Model(s, alpha, jnp.where(determined, likelihood, -jnp.inf), covered)
+    variances = 1.0 / jnp.where(determined, rigidity, 1.0)
+    squares = jnp.square(residuals)
+    ratio = _noise_ratio(variances, squares) if noise else jnp.zeros(())
+    alpha, likelihood = _scale_and_likelihood(ratio, variances, squares)
+    covered = jnp.mean(_inside(residuals, alpha * jnp.sqrt(ratio + variances)), axis=0, dtype=float)
+    return _Model(s, alpha, jnp.where(determined, likelihood, -jnp.inf), covered, ratio)
+
+
+def _scale_and_likelihood(ratio, variances, squares):
+    """The best alpha for a shape of variances, and the log likelihood per observation."""
+    shape = ratio + variances
+    alpha = jnp.sqrt(jnp.mean(squares / shape))
+    likelihood = -0.5 * jnp.mean(jnp.log(shape)) - jnp.log(alpha) - 0.5 * jnp.log(2 * jnp.pi) - 0.5
+    return alpha, likelihood
+
+
+def _noise_ratio(variances, squares):
+    """The likeliest rho: 0 unless another is likelier by more than rounding; between a thousandth
+    of the least variance and a thousand times the largest, made finer as s is."""
+
+    def closer(_, state):
+        best, top, low, high = state
+        grid = jnp.linspace(low, high, _GRID)
+        found = jax.lax.map(
+            lambda log: _scale_and_likelihood(jnp.exp(log), variances, squares)[1], grid
+        )
+        peak = jnp.argmax(found)
+        better = found[peak] > top
+        best, top = jnp.where(better, jnp.exp(grid[peak]), best), jnp.maximum(found[peak], top)
+        return best, top, grid[jnp.maximum(peak - 1, 0)], grid[jnp.minimum(peak + 1, _GRID - 1)]
+
+    zero = jnp.zeros(())
+    none = _scale_and_likelihood(zero, variances, squares)[1] + _LEAST_GAIN
+    low, high = jnp.log(1e-3 * jnp.min(variances)), jnp.log(1e3 * jnp.max(variances))
+    return jax.lax.fori_loop(0, _ROUNDS, closer, (zero, none, low, high))[0]
 
 
 def _floored(factor, s, floor):

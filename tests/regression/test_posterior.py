@@ -135,6 +135,42 @@ def test_calibration_recovers_scale_and_floor(alpha, s):
     assert 20 < squared < 90
 
 
+def test_noise_is_told_from_what_the_data_leave_open():
+    """Labels with noise of 1 on a fit whose own deviations are 0.05 to 50: sigma to
+    4 / (2 n)^(1/2), n the 60 or more rows whose noise is the larger part, and alpha likewise of the
+    others. Without sigma alpha has to explain the noise, and is too large for what is far away."""
+    rng = np.random.default_rng(7)
+    spread = np.geomspace(0.05, 50.0, N)
+    rows = PREDICTIONS * (spread / np.sqrt(dense_variance(ROWS, PREDICTIONS)))[:, None]
+    residuals = 1.0 * rng.normal(size=N) + 2.0 * spread * rng.normal(size=N)
+    found = calibrate(FACTOR, rows, residuals, prior=GAMMA, noise=True)
+    few = min(np.sum(2.0 * spread < 0.3), np.sum(2.0 * spread > 3.0))
+    assert found.sigma == pytest.approx(1.0, abs=4.0 / np.sqrt(2 * few))
+    assert found.alpha == pytest.approx(2.0, rel=4.0 / np.sqrt(2 * few))
+    without = calibrate(FACTOR, rows, residuals, prior=GAMMA)
+    assert without.sigma == 0.0 and without.alpha > 2.0 * found.alpha
+    assert found.log_likelihood > without.log_likelihood
+    deviations = np.asarray(found.deviations(rows))
+    variance = found.sigma**2 + found.alpha**2 * dense_variance(ROWS, rows, found.s)
+    np.testing.assert_allclose(deviations, np.sqrt(variance), rtol=1e-8)
+    densities = -0.5 * (residuals**2 / variance + np.log(2 * np.pi * variance))
+    assert found.log_likelihood == pytest.approx(densities.mean(), rel=1e-10)
+    np.testing.assert_allclose(coverage(residuals, deviations), found.covered, atol=1.1 / N)
+    for factor in (0.8, 1.25):  # no other noise is likelier
+        other = (factor * found.sigma) ** 2 + variance - found.sigma**2
+        assert found.log_likelihood > np.mean(
+            -0.5 * (residuals**2 / other + np.log(2 * np.pi * other))
+        )
+
+
+def test_residuals_without_noise_have_none():
+    """Those that the variance model explains: sigma is far below the least of them that counts."""
+    residuals = synthetic(np.random.default_rng(3), 0.3, 0.0)
+    found = calibrate(FACTOR, PREDICTIONS, residuals, prior=GAMMA, noise=True)
+    assert found.sigma < 0.3 * np.median(np.abs(residuals))
+    assert found.alpha == pytest.approx(0.3, rel=4.0 / np.sqrt(2 * N))
+
+
 def test_coverage_of_a_well_specified_model():
     """On 20 000 fresh predictions, within 4 binomial errors and what alpha itself is off by.
 
