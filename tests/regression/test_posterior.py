@@ -156,11 +156,18 @@ def test_noise_is_told_from_what_the_data_leave_open():
     densities = -0.5 * (residuals**2 / variance + np.log(2 * np.pi * variance))
     assert found.log_likelihood == pytest.approx(densities.mean(), rel=1e-10)
     np.testing.assert_allclose(coverage(residuals, deviations), found.covered, atol=1.1 / N)
-    for factor in (0.8, 1.25):  # no other noise is likelier
-        other = (factor * found.sigma) ** 2 + variance - found.sigma**2
-        assert found.log_likelihood > np.mean(
-            -0.5 * (residuals**2 / other + np.log(2 * np.pi * other))
-        )
+    # No other noise is likelier, alpha adapted: the search ends at steps of 28 / 28 / 14^2 of ln rho
+    # over the 12 decades between a thousandth of the least and a thousand times the largest v.
+    shape = dense_variance(ROWS, rows, found.s)
+
+    def likelihood(log_ratio):
+        v = np.exp(log_ratio) + shape
+        v *= np.mean(residuals**2 / v)
+        return -0.5 * np.mean(residuals**2 / v + np.log(2 * np.pi * v))
+
+    about = 2.0 * np.log(found.sigma / found.alpha) + np.array([-1.0, 0.0, 1.0])
+    best = minimize_scalar(lambda x: -likelihood(x), about).x
+    assert about[1] == pytest.approx(best, abs=0.6 * 28 / 28 / 14**2)
 
 
 def test_residuals_without_noise_have_none():
@@ -169,6 +176,9 @@ def test_residuals_without_noise_have_none():
     found = calibrate(FACTOR, PREDICTIONS, residuals, prior=GAMMA, noise=True)
     assert found.sigma < 0.3 * np.median(np.abs(residuals))
     assert found.alpha == pytest.approx(0.3, rel=4.0 / np.sqrt(2 * N))
+    signs = np.random.default_rng(3).choice([-1.0, 1.0], N)
+    exact = 0.3 * np.sqrt(dense_variance(ROWS, PREDICTIONS)) * signs  # any noise is less likely
+    assert calibrate(FACTOR, PREDICTIONS, exact, prior=GAMMA, noise=True).sigma == 0.0
 
 
 def test_coverage_of_a_well_specified_model():
