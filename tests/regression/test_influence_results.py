@@ -95,6 +95,17 @@ def test_too_few_structures_give_an_infinite_interval(miss, finite):
         assert (both[0] == -np.inf).all() and (both[1] == np.inf).all()
 
 
+def test_rows_of_one_structure_do_not_count_as_structures():
+    """Nine suffice for 90 %, whose quantile is then the largest, and no more rows make up for the
+    ninth; of four fifths the same with four."""
+    for n, miss in ((9, 0.1), (4, 0.2)):
+        many = structures(n, each=7)
+        lower, upper = found_of(many, predictions=G).intervals("forces", miss)
+        assert np.isfinite(lower).all() and np.isfinite(upper).all()
+        lower, upper = found_of(many[1:], predictions=G).intervals("forces", miss)
+        assert np.isinf(lower).all() and np.isinf(upper).all()
+
+
 def lonely():
     """One structure alone knows the last coefficient."""
     samples = structures(30)
@@ -135,6 +146,26 @@ def test_strangers_are_flagged_and_neighbours_are_not():
         far.append(np.mean(found.beyond(10 * new, "energy")))
     error = np.std(flagged) / math.sqrt(40)
     assert np.mean(flagged) < 1 / 51 + 3 * error and np.mean(far) > 0.95
+
+
+@pytest.mark.oracle
+def test_pops_is_that_of_its_authors():
+    """Of popsregression, whose "ensemble" are the moves before a box is put round them: of the rows
+    above the median leverage, with the ridge that its maximum of evidence finds."""
+    pops = pytest.importorskip("popsregression")
+    samples = structures(41)
+    x, y = (np.concatenate(part) for part in zip(*[s["energy"] for s in samples], strict=True))
+    theirs = pops.POPSRegression(posterior="ensemble", fit_intercept=False).fit(x, y)
+    done = fit({"energy": compress(x, y)}, {"energy": 1.0}, ridge=theirs.lambda_ / theirs.alpha_)
+    np.testing.assert_allclose(done.coefficients, theirs.coef_, rtol=1e-6)
+    leverages = np.sort(influence(done, samples).leverages["energy"])
+    found = influence(done, samples, predictions=G, least_leverage=leverages[19:21].mean())
+    rows, moves = found.moves.rows, G @ theirs.posterior_samples_
+    assert rows.count == moves.shape[1] == 21
+    np.testing.assert_allclose(rows.low, moves.min(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(rows.high, moves.max(axis=1), rtol=1e-6)
+    variance = np.einsum("mi,ij,mj->m", G, theirs.misspecification_sigma_, G)
+    np.testing.assert_allclose(rows.rms, np.sqrt(variance), rtol=1e-6)
 
 
 def test_it_prints_as_a_table():
