@@ -109,18 +109,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     Returns:
         Lines of equal columns.
     """
+    from lprjax.numerics.tables import aligned  # loads JAX, which `--help` does not need
+
     text = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *text, strict=True)]
     left = [all(isinstance(value, str) for value in column) for column in zip(*rows, strict=True)]
     left = left or [True] * len(columns)
-    lines = [
-        "  ".join(
-            value.ljust(width) if to_left else value.rjust(width)
-            for value, width, to_left in zip(line, widths, left, strict=True)
-        ).rstrip()
-        for line in (list(columns), *text)
-    ]
-    return "\n".join(lines)
+    return "\n".join(aligned([columns, *text], left))
 
 
 def _cell(value: Any) -> str:

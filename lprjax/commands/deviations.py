@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from lprjax.ace.basis import site_basis
 from lprjax.ase.deviations import KINDS, checked_factors, deviations_in
 from lprjax.atoms.graphs import build_graphs
 from lprjax.atoms.structures import Labels, Structure
@@ -24,6 +25,7 @@ from lprjax.commands.errors import predictions
 from lprjax.models.files import SavedFit
 from lprjax.regression.fitting import Fit
 from lprjax.regression.posterior import Calibration, calibrate
+from lprjax.regression.rigidity import local_prediction_rigidity
 from lprjax.regression.rows import vanishing
 from lprjax.regression.samples import stacked, stacked_rows
 
@@ -122,11 +124,7 @@ def known_of(
     graphs = build_graphs(structures, saved.spec.r_cut, shapes=3)
     for graph in tqdm(graphs, desc="rigidities", unit=" cells", delay=5):
         energy, forces = deviations_in(saved.spec, graph, factors)
-        own = energy
-        if "energy" in calibrations:
-            plain = {"energy": saved.fit.factor, "forces": factors["forces"]}
-            own, _ = deviations_in(saved.spec, graph, plain)
-        with np.errstate(divide="ignore"):
-            lpr = 1.0 / np.square(own)
+        sites = np.asarray(site_basis(saved.spec, graph))[: len(energy)]
+        lpr = np.asarray(local_prediction_rigidity(saved.fit.factor, sites))
         found.append(Known(lpr, scale["energy"] * energy, scale["forces"] * forces))
     return found

@@ -184,9 +184,10 @@ class Flags(Command):
         sets: Mapping[str, lp.TrainingSet | None],
     ) -> dict[str, list[Compared]]:
         from lprjax.commands.errors import UNITS, compared, predictions
+        from lprjax.regression.factors import kind_of
 
         potential = lp.linear_potential(found.spec, found.fit.coefficients, energies)
-        kinds = [kind for kind in UNITS if any(_kind(key) == kind for key in found.fit.weights)]
+        kinds = [kind for kind in UNITS if any(kind_of(key) == kind for key in found.fit.weights)]
         return {
             name: compared(
                 s.structures, s.labels, s.groups, predictions(potential, s.structures, kinds)
@@ -216,21 +217,19 @@ def _of_what_there_is(
     weights: Mapping[Any, float], keys: Mapping[Any, Any], say: Say
 ) -> dict[Any, float]:
     """The weights of what the data have labels of."""
-    there = {key for key in keys} | {_kind(key) for key in keys}
-    missing = [key for key in keys if key not in weights and _kind(key) not in weights]
+    from lprjax.regression.factors import kind_of
+
+    there = {key for key in keys} | {kind_of(key) for key in keys}
+    missing = [key for key in keys if key not in weights and kind_of(key) not in weights]
     if missing:
-        kinds = " and ".join(dict.fromkeys(str(_kind(key)) for key in missing))
+        kinds = " and ".join(dict.fromkeys(str(kind_of(key)) for key in missing))
         raise ValueError(
             f"--weights has none for {kinds}, of which there are labels: wanted one for each kind, "
-            f"e.g. {_kind(missing[0])}=1; a weight of 0 leaves them out."
+            f"e.g. {kind_of(missing[0])}=1; a weight of 0 leaves them out."
         )
     for key in weights.keys() - there:
         say(f"no label of {' of '.join(key) if isinstance(key, tuple) else key}: no weight for it")
     return {key: weight for key, weight in weights.items() if key in there}
-
-
-def _kind(key: Any) -> Any:
-    return key[0] if isinstance(key, tuple) else key
 
 
 def _list(values: Any) -> str:

@@ -86,6 +86,8 @@ def shear_hessians(potential: Potential, graph: Graph, directions: np.ndarray) -
         (m, 3, 3) eV; of NumPy where nothing is traced.
     """
     argument = as_argument(potential, "potential")
+    if by_differences(potential) and not traced(graph):
+        return np.stack([_shear_by_lines(potential, graph, k) for k in directions])
     lines, weights = polarisation(3, 2)
     powers = np.zeros((len(directions), len(lines), 3, 3, 3))
     powers[:, :, 0] = np.einsum("lb,mk->mlbk", lines, directions)
@@ -239,6 +241,19 @@ def _size_by_lines(potential: Potential, graph: Graph) -> np.ndarray:
     return np.append(both(0.0), line.first[1])
 
 
+def _shear_by_lines(potential: Potential, graph: Graph, k: np.ndarray) -> np.ndarray:
+    argument, rows = as_argument(potential, "potential"), []
+    for b in np.eye(3):
+        along = lambda t, b=b: np.asarray(_shear_slope(argument, graph, k, t * b))  # noqa: E731
+        rows.append(
+            differences_on_line(
+                potential, graph, along, 1, unit=_unit_of_strain(graph), strained=True,
+                noise=lambda noise: noise.virial,
+            ).first
+        )  # fmt: skip
+    return 0.5 * (np.stack(rows) + np.stack(rows).T)
+
+
 def _third_by_lines(potential: Potential, graph: Graph, internal: np.ndarray) -> np.ndarray:
     """(6, 6, 6) eV: C[d, d, .] of lines d, by least squares over the 56 constants."""
     if not np.isfinite(internal).all():  # a crystal without stiffness has no constants
@@ -277,6 +292,17 @@ def _size_slope(potential, graph, s):
         return total_energy_of(potential, grown)
 
     return jnp.stack(jax.value_and_grad(energy)(jnp.asarray(s)))
+
+
+@jax.jit
+def _shear_slope(potential, graph, k, b):
+    """dE/db of E(1 + b k^T), (3,), eV."""
+
+    def energy(b):
+        deformation = jnp.eye(3) + jnp.outer(b, k)
+        return deformed_energy(potential, graph, deformation.T, jnp.zeros((1, 3)))
+
+    return jax.grad(energy)(b)
 
 
 def _energy_at(potential, graph, variables):

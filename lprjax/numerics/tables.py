@@ -26,15 +26,8 @@ class Table(NamedTuple):
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
-        lines = [self.columns, *self._shown()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        body = [
-            "  ".join(
-                cell.rjust(width) if k else cell.ljust(width)
-                for k, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
+        to_left = [True, *[False] * (len(self.columns) - 1)]
+        body = aligned([self.columns, *self._shown()], to_left)
         return "\n".join([self.title, *body, *self.notes])
 
     def _repr_html_(self) -> str:
@@ -61,3 +54,23 @@ class Table(NamedTuple):
             return list(self.rows)
         half = MOST_ROWS // 2
         return [*self.rows[:half], ["..."] * len(self.columns), *self.rows[-half:]]
+
+
+def aligned(rows: Sequence[Sequence[str]], to_left: Sequence[bool]) -> list[str]:
+    """Lines of equal columns.
+
+    Args:
+        rows: texts, one for each column.
+        to_left: of each column whether its texts begin where it does; others end where it ends.
+
+    Returns:
+        A line for each row, without spaces at its end.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(row, widths, to_left, strict=True)
+        ).rstrip()
+        for row in rows
+    ]

@@ -22,7 +22,7 @@ in `derivatives` and `strain_derivatives`.
 
 import math
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,6 +55,9 @@ ASYMMETRY = 1e-3
 ROUNDING = 1e-6
 """eV/Å^3, an asymmetry that any stress may have: a choice, single precision where terms cancel."""
 
+ALIKE = 1.5
+"""Numbers of atoms whose ratio is less have the same noise: a choice."""
+
 # Callbacks run in XLA's threads, and a calculator keeps what it works on in itself.
 _CALCULATOR_LOCK = threading.RLock()
 
@@ -72,6 +75,7 @@ class ASEPotential:
     step: float | None  # Å, largest displacement in a difference; None: by the noise
     r_cut: float  # Å
     measured: dict[Any, Any] = field(default_factory=dict, repr=False)  # noise, by size
+    line: list["Told"] = field(default_factory=list, repr=False)  # of calls that are made now
 
     def __call__(self, graph: Graph) -> jax.Array:
         """E / n, eV, for each of n real atoms, zero on padding atoms.
@@ -91,7 +95,7 @@ class ASEPotential:
     def noise(self, graph: Graph, *, strained: bool = False) -> Noise:
         """The noise of the calculator's numbers, from eight points 0.001 Å apart on a random line.
 
-        It is measured once for structures of about one size (a power of two), and kept.
+        It is measured once for structures of about one size (within ALIKE), and kept.
 
         Args:
             graph: n atoms, padding included; of known numbers.
@@ -104,18 +108,19 @@ class ASEPotential:
             ValueError, RuntimeError: what the calculator raises, or returns amiss.
             NotImplementedError: strained, and there is no stress.
         """
-        key = "noise", size_of(graph.species), strained
-        if key not in self.measured:
+        n = n_atoms_of(graph.species)
+        known = known_noise(self.measured, "noise", n, strained)
+        if known is None:
             found = self._on_random_line(_numbers(graph), strained, places_of_noise())
             energies = noise_of_energies(found.energies, found.slopes)
             gradients = map(noise_of_samples, (found.forces, found.virials))
-            self.measured[key] = Noise(energies, *gradients)
-        return self.measured[key]
+            known = self.measured["noise", n, strained] = Noise(energies, *gradients)
+        return known
 
     def steps(self, graph: Graph, *, strained: bool = False) -> Steps:
         """How far apart calls are best for derivatives, from 17 points on a random line.
 
-        They are found once for structures of about one size (a power of two), and kept. A `step`
+        They are found once for structures of about one size (within ALIKE), and kept. A `step`
         that was given goes before them.
 
         Args:
@@ -131,11 +136,12 @@ class ASEPotential:
         return self._steps(_numbers(graph), strained)
 
     def _steps(self, structure: tuple, strained: bool) -> Steps:
-        key = "steps", size_of(structure[-1]), strained
-        if key not in self.measured:
+        n = n_atoms_of(structure[-1])
+        steps = known_noise(self.measured, "steps", n, strained)
+        if steps is None:
             found = self._on_random_line(structure, strained, places_of_steps())
-            self.measured[key] = best_steps(found.forces, found.virials, found.size)
-        steps = self.measured[key]
+            steps = best_steps(found.forces, found.virials, found.size)
+            self.measured["steps", n, strained] = steps
         return steps if self.step is None else steps._replace(first=self.step, second=self.step)
 
     def _on_random_line(self, structure: tuple, strained: bool, places: np.ndarray) -> "_OnLine":
@@ -163,11 +169,11 @@ class ASEPotential:
     @contextmanager
     def on_a_line(self, noise: Noise) -> Generator["Told"]:
         """While it lasts, calls are points of differences, of this noise or what it is told."""
-        self.measured["line"] = told = Told(noise)
+        self.line.append(told := Told(noise))
         try:
             yield told
         finally:
-            del self.measured["line"]
+            self.line.remove(told)
 
     def _step_at(self, pbc: Pbc, strained: bool, *structure: Any) -> np.ndarray:
         """The step of a central difference, (), Å; runs in XLA's thread."""
@@ -252,13 +258,35 @@ def _numbers(graph: Graph) -> tuple[Pbc, np.ndarray, np.ndarray, np.ndarray]:
     return graph.pbc, *map(np.asarray, (graph.positions, graph.cell, graph.species))
 
 
-def size_of(species: Any) -> int:
-    """Of a structure, to a power of two: what noise is kept by.
+def n_atoms_of(species: Any) -> int:
+    """How many atoms a structure has.
 
     Args:
         species: (n,) atomic numbers, 0 of padding.
+
+    Returns:
+        The number of those that are no padding.
     """
-    return int(np.sum(np.asarray(species) != 0)).bit_length()
+    return int(np.sum(np.asarray(species) != 0))
+
+
+def known_noise(measured: Mapping[Any, Any], what: str, n: int, strained: bool) -> Any:
+    """What was measured of a structure of about a size: a defect's lattice has that of the defect.
+
+    Args:
+        measured: of an `ASEPotential`.
+        what: "noise" or "steps".
+        n: number of atoms.
+        strained: whether of strained cells.
+
+    Returns:
+        The Noise or Steps of the structure nearest in size, or None.
+    """
+    sizes = [key[1] for key in measured if key[0] == what and key[2] == strained]
+    near = min(sizes, key=lambda m: abs(math.log(m / n)), default=None)
+    if near is None or abs(math.log(near / n)) > math.log(ALIKE):
+        return None
+    return measured[what, near, strained]
 
 
 def ase_potential(
@@ -273,7 +301,7 @@ def ase_potential(
     it, as `read_extxyz` takes it from a file.
 
     Energies, forces and virials are the calculator's; force constants, elastic constants and all
-    else of second or higher order are central differences of its forces and stress. It runs on
+    else of second or higher order are differences of its forces and stress. It runs on
     the host, one structure at a time, also from within `jit`, `vmap` and loops; an error that it
     raises there comes out as JAX's, its text with it. So does an error of what it returns: numbers
     that are not finite, or an energy, forces or a stress of another shape. An energy may be an

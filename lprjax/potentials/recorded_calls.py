@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lprjax.numerics.differences import Noise
 from lprjax.potentials.calculator_cache import PATIENCE, CachedCalculator
-from lprjax.potentials.from_ase import ASEPotential, Told, size_of
+from lprjax.potentials.from_ase import ASEPotential, Told, known_noise
 from lprjax.potentials.potential import Potential
 
 QUIET = Noise(0.0, 0.0, 0.0)
@@ -86,7 +86,7 @@ class RecordedCalculator:
 
     def __init__(self, potential: ASEPotential, who: str, recorder: Recorder) -> None:
         """Of a potential that measures its noise; `who` it is on the bar."""
-        self.calculator, self.measured = potential.calculator, potential.measured
+        self.calculator, self.potential = potential.calculator, potential
         self.implemented_properties = list(self.calculator.implemented_properties)
         self.kind = potential.kind
         self._who, self._recorder = who, recorder
@@ -117,10 +117,10 @@ class RecordedCalculator:
 
     def _noise_now(self, atoms: Atoms) -> Told:
         """Of the differences that this call is a point of, or of structures of its size."""
-        if "line" in self.measured:
-            return self.measured["line"]
-        size = size_of(atoms.numbers)
-        known = [self.measured.get(("noise", size, strained)) for strained in (True, False)]
+        if self.potential.line:
+            return self.potential.line[-1]
+        measured = self.potential.measured
+        known = [known_noise(measured, "noise", len(atoms), strained) for strained in (True, False)]
         return Told(next((noise for noise in known if noise is not None), QUIET))
 
     def _drawn(self, key: bytes, name: str, shape: tuple[int, ...], atoms: Atoms) -> np.ndarray:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from lprjax.ace.spec import ACESpec, smoothness_prior
 from lprjax.atoms.training_sets import TrainingSet
 from lprjax.numerics.checks import check_at_least_zero, require_x64
-from lprjax.regression.factors import Factor, empty, merge, stacked_triangle, weighed
+from lprjax.regression.factors import Factor, empty, kind_of, merge, stacked_triangle, weighed
 from lprjax.regression.fitting import Fit, fit, resolve_weights
 from lprjax.regression.groups import (
     KINDS_OF_FILES,
@@ -318,7 +318,7 @@ def validation_front(
             scale = {"forces": 1.0} | dict(zip(("energy", "virial"), pair, strict=True))
             scales = np.array([scale[kind] for kind in split.kinds])
             squares = _squares(split.others, split.held, scales, ridge_of, priors)
-            given = {key: w * scale[_kind(key)] for key, w in split.weights.items()}
+            given = {key: w * scale[kind_of(key)] for key, w in split.weights.items()}
             errors = _errors(np.asarray(squares), split.counts)
             found += [
                 Candidate(spec, given, float(ridge), float(power), *row)
@@ -346,7 +346,7 @@ def _split(parts: Folds, weights: Mapping[Any, float] | None) -> _Split:
     """The folds' factors, put together in the two ways that they are used in."""
     parts = list(parts)
     keys = {key: factor for factors in parts for key, factor in factors.items()}
-    kinds = tuple(kind for kind in KINDS_OF_FILES if any(_kind(key) == kind for key in keys))
+    kinds = tuple(kind for kind in KINDS_OF_FILES if any(kind_of(key) == kind for key in keys))
     counts = np.array([[_count(factors, kind) for factors in parts] for kind in _MEASURED])
     if np.any(np.count_nonzero(counts, axis=1) < 2):
         raise ValueError(
@@ -361,7 +361,7 @@ def _split(parts: Folds, weights: Mapping[Any, float] | None) -> _Split:
         mine = [
             weighed(factor, resolved[key] if weighted else 1.0)
             for key, factor in factors.items()
-            if _kind(key) == kind
+            if kind_of(key) == kind
         ]
         return reduce(merge, mine, empty(n)) if len(mine) != 1 else mine[0]
 
@@ -375,12 +375,8 @@ def _split(parts: Folds, weights: Mapping[Any, float] | None) -> _Split:
     return _Split(kinds, given, jnp.stack(others), (jnp.asarray(triangles), residuals), counts)
 
 
-def _kind(key: Any) -> Any:
-    return key[0] if isinstance(key, tuple) else key
-
-
 def _count(factors: Mapping[tuple[str, str], Factor], kind: str) -> int:
-    return sum(int(factor.n_rows) for key, factor in factors.items() if _kind(key) == kind)
+    return sum(int(factor.n_rows) for key, factor in factors.items() if kind_of(key) == kind)
 
 
 def _augmented(factor: Factor) -> np.ndarray:

@@ -194,6 +194,18 @@ def compress(rows: ArrayLike, targets: ArrayLike, *, block_rows: int | None = No
     return extend(empty(rows.shape[1]), rows, targets, block_rows=block_rows)
 
 
+def kind_of(key: Any) -> Any:
+    """The kind of observations of a factor.
+
+    Args:
+        key: of the factor, a kind or (kind, group).
+
+    Returns:
+        The kind.
+    """
+    return key[0] if isinstance(key, tuple) else key
+
+
 def merge(a: Factor, b: Factor) -> Factor:
     """The factor of the rows of a and of b together.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lprjax.atoms.structures import label_shapes
 from lprjax.numerics.tables import Table
-from lprjax.regression.factors import RCOND, singular_values
+from lprjax.regression.factors import RCOND, kind_of, singular_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,11 +69,11 @@ def fit_figure(fit: Any) -> Figure:
     import matplotlib.pyplot  # noqa: F401 (notebooks learn from it how to show a figure)
     from matplotlib.figure import Figure
 
-    kinds = list(dict.fromkeys(_kind(key) for key in fit.rms))
+    kinds = list(dict.fromkeys(kind_of(key) for key in fit.rms))
     figure = Figure(figsize=(3.2 * (len(kinds) + 1), 3.2), layout="constrained")
     *panels, last = figure.subplots(1, len(kinds) + 1, squeeze=False)[0]
     for ax, kind in zip(panels, kinds, strict=True):
-        mine = {key: rms for key, rms in fit.rms.items() if _kind(key) == kind}
+        mine = {key: rms for key, rms in fit.rms.items() if kind_of(key) == kind}
         ax.barh(range(len(mine)), list(mine.values()), height=0.6)
         ax.set_yticks(range(len(mine)), [_group(key) for key in mine])
         ax.set_ylim(len(mine) - 0.3, -0.7)  # the first on top
@@ -92,12 +92,8 @@ def fit_figure(fit: Any) -> Figure:
     return figure
 
 
-def _kind(key: Any) -> Any:
-    return key[0] if isinstance(key, tuple) else key
-
-
 def _unit(key: Any) -> str:
-    return UNITS.get(_kind(key), "")
+    return UNITS.get(kind_of(key), "")
 
 
 def _group(key: Any) -> str:
@@ -105,4 +101,4 @@ def _group(key: Any) -> str:
 
 
 def _name(key: Any) -> str:
-    return f"{_kind(key)}, {_group(key)}" if isinstance(key, tuple) else str(key)
+    return f"{kind_of(key)}, {_group(key)}" if isinstance(key, tuple) else str(key)

@@ -36,6 +36,7 @@ from lprjax.regression.factors import (
     checked_prior,
     clearly_full_rank,
     equilibrate,
+    kind_of,
     singular_values,
     stacked_triangle,
 )
@@ -245,7 +246,7 @@ def resolve_weights(
                 f"{name} is a {type(mapping).__name__}: wanted a mapping from kinds, e.g. "
                 "{'energy': ..., 'forces': ...}."
             )
-    known = set(factors) | {_kind(key) for key in factors}
+    known = set(factors) | {kind_of(key) for key in factors}
     for key, weight in weights.items():
         if key not in known:
             raise ValueError(
@@ -253,13 +254,13 @@ def resolve_weights(
                 f"{_listed(factors)}; leave the weight out or add the observations."
             )
         check_at_least_zero(f"weight of {key!r}", weight)
-    missing = [key for key in factors if key not in weights and _kind(key) not in weights]
+    missing = [key for key in factors if key not in weights and kind_of(key) not in weights]
     if missing:
         raise ValueError(
             f"weights lack {_listed(missing)}: wanted one for each factor, and they hold "
             f"{_listed(weights)}; a weight of 0 leaves data out."
         )
-    return {k: float(weights[k] if k in weights else weights[_kind(k)]) for k in factors}
+    return {k: float(weights[k] if k in weights else weights[kind_of(k)]) for k in factors}
 
 
 @jax.jit
@@ -330,10 +331,6 @@ def _rms(factor, coefficients):
     misfit = triangular @ np.asarray(coefficients) - target
     n_rows = int(factor.n_rows)
     return math.sqrt((misfit @ misfit + float(factor.residual)) / n_rows) if n_rows else math.nan
-
-
-def _kind(key: Any) -> Any:
-    return key[0] if isinstance(key, tuple) else key
 
 
 def _listed(keys):

@@ -20,7 +20,12 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from lprjax.atoms.graphs import build_graph, moved
 from lprjax.atoms.structures import fcc, make_structure, rattled, supercell, to_ase
-from lprjax.crystals.elasticity import elastic_constants, equilibrium, third_order_constants
+from lprjax.crystals.elasticity import (
+    acoustic_tensors,
+    elastic_constants,
+    equilibrium,
+    third_order_constants,
+)
 from lprjax.crystals.phonons import force_constants
 from lprjax.crystals.strain_derivatives import gradient_and_hessian
 from lprjax.numerics.differences import POINTS
@@ -261,6 +266,15 @@ def test_derivatives_with_noise_are_as_good_as_the_noise_allows(hexagonal, noisy
     for name in ("relaxed", "clamped"):
         ours, right = getattr(found, name), getattr(expected, name)
         np.testing.assert_allclose(ours, right, rtol=0, atol=0.05 * abs(right).max())
+
+
+def test_acoustic_tensors_with_noise(noisy):
+    """As the elastic constants that they are made of: 1 %; one atom in the cell, general k."""
+    crystal, k = fcc("Cu", 3.64, primitive=True), [[1.0, 0.0, 0.0], [0.3, -1.0, 0.5]]
+    found, exact = (acoustic_tensors(p, crystal, k) for p in (noisy, SmoothPairs()))
+    np.testing.assert_allclose(found, exact, rtol=0, atol=0.01 * float(abs(exact).max()))
+    again = acoustic_tensors(ase_potential(lennard_jones()), crystal, k)
+    np.testing.assert_allclose(again, exact, rtol=0, atol=1e-7 * float(abs(exact).max()))
 
 
 def test_steps_without_noise_are_small_and_third_derivatives_right(hexagonal):

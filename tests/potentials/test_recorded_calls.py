@@ -119,3 +119,23 @@ def test_one_bar_is_enough(shaken, tmp_path):
         assert cached._bar is None
     observe(potential, build_graph(moved_by(shaken, 0.1), potential.r_cut))
     assert cached.calls == 2 and cached._bar is not None
+
+
+def test_the_lattice_of_a_defect_has_the_noise_of_the_defect(shaken):
+    """Of 31 atoms and of 32, which no power of two is to separate: measured once, and drawn of
+    both; of 128 atoms it is another."""
+    calculator = Noisy(lennard_jones(), SIZE)
+    potential = ase_potential(calculator)
+    defect = make_structure(np.asarray(shaken.positions)[1:], shaken.cell, "Cu")
+    graphs = [build_graph(s, potential.r_cut) for s in (defect, shaken)]
+    noise = potential.noise(graphs[0])
+    before = calculator.calls
+    assert potential.noise(graphs[1]) is noise and calculator.calls == before
+    with recorded(one=potential) as (recorder, (ours,)):
+        plain = [observe(ours, graph) for graph in graphs]
+        recorder.draw = 0
+        for graph, one in zip(graphs, plain, strict=True):
+            change = np.asarray(observe(ours, graph).forces - one.forces)
+            assert np.std(change[change != 0]) == pytest.approx(SIZE, rel=0.4)
+    large = supercell(shaken, (2, 2, 1))
+    assert potential.noise(build_graph(large, potential.r_cut)) is not noise
