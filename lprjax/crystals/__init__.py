@@ -10,8 +10,10 @@ from lprjax.crystals.elasticity import (
     equilibrium,
     third_order_constants,
 )
+from lprjax.crystals.energy_norm import EnergyLattice, energy_lattice
 from lprjax.crystals.phonons import ForceConstants, LatticeStability, force_constants, stability
 from lprjax.crystals.strain_norm import (
+    NormUnits,
     ReferenceLattice,
     reference_lattice,
     with_extra_sites,
@@ -22,13 +24,16 @@ from lprjax.crystals.strain_norm import (
 __all__ = [
     "GPA_PER_EV_A3",
     "Elasticity",
+    "EnergyLattice",
     "Equilibrium",
     "ForceConstants",
     "LatticeStability",
+    "NormUnits",
     "ReferenceLattice",
     "ThirdOrderElasticity",
     "acoustic_tensors",
     "elastic_constants",
+    "energy_lattice",
     "equilibrium",
     "force_constants",
     "reference_lattice",

@@ -54,6 +54,15 @@ DIRICHLET_STEPS = 500
 Numbers = TypeVar("Numbers", jax.Array, np.ndarray)
 
 
+class NormUnits(NamedTuple):
+    """In what a norm and what is measured in it come."""
+
+    norm: str  # of ||Dv||, v in Å
+    dual: str  # of ||f||_{-1}, f in eV/Å
+    curvature: str  # of v^T H v / ||Dv||^2: stability constants
+    change: str  # of D3E[v, v, v] / ||Dv||^3: Lipschitz constants
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReferenceLattice:
@@ -106,6 +115,16 @@ class ReferenceLattice:
         blocks[0, 0, 0] = zero_mean @ blocks[0, 0, 0] @ zero_mean
         compliances, modes = np.linalg.eigh(blocks)
         return Spectrum(np.where(compliances > NULL * compliances.max(), compliances, 0.0), modes)
+
+    @property
+    def units(self) -> NormUnits:
+        """Of the norm, its dual, curvatures and their changes."""
+        return NormUnits("Å", "eV/Å", "eV/Å^2", "eV/Å^3")
+
+    @functools.cached_property
+    def vector_spectrum(self) -> "Spectrum":
+        """That of displacements: `spectrum` once for each of x, y and z, (..., 3 b)."""
+        return over_components(self.spectrum)
 
     @property
     def complete(self) -> jax.Array:
@@ -169,6 +188,19 @@ class ReferenceLattice:
         """
         return on_device(root((on_host(f) * on_host(self.solve(f))).sum()))
 
+    def random_force(self, rng: np.random.Generator) -> np.ndarray:
+        """Normal random forces of covariance K, (n, 3): K^+ of them is of covariance K^+.
+
+        Divided by its norm that is a direction of which none is preferred by the norm.
+        """
+        table, n = np.asarray(self.neighbours), self.n_sites
+        kept = np.asarray(self.present)[:, None] & np.asarray(self.present)[table]
+        noise = np.where(kept[..., None], rng.normal(size=(*table.shape, 3)), 0.0)
+        forces = -noise.sum(axis=1)
+        np.add.at(forces, table.reshape(-1), noise.reshape(-1, 3))
+        free = np.asarray(self.present) & (True if self.held is None else ~np.asarray(self.held))
+        return np.where(free[:n, None], forces, 0.0)
+
     def _with(self, v: jax.Array) -> tuple[Any, "ReferenceLattice", jax.Array]:
         """numpy, or jax.numpy where something is traced; the lattice and v as arrays of that."""
         if v.ndim != 2 or v.shape[0] != self.n_sites:
@@ -229,6 +261,20 @@ class Spectrum(NamedTuple):
     def roots(self) -> np.ndarray:
         """T(k) with T T^H = K^+(k), (m1, m2, m3 // 2 + 1, b, b)."""
         return self.modes * np.sqrt(self.compliances)[..., None, :]
+
+
+def over_components(scalar: Spectrum) -> Spectrum:
+    """The spectrum of displacements where x, y and z have the same each.
+
+    Args:
+        scalar: with b rows for each wave vector.
+
+    Returns:
+        The spectrum with 3 b, components fastest.
+    """
+    modes = np.einsum("...ij,cd->...icjd", scalar.modes, np.eye(3))
+    modes = modes.reshape(*modes.shape[:3], 3 * modes.shape[3], -1)
+    return Spectrum(np.repeat(scalar.compliances, 3, axis=-1), modes)
 
 
 def on_all_waves(half: Numbers, repeats: tuple[int, int, int]) -> Numbers:
@@ -473,6 +519,11 @@ def _changed(
     lattice: ReferenceLattice, neighbours: np.ndarray, present: np.ndarray
 ) -> ReferenceLattice:
     """The lattice with these bonds and sites instead, and the change C of its grounded matrix."""
+    if type(lattice) is not ReferenceLattice:
+        raise ValueError(
+            f"lattice is an {type(lattice).__name__}: wanted a ReferenceLattice; change its sites "
+            "first, then its norm."
+        )
     n, regular = len(neighbours), lattice.n_regular
     start, end = np.repeat(np.arange(n), neighbours.shape[1]), neighbours.reshape(-1)
     complete = (start < regular) & (end < regular)

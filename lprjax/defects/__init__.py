@@ -33,6 +33,7 @@ from lprjax.defects.defect import (
 from lprjax.defects.first_order import FirstOrder, first_order_error
 from lprjax.defects.formation import formation_energy
 from lprjax.defects.implicit_derivatives import minimiser, relaxed_formation_energy
+from lprjax.defects.norms import with_energy_norm
 from lprjax.defects.quadratic_forms import ErrorForms, PredictedError, error_forms, predicted_error
 from lprjax.defects.rates import Rate, error_rate, fitted_rate
 from lprjax.defects.response import (
@@ -96,4 +97,5 @@ __all__ = [
     "tetrahedral",
     "vacancy",
     "weight_constants",
+    "with_energy_norm",
 ]

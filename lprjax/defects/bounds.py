@@ -22,6 +22,11 @@ fields of defects in the plane and some hundreds of times in d = 3, where it say
 third derivatives and remainder have no such bound: their mismatch is the norm over the weight, so
 that the product is the norm by construction.
 
+All norms are those of the defect's lattice: of a defect `norms.with_energy_norm` ||.|| is that of
+the crystal's force constants, with its constants, weights and kappa = 1. Units are then
+`defect.lattice.units` (eV^1/2 for both norms, c and e_C to e_FC without unit), not those named
+below.
+
 Source: derived, after Ortner, Wang, Multiscale Model. Simul. 21 (2023) 1053.
 """
 
@@ -39,6 +44,7 @@ from jax.typing import ArrayLike
 from lprjax.atoms.graphs import Graph, bucket
 from lprjax.atoms.structures import Labels, Structure
 from lprjax.crystals.elasticity import cell_graph
+from lprjax.crystals.energy_norm import EnergyLattice
 from lprjax.crystals.phonons import ForceConstants, force_constants
 from lprjax.crystals.strain_derivatives import polarisation
 from lprjax.crystals.strain_norm import on_all_waves
@@ -340,7 +346,10 @@ def partition(theirs: Side, ours: Side, model: CauchyBorn, w: jax.Array, radius:
 
 class Weights(NamedTuple):
     """Norms of the far field that the mismatches of each order are multiplied by, Å, Å^2, Å^3,
-    on the complete lattice."""
+    on the complete lattice.
+
+    In the norm of force constants the first is that of the far field, in eV^1/2, and the others are
+    divided by c_L^(1/2), for ||f|| there is at most ||f||_{-1} / c_L^(1/2)."""
 
     linear: float  # ||Dw||, of elastic constants, internal strain and force constants
     quadratic: float  # (sum |Dw(l)|^4)^1/2, of third derivatives
@@ -359,7 +368,12 @@ def far_field_weights(defect: Defect, w: ArrayLike) -> Weights:
     """
     table, w = np.asarray(defect.lattice.complete), np.asarray(w)
     squares = np.sum((w[table] - w[:, None, :]) ** 2, axis=(1, 2))
-    return Weights(*(float(np.sqrt(np.sum(squares**p))) for p in (1, 2, 3)))
+    plain = (float(np.sqrt(np.sum(squares**p))) for p in (1, 2, 3))
+    if not isinstance(defect.lattice, EnergyLattice):
+        return Weights(*plain)
+    energy = math.sqrt(np.sum(far_field_spectrum(defect, w)))
+    _, *higher = (x / math.sqrt(defect.lattice.least_stiffness) for x in plain)
+    return Weights(energy, *higher)
 
 
 def far_field_spectrum(defect: Defect, w: ArrayLike) -> np.ndarray:
@@ -370,13 +384,13 @@ def far_field_spectrum(defect: Defect, w: ArrayLike) -> np.ndarray:
         w: (n_regular, 3) Å, of `far_field`.
 
     Returns:
-        The shares, (m1, m2, m3) Å^2, which add up to ||Dw||^2.
+        The shares, (m1, m2, m3) Å^2, which add up to ||Dw||^2; eV in the norm of force constants.
     """
-    repeats, spectrum = defect.lattice.repeats, defect.lattice.spectrum
-    waves = np.fft.rfftn(np.asarray(w).reshape(*repeats, -1, 3), axes=(0, 1, 2))
+    repeats, spectrum = defect.lattice.repeats, defect.lattice.vector_spectrum
+    waves = np.fft.rfftn(np.asarray(w).reshape(*repeats, -1), axes=(0, 1, 2))
     # w(k) = sum_R w(R) exp(-i k . R), of which Phi(k) and K(k) are the multipliers: see `phonons`
-    rotated = np.einsum("...ba,...bc->...ac", spectrum.modes.conj(), waves)
-    half = np.sum(spectrum.stiffnesses[..., None] * np.abs(rotated) ** 2, axis=(-2, -1))
+    rotated = np.einsum("...ba,...b->...a", spectrum.modes.conj(), waves)
+    half = np.sum(spectrum.stiffnesses * np.abs(rotated) ** 2, axis=-1)
     return on_all_waves(half, repeats) / math.prod(repeats)
 
 
@@ -556,7 +570,6 @@ def _blocks(linear: Callable[[np.ndarray], np.ndarray], defect: Defect) -> np.nd
 
 def _relative(blocks: np.ndarray, defect: Defect) -> np.ndarray:
     """|| T^H X T ||, T T^H = K^+, for each wave vector, (m1, m2, m3); translations left out."""
-    roots = defect.lattice.spectrum.roots
-    wide = np.einsum("...ij,cd->...icjd", roots, np.eye(3)).reshape(blocks.shape)
+    wide = defect.lattice.vector_spectrum.roots
     half = np.linalg.norm(np.swapaxes(wide, -1, -2).conj() @ blocks @ wide, ord=2, axis=(-2, -1))
     return on_all_waves(half, defect.lattice.repeats)

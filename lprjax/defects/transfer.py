@@ -27,6 +27,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from lprjax.crystals.energy_norm import EnergyLattice
 from lprjax.crystals.strain_norm import ReferenceLattice
 from lprjax.numerics.host import on_device
 
@@ -50,6 +51,8 @@ def on_defect(lattice: ReferenceLattice, forces: ArrayLike) -> jax.Array:
     Returns:
         The forces, (n_sites, 3) eV/Å, zero on missing and on extra sites, of the same sum.
     """
+    if isinstance(lattice, EnergyLattice):
+        return lattice.on_complete(forces)
     change = _change(lattice)
     padded = np.zeros((lattice.n_sites, 3))
     padded[: lattice.n_regular] = np.asarray(forces)
@@ -66,10 +69,13 @@ def transfer_constant(lattice: ReferenceLattice) -> float:
 
     Returns:
         kappa, at least 1, sharp over all f (1.05 for a vacancy in bcc, 1.1 in the square lattice,
-        2.1 for a row of eight there; 1 where no site is missing).
+        2.1 for a row of eight there; 1 where no site is missing, and in the norm of force
+        constants).
 
     Source: derived; see the head of this file.
     """
+    if isinstance(lattice, EnergyLattice):
+        return 1.0
     change = _change(lattice)
     t = len(change.touched)
     units = np.zeros((lattice.n_sites, t))

@@ -127,6 +127,10 @@ class Space(Protocol):
         """K^-1 f."""
         ...
 
+    def project(self, v: Any, /) -> jax.Array:
+        """v without the null space of K, which the norm does not see."""
+        ...
+
 
 def solve(
     apply: Callable[[Any], jax.Array],
@@ -231,6 +235,9 @@ def _extended(space: Space, state: _State, j: int, image: np.ndarray) -> np.ndar
     for _ in range(2):  # once is not enough: rounding leaves parts along the basis
         overlaps = _dots(known, np.asarray(space.metric(new)))
         new = new - np.tensordot(overlaps, known, axes=1)
+    # Where steps are small beside what is taken out of them, rounding along the null space grows
+    # from one to the next, unseen by the norm, until it is all there is.
+    new = np.asarray(space.project(new))
     square = np.vdot(new, space.metric(new))
     state.products[: j + 1, j] = _dots(known, image)
     if square > INVARIANT**2 * size:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 
 from lprjax.numerics.krylov import CHECK_EVERY, conjugate_gradients, extreme_eigenpair
 
@@ -26,6 +27,9 @@ class Dense(NamedTuple):
 
     def precondition(self, f):
         return jnp.linalg.solve(self.k, f)
+
+    def project(self, v):
+        return v
 
 
 def pencil(values, seed=0):
@@ -153,3 +157,37 @@ def test_not_finite_is_not_converged():
     dense, start = pencil(np.ones(6))
     found = extreme_eigenpair(lambda v: jnp.nan * v, dense, start, np.argmin, 1e-8, 100)
     assert not found.converged and np.isnan(found.value) and np.isnan(found.mode).all()
+
+
+def test_the_null_space_of_the_norm_does_not_grow():
+    """Steps of a few per cent of what is taken out of them, forty times over: rounding along the
+    constant, which K does not see, would be multiplied by 20 each time."""
+    n = 60
+    k = np.diag(np.linspace(1.0, 2.0, n))
+
+    class Free:
+        def project(self, v):
+            return v - np.mean(v)
+
+        def metric(self, v):
+            return self.project(k @ self.project(v))
+
+        def precondition(self, f):
+            v = np.linalg.solve(k, self.project(f))
+            w = np.linalg.solve(k, np.ones(n))
+            return self.project(v - w * np.sum(v) / np.sum(w))
+
+    rng, free = np.random.default_rng(0), Free()
+    soft = free.project(rng.normal(size=n))
+    soft /= np.sqrt(soft @ free.metric(soft))
+    ripple = np.diag(rng.uniform(-0.02, 0.02, n))
+
+    def apply(v):
+        image = free.metric(v) - 0.3 * free.metric(soft) * (soft @ free.metric(v))
+        return image + free.project(ripple @ free.project(v))
+
+    found = extreme_eigenpair(apply, free, free.project(rng.normal(size=n)), np.argmin, 0.0, 50)
+    basis = np.linalg.qr(np.eye(n)[:, 1:] - 1.0 / n)[0]
+    a, m = (basis.T @ np.array([f(e) for e in np.eye(n)]) @ basis for f in (apply, free.metric))
+    expected = scipy.linalg.eigh(a, m, eigvals_only=True)[0]
+    assert found.value == pytest.approx(expected, abs=1e-9)
