@@ -18,6 +18,7 @@ from lprjax.regression.groups import (
 )
 from lprjax.regression.influence_results import Envelope, Influence, Moves
 from lprjax.regression.influences import influence
+from lprjax.regression.intervals import ErrorBars, error_bars
 from lprjax.regression.posterior import Calibration, calibrate, committee, coverage
 from lprjax.regression.rigidity import (
     component_rigidity,
@@ -34,6 +35,7 @@ __all__ = [
     "Calibration",
     "Candidate",
     "Envelope",
+    "ErrorBars",
     "Factor",
     "Fit",
     "Front",
@@ -55,6 +57,7 @@ __all__ = [
     "compress_structures",
     "coverage",
     "design_rows",
+    "error_bars",
     "extend",
     "fit",
     "influence",
