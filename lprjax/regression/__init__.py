@@ -19,6 +19,18 @@ from lprjax.regression.groups import (
 from lprjax.regression.influence_results import Envelope, Influence, Moves
 from lprjax.regression.influences import influence
 from lprjax.regression.intervals import ErrorBars, error_bars
+from lprjax.regression.left_out import (
+    StructureFactors,
+    left_out_errors,
+    left_out_squares,
+    structure_factors,
+)
+from lprjax.regression.loss_choice import (
+    ChosenLoss,
+    choose_ridge,
+    choose_weights,
+    left_out_loss,
+)
 from lprjax.regression.posterior import Calibration, calibrate, committee, coverage
 from lprjax.regression.rigidity import (
     component_rigidity,
@@ -34,6 +46,7 @@ from lprjax.regression.virials import VirialReport, check_virials
 __all__ = [
     "Calibration",
     "Candidate",
+    "ChosenLoss",
     "Envelope",
     "ErrorBars",
     "Factor",
@@ -43,12 +56,15 @@ __all__ = [
     "Moves",
     "PerAtom",
     "Selection",
+    "StructureFactors",
     "VirialReport",
     "add_rows",
     "baseline_energies",
     "calibrate",
     "check_virials",
     "choose",
+    "choose_ridge",
+    "choose_weights",
     "committee",
     "component_rigidity",
     "compress",
@@ -61,6 +77,9 @@ __all__ = [
     "extend",
     "fit",
     "influence",
+    "left_out_errors",
+    "left_out_loss",
+    "left_out_squares",
     "local_prediction_rigidity",
     "merge",
     "merged_folds",
@@ -73,6 +92,7 @@ __all__ = [
     "solution",
     "stacked",
     "stacked_rows",
+    "structure_factors",
     "structure_rows",
     "validation_front",
     "vanishing",

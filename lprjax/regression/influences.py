@@ -27,7 +27,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from lprjax.numerics.checks import as_float64, check_at_least_zero, named, refuse_traced
+from lprjax.numerics.checks import check_at_least_zero, named, refuse_traced
 from lprjax.numerics.qr import triangle
 from lprjax.regression.factors import checked_triangular
 from lprjax.regression.fitting import Fit
@@ -38,10 +38,9 @@ from lprjax.regression.influence_results import (
     checked_predictions,
     whitened,
 )
+from lprjax.regression.left_out import ALONE
+from lprjax.regression.samples import checked_rows, padded_length
 
-ALONE = 1e-10
-"""A structure of leverage above 1 - ALONE is taken to be alone in what it determines: a choice,
-above the rounding of leverages in fits with a condition of some 1e6."""
 LEAST = 1e-10
 """Leverage at and below which a row, or a direction of a structure, takes no part in POPS: a
 choice, above the squares of what rounding leaves of rows that vanish by symmetry."""
@@ -303,14 +302,9 @@ class _Sums:
 
 def _stack(weights: Mapping[Any, float], parts: Any, n_features: int) -> _Stack:
     """The rows of a structure, checked."""
-    if not isinstance(parts, Mapping):
-        raise TypeError(
-            f"sample is a {type(parts).__name__}: wanted a mapping from kind or (kind, group) to "
-            "rows (r, K) and labels (r,); see structure_rows."
-        )
     keys, blocks, of_weights = {}, [], {}
     start = 0
-    for key, both in parts.items():
+    for key, (rows, targets) in checked_rows(parts, n_features).items():
         own = key if key in weights or not isinstance(key, tuple) else key[0]
         if own not in weights:
             held = ", ".join(map(repr, weights))
@@ -318,27 +312,15 @@ def _stack(weights: Mapping[Any, float], parts: Any, n_features: int) -> _Stack:
                 f"rows of {key!r} have no weight: wanted keys of the fit, which has {held}; name "
                 "rows as the factors of the fit were."
             )
-        rows, targets = (np.asarray(as_float64(f"rows of {key!r}", part)) for part in both)
-        if rows.shape != (*targets.shape, n_features) or targets.ndim != 1:
-            raise ValueError(
-                f"rows of {key!r} have shape {rows.shape} and labels {targets.shape}: wanted "
-                f"(r, {n_features}) and (r,); make both with structure_rows."
-            )
-        if not (np.isfinite(rows).all() and np.isfinite(targets).all()):
-            raise ValueError(f"rows or labels of {key!r} hold NaN or infinity: wanted numbers.")
         keys[key] = slice(start, start := start + len(targets))
         of_weights.setdefault(own, []).append(key)
         blocks.append((rows, targets, np.full(len(targets), weights[own])))
-    if not start:
-        raise ValueError("has no rows: wanted one at least; leave the structure out.")
     return _Stack(keys, *(np.concatenate(x) for x in zip(*blocks, strict=True)), of_weights)
 
 
 def _padded(stack: _Stack) -> list[np.ndarray]:
     """Rows, targets and weights with zeros below, up to one of four sizes in each octave."""
-    r = len(stack.targets)
-    step = max(2 ** (r.bit_length() - 3), 4)
-    missing = -r % step
+    missing = padded_length(len(stack.targets)) - len(stack.targets)
     arrays = (stack.rows, stack.targets, stack.weights)
     return [np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in arrays]
 

@@ -17,6 +17,7 @@ from lprjax.ace.spec import ACESpec
 from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Labels, label_shapes
 from lprjax.atoms.voigt import six_components
+from lprjax.numerics.checks import as_float64
 from lprjax.potentials.observables import checked_kinds
 from lprjax.potentials.potential import Potential
 from lprjax.regression.rows import design_rows
@@ -182,6 +183,51 @@ def checked_label(
             "structure out."
         )
     return value
+
+
+def checked_rows(
+    parts: Any, n_features: int | None = None
+) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
+    """The rows and labels of one structure by key, after checking them.
+
+    Args:
+        parts: key -> rows (r, K) and labels (r,).
+        n_features: K; None: as the first key has it.
+
+    Returns:
+        The same, on the host.
+
+    Raises:
+        TypeError: other than float64; anything but a mapping.
+        ValueError: shapes that do not match, NaN or infinity, no rows at all.
+    """
+    if not isinstance(parts, Mapping):
+        raise TypeError(
+            f"sample is a {type(parts).__name__}: wanted a mapping from kind or (kind, group) to "
+            "rows (r, K) and labels (r,); see structure_rows."
+        )
+    found = {}
+    for key, both in parts.items():
+        rows, targets = (np.asarray(as_float64(f"rows of {key!r}", part)) for part in both)
+        columns = n_features if n_features or rows.ndim != 2 else rows.shape[1]
+        if rows.shape != (*targets.shape, columns) or targets.ndim != 1:
+            raise ValueError(
+                f"rows of {key!r} have shape {rows.shape} and labels {targets.shape}: wanted "
+                f"(r, {columns or 'K'}) and (r,); make both with structure_rows."
+            )
+        n_features = columns
+        if not (np.isfinite(rows).all() and np.isfinite(targets).all()):
+            raise ValueError(f"rows or labels of {key!r} hold NaN or infinity: wanted numbers.")
+        found[key] = rows, targets
+    if not any(len(targets) for _, targets in found.values()):
+        raise ValueError("has no rows: wanted one at least; leave the structure out.")
+    return found
+
+
+def padded_length(r: int) -> int:
+    """Up to what number r rows are padded with zeros: one of four in each octave, so that few
+    shapes are compiled."""
+    return r + -r % max(2 ** (r.bit_length() - 3), 4)
 
 
 def counted_energy(energy: ArrayLike, species: ArrayLike, by_number: np.ndarray) -> np.ndarray:
