@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from lprjax.defects import (
         DEFECTS,
         Defect,
+        audit,
         divacancy,
         error_budget,
         error_forms,
@@ -139,6 +140,7 @@ __all__ = [
     "ase",
     "ase_potential",
     "atoms",
+    "audit",
     "baseline_energies",
     "bcc",
     "build_graph",

@@ -66,6 +66,7 @@ class Flags(ReferenceCommand):
             "cells": self.cells,
             **budget._asdict(),
             "terms": [term._asdict() for term in budget.terms],
+            "enclosure": budget.enclosure._asdict(),
             "effectivity": budget.effectivity,
         }
         failures = [f"{kind}: {text}" for kind, text in budget.failures.items()]

@@ -1,5 +1,7 @@
 """Point defects on their lattice: response, error terms, bounds, forms, weights, rates, budgets."""
 
+from lprjax.defects.audit_result import Audit, AuditTerm
+from lprjax.defects.audits import audit
 from lprjax.defects.bounds import (
     force_residual,
     geometry_bound,
@@ -30,6 +32,7 @@ from lprjax.defects.defect import (
     relax_defect,
     vacancy,
 )
+from lprjax.defects.enclosures import Enclosure
 from lprjax.defects.first_order import FirstOrder, first_order_error
 from lprjax.defects.formation import formation_energy
 from lprjax.defects.implicit_derivatives import minimiser, relaxed_formation_energy
@@ -52,8 +55,11 @@ from lprjax.defects.weights import (
 __all__ = [
     "DEFECTS",
     "FAILURES",
+    "Audit",
+    "AuditTerm",
     "Budget",
     "Defect",
+    "Enclosure",
     "ErrorForms",
     "FirstOrder",
     "PredictedError",
@@ -63,6 +69,7 @@ __all__ = [
     "Term",
     "WeightConstants",
     "antisite",
+    "audit",
     "clamped",
     "crowdion",
     "decay_profile",

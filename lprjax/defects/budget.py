@@ -10,9 +10,11 @@ missing sites cost there (`transfer`).
 What is a bound, and of what. Of elastic, internal_strain, force_constants and third_elastic,
 mismatch * weight bounds the norm, whatever the defect (some times above it; third_elastic some
 hundreds of times in d = 3). Of core, third and remainder it *is* the norm, by construction: their
-mismatch is measured along the actual far field. The bounds of geometry and energy are Kantorovich's
-with an estimate of M and hold for h = M eta / c^2 <= 1/2; beyond, `failures` has "unproven", and
-even the first order may be far off.
+mismatch is measured along the actual far field. Both errors are enclosed from both sides after a
+step or a few towards the surrogate's minimiser (`enclosures`), closely where first order is good.
+The plain bounds beside them are Kantorovich's from the reference's geometry, with an estimate of M,
+and hold for h = M eta / c^2 <= 1/2; beyond, `failures` has "unproven", and even the first order may
+be far off.
 
 Beside a calculator whose numbers have noise every term has a bar, what the noise makes of it
 (`noise_bars`), and there is no advice where bars leave open which term is the largest. `notes` say
@@ -57,6 +59,7 @@ from lprjax.defects.defect import (
     left_basin,
     relax_defect,
 )
+from lprjax.defects.enclosures import MARGIN, Enclosure, enclosure_after_steps
 from lprjax.defects.far_field import CauchyBorn, far_field
 from lprjax.defects.first_order import FirstOrder, first_order_at
 from lprjax.defects.formation import undefined
@@ -136,6 +139,7 @@ class Budget(NamedTuple):
     energy_true: float  # eV, signed, surrogate less reference
     advice: str  # what to do next
     failures: Mapping[str, str]  # among FAILURES -> what happened
+    enclosure: Enclosure  # of both errors, after one step or a few: narrower than the bounds
     undefined: str | None = None  # why E_f has no value, and energies are NaN
     notes: tuple[str, ...] = ()  # of calculators: their noise, steps, calls, where relaxing ended
 
@@ -143,12 +147,16 @@ class Budget(NamedTuple):
     def effectivity(self) -> dict[str, float]:
         """Predicted over true, 1 for a perfect prediction.
 
-        Of first order and bound, of geometry and (absolute) energy; NaN where the truth is zero.
+        Of first order, of the upper end of the enclosure and of the plain bound, of geometry and
+        (absolute) energy; NaN where the truth is zero.
         """
+        of_energy = max(map(abs, self.enclosure.energy_range))
         pairs = {
             "geometry_first_order": (self.geometry_first_order, self.geometry_true),
+            "geometry_enclosure": (self.enclosure.geometry_range[1], self.geometry_true),
             "geometry_bound": (self.geometry_bound, self.geometry_true),
             "energy_first_order": (abs(self.energy_first_order), abs(self.energy_true)),
+            "energy_enclosure": (of_energy, abs(self.energy_true)),
             "energy_bound": (self.energy_bound, abs(self.energy_true)),
         }
         return {k: p / t if t > 0 else math.nan for k, (p, t) in pairs.items()}
@@ -251,6 +259,10 @@ def _budget(
     stability = _stability(ours.at, failures)
     first = first_order_at(ours.at, split.forces, split.energy, TOLERANCE**2)
     lipschitz = _lipschitz(ours.at, first, failures)
+    x = first.response.displacement if first.response.converged else math.nan * displacement
+    enclosure = enclosure_after_steps(
+        ours.at, displacement, x, split.energy, (stability, MARGIN * lipschitz)
+    )
     constants = first.eta, stability, lipschitz
     if (h := kantorovich(*constants)) > 0.5:
         failures["unproven"] = (
@@ -284,6 +296,7 @@ def _budget(
         energy_true=split.energy + relaxed.energy - float(ours.labels.energy),
         advice=_advice(defect, displacement, split, terms, model.followed),
         failures=failures,
+        enclosure=enclosure,
         undefined=undefined(defect, reservoirs),
         notes=tuple(
             note_of(who, p, ours.at.graph, ended.get(who), recorder)
@@ -453,14 +466,28 @@ def _table(budget: Budget) -> str:
             "norm <= mismatch x weight; =: equal by construction, no bound",
             f"eta {budget.eta:.3e} eV/Å, c {budget.stability:.3e} eV/Å^2, "
             f"M {budget.lipschitz:.3e} eV/Å^3, h {budget.kantorovich:.2g}{unproven}",
-            f"geometry: true {budget.geometry_true:.3e} Å; predicted / true: first order "
-            f"{effect['geometry_first_order']}, bound {effect['geometry_bound']}",
+            f"geometry: true {budget.geometry_true:.3e} Å, enclosed in "
+            f"{_range(budget.enclosure.geometry_range)}; predicted / true: first order "
+            f"{effect['geometry_first_order']}, plain bound {effect['geometry_bound']}",
             f"energy: undefined; {budget.undefined}"
             if budget.undefined
-            else f"energy: true {budget.energy_true:.3e} eV; predicted / true: first order "
-            f"{effect['energy_first_order']}, bound {effect['energy_bound']}",
+            else f"energy: true {budget.energy_true:.3e} eV, enclosed in "
+            f"{_range(budget.enclosure.energy_range)}; predicted / true: first order "
+            f"{effect['energy_first_order']}, plain bound {effect['energy_bound']}",
+            _certainty(budget.enclosure),
             budget.advice,
             *budget.notes,
             *(f"FAILED, {kind}: {text}" for kind, text in budget.failures.items()),
         ]
     )
+
+
+def _range(ends: tuple[float, float]) -> str:
+    low, high = ends
+    return f"[{low:.3e}, {high:.3e}]" if math.isfinite(low + high) else "nothing"
+
+
+def _certainty(found: Enclosure) -> str:
+    """Whether an enclosure is proven."""
+    steps = f"enclosures after {found.steps} step{'s' * (found.steps != 1)}"
+    return f"{steps}: " + ("guaranteed" if found.guaranteed else f"estimates, as {found.why_not}")

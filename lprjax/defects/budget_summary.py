@@ -67,7 +67,8 @@ def budget_figure(budget: Any) -> Figure:
         {
             "sum of the terms": budget.geometry_sum,
             "first order": budget.geometry_first_order,
-            "bound": budget.geometry_bound,
+            "enclosure, upper end": budget.enclosure.geometry_range[1],
+            "plain bound": budget.geometry_bound,
         },
         budget.geometry_true,
         noise,
@@ -76,7 +77,11 @@ def budget_figure(budget: Any) -> Figure:
     _bars(
         energy,
         {term.name: term.energy for term in budget.terms},
-        {"first order": budget.energy_first_order, "bound": budget.energy_bound},
+        {
+            "first order": budget.energy_first_order,
+            "enclosure, far end": max(budget.enclosure.energy_range, key=abs),
+            "plain bound": budget.energy_bound,
+        },
         budget.energy_true,
         [getattr(term, "energy_noise", 0.0) for term in budget.terms],
     )

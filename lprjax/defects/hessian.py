@@ -18,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from lprjax.atoms.graphs import Graph, moved
+from lprjax.atoms.graphs import Graph, build_graph, moved
 from lprjax.defects.defect import Defect, check_defect
 from lprjax.numerics.checks import require_x64
 from lprjax.numerics.host import namespace, on_host
@@ -97,6 +97,19 @@ class EnergyAt(NamedTuple):
     def product(self, v: jax.Array) -> jax.Array:
         """H v, (n, 3), projected; v as well."""
         return self.moves.project(hessian_product(self.potential, self.graph, v))
+
+    def elsewhere(self, displacement: ArrayLike) -> "EnergyAt":
+        """The energy around another geometry.
+
+        Args:
+            displacement: (n_sites, 3) Å, numbers.
+
+        Returns:
+            The same potential over the same moves, its neighbours searched anew as far.
+        """
+        structure, n_atoms = self.defect.displaced(displacement), len(self.graph.positions)
+        graph = build_graph(structure, float(self.graph.reach), n_atoms=n_atoms)
+        return self._replace(graph=graph)
 
     def operator(self) -> Callable[[jax.Array], jax.Array]:
         """v -> H v as `product`, linearised once: for many products inside one `jit`."""

@@ -13,6 +13,7 @@ from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import bcc, fcc
 from lprjax.crystals.elasticity import equilibrium
 from lprjax.defects import budget as budget_module
+from lprjax.defects import hessian
 from lprjax.defects.bounds import (
     PIECES,
     Side,
@@ -56,19 +57,21 @@ def budgets(solved):
 
 def test_every_graph_is_made_once(solved, monkeypatch):
     """Of either potential the defect at the reference's geometry, the unit cell and the complete
-    lattice; what is left are the relaxation's own, as atoms leave the skin."""
+    lattice; one where a step of the surrogate ends; what is left are the relaxation's own, as atoms
+    leave the skin."""
     made, relaxations = [], []
     build, rebuild = potentials.build_graph, relaxation.build_graph
-    monkeypatch.setattr(
-        potentials, "build_graph", lambda s, *a, **o: (made.append(s.n_atoms), build(s, *a, **o))[1]
-    )
+    for module in (potentials, hessian):
+        monkeypatch.setattr(
+            module, "build_graph", lambda s, *a, **o: (made.append(s.n_atoms), build(s, *a, **o))[1]
+        )
     monkeypatch.setattr(
         relaxation,
         "build_graph",
         lambda s, *a, **o: (relaxations.append(s.n_atoms), rebuild(s, *a, **o))[1],
     )
     budget_of(solved, 0.02)
-    assert sorted(made) == [2, 2, 127, 127, 128, 128]
+    assert sorted(made) == [2, 2, 127, 127, 127, 128, 128]
     assert set(relaxations) == {127}
 
 
@@ -117,7 +120,8 @@ def test_first_order_alone_tells_the_same(solved, budgets):
 def test_bounds_hold_and_are_within_a_factor_of_five(budgets):
     for budget in budgets.values():
         effect = budget.effectivity
-        assert 1.0 <= effect["geometry_bound"] < 5.0
+        assert 1.0 <= effect["geometry_enclosure"] < 1.02 < effect["geometry_bound"] < 5.0
+        assert effect["energy_enclosure"] == pytest.approx(1.0, abs=1e-3)
         assert 1.0 - 1e-12 <= effect["energy_bound"] < 1.5
         assert budget.geometry_bound >= budget.eta / budget.stability
         assert budget.kantorovich < 0.5
@@ -256,6 +260,7 @@ def test_an_unstable_surrogate_is_loud(solved):
     assert budget.stability < 0 and "unstable" in budget.failures
     assert math.isnan(budget.geometry_bound) and math.isnan(budget.geometry_sum)
     assert math.isnan(budget.effectivity["geometry_bound"])
+    assert math.isnan(budget.effectivity["geometry_enclosure"]) and "in nothing" in str(budget)
     assert "unpredicted" in budget.failures and math.isnan(budget.geometry_first_order)
     assert "FAILED" in str(budget)
 
@@ -271,6 +276,8 @@ def test_the_table_shows_every_number(budgets):
     text = str(budgets[0.2])
     for term in budgets[0.2].terms:
         assert f"{term.norm:.3e}" in text and term.name in text
+    low, high = budgets[0.2].enclosure.geometry_range
+    assert f"enclosed in [{low:.3e}, {high:.3e}]" in text
     assert f"{budgets[0.2].geometry_true:.3e}" in text and budgets[0.2].advice in text
 
 

@@ -8,6 +8,7 @@ import pytest
 from lprjax.defects.bounds import PIECES
 from lprjax.defects.budget import Budget, Term
 from lprjax.defects.budget_summary import budget_figure, budget_table
+from lprjax.defects.enclosures import NOWHERE
 from tests.helpers.figures import check_figure
 
 TERMS = tuple(
@@ -19,6 +20,7 @@ BUDGET = Budget(
     geometry_sum=1.4, geometry_first_order=0.3, geometry_bound=math.nan, geometry_true=0.25,
     energy_first_order=-0.02, energy_bound=0.05, energy_true=-0.03, advice="Do < this.",
     failures={"unproven": "h & all"},
+    enclosure=NOWHERE._replace(geometry=0.26, radius=0.02, energy=-0.029, gain=0.004),
 )  # fmt: skip
 
 
@@ -38,9 +40,9 @@ def test_bars_are_the_terms_the_predictions_and_the_truth(tmp_path):
     figure.savefig(tmp_path / "budget.png")
     geometry, energy = check_figure(figure, tmp_path / "budget.png", "", 2, ("",))
     assert [bar.get_width() for bar in geometry.patches] == pytest.approx(
-        [*(term.geometry for term in TERMS), 1.4, 0.3, math.nan, 0.25], nan_ok=True
+        [*(term.geometry for term in TERMS), 1.4, 0.3, 0.28, math.nan, 0.25], nan_ok=True
     )
-    signed = [*(term.energy for term in TERMS), -0.02, 0.05, -0.03]
+    signed = [*(term.energy for term in TERMS), -0.02, -0.033, 0.05, -0.03]
     assert [bar.get_width() for bar in energy.patches] == pytest.approx(np.abs(signed))
     assert [bool(bar.get_hatch()) for bar in energy.patches] == [x < 0 for x in signed]
     assert geometry.get_xscale() == energy.get_xscale() == "log"
