@@ -37,6 +37,7 @@ FIGURES = (
     "amorphous_silicon",
     "alloy_composition",
     "mlearn_rigidity",
+    "trustworthy_bars",
 )
 """Scripts of this package, each with a `plan`. Neighbours share what they compile."""
 

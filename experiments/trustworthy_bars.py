@@ -1,0 +1,185 @@
+"""Which error bars hold, how wide they are, and which flag says where they cannot.
+
+(a) Energies and forces of DFT data, mlearn's Mo and Si and binary Nb-Ta: 90 % intervals of every
+kind on random held-out cells and published test sets, and where the fit has seen no vacancies, no
+surfaces, or one composition only. Each of the bars is made of the training cells alone. A bar is
+good if it covers what it says and is not wider than it must be; "or outside" counts what is
+covered, or flagged by leverage as less rigid than nearly all that was fitted.
+
+Cells are independent of each other, components of the forces of one cell are not: shares are means
+over cells, and their intervals of confidence are by cells.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from experiments.harness.records import Record
+from experiments.harness.run import data_folder, start
+from experiments.harness.script import Plan, script
+from experiments.harness.statistics import share_interval
+from experiments.panels.bars import caption, plot
+from experiments.studies.data_bars import ASKED, BARS, BEST, CellPoint, Config, compute_cells
+from experiments.systems.held_out_cells import IN_DISTRIBUTION, RANDOM, digest, questions
+from experiments.systems.mlearn import SYNTHETIC
+from lprjax.regression.posterior import NOMINAL
+
+VERSION = 1
+"""Of the records."""
+WANTED = {"in distribution": (0.87, 0.95), "elsewhere": (0.85, 1.0)}
+"""Shares that 90 % intervals are to cover; elsewhere, or to be flagged."""
+
+
+def points(config: Config, data: str) -> list[CellPoint]:
+    """Every question about every data set, then (b).
+
+    Args:
+        config: the settings.
+        data: which data, not where they are: "synthetic", or a digest of the files.
+    """
+    label = replace(config, data=data, sets=(), parts=())
+    names = (SYNTHETIC,) if data == "synthetic" else config.sets
+    found = [
+        CellPoint(label, name, question, fold)
+        for name in names
+        for question in questions(name)
+        for fold in range(config.folds if question == RANDOM else 1)
+    ]
+    return found if "data_sets" in config.parts else []
+
+
+def compute(folder: str, point: CellPoint) -> dict[str, Any]:
+    """The arrays of one point, of either part."""
+    return compute_cells(folder, point)
+
+
+def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
+    """Headline numbers of the figure."""
+    of_cells = [record for record in records if isinstance(record.point, CellPoint)]
+    return {
+        "figure": "trustworthy_bars",
+        "preset": preset,
+        "data": of_cells[0].point.config.data if of_cells else None,
+        "levels": NOMINAL,
+        "bars": BARS,
+        "best": BEST,
+        "wanted": WANTED,
+        "data_sets": summary_of_cells(of_cells),
+        "defects": None,
+    }
+
+
+def summary_of_cells(records: Sequence[Record]) -> dict[str, Any]:
+    """(a): by data set and question, the numbers of every bar."""
+    found: dict[str, Any] = {}
+    for record in records:
+        point = record.point
+        found.setdefault(point.data_set, {}).setdefault(point.question, []).append(record.arrays)
+    return {
+        name: {question: of_question(question, runs) for question, runs in by_question.items()}
+        for name, by_question in found.items()
+    }
+
+
+def of_question(question: str, runs: Sequence[dict]) -> dict[str, Any]:
+    """One question, all of its folds together."""
+    groups = np.concatenate([run["group"] for run in runs])
+    return {
+        "in_distribution": question in IN_DISTRIBUTION,
+        "functions": int(runs[0]["functions"]),
+        "fitted_cells": [int(run["fitted"]) for run in runs],
+        "cells": len(groups),
+        "kinds": {kind: of_kind(kind, runs, groups) for kind in ASKED},
+    }
+
+
+def of_kind(kind: str, runs: Sequence[dict], groups: np.ndarray) -> dict[str, Any]:
+    """Coverages and widths of energies (eV/atom) or forces (eV/Å) of one question."""
+    covered, safe, width, error, outside = (
+        np.concatenate([run[f"{kind}_{name}"] for run in runs], axis=-1)
+        for name in ("covered", "safe", "width", "error", "outside")
+    )
+    asked = np.isfinite(error)  # a perfect crystal has no force to ask about
+    groups, error, outside = groups[asked], error[asked], outside[asked]
+    at = NOMINAL.index(0.9)
+    bars = {}
+    for k, name in enumerate(BARS):
+        shares, kept = covered[k, :, asked].T, safe[k, :, asked].T
+        bars[name] = {
+            "covered": shares.mean(axis=1),
+            "interval": interval_by_cells(shares[at]),
+            "covered_or_outside": float(kept[at].mean()),
+            "interval_or_outside": interval_by_cells(kept[at]),
+            "width_over_error": float(np.median(width[k, asked]) / np.median(error)),
+            "rank_correlation": rank_correlation(width[k, asked], error),
+        }
+    names = list(dict.fromkeys(groups.tolist()))
+    best = list(BARS).index(BEST)
+    return {
+        "cells": int(asked.sum()),
+        "median_error": float(np.median(error)),
+        "rms_error": float(np.sqrt(np.mean(error**2))),
+        "outside": float(outside.mean()),
+        "bars": bars,
+        "by_group": {
+            group: {
+                "cells": int(np.sum(groups == group)),
+                "covered": float(covered[best, at, asked][groups == group].mean()),
+                "covered_or_outside": float(safe[best, at, asked][groups == group].mean()),
+                "outside": float(outside[groups == group].mean()),
+            }
+            for group in names
+        },
+    }
+
+
+def rank_correlation(width: np.ndarray, error: np.ndarray) -> float | None:
+    """How well widths order the cells by their errors; None where all widths are one."""
+    if len(set(width.tolist())) < 2:
+        return None
+    return float(spearmanr(width, error).statistic)
+
+
+def interval_by_cells(shares: np.ndarray) -> tuple[float, float]:
+    """Where the mean share of cells lies, with 95 % confidence.
+
+    Clopper and Pearson's interval of as many independent observations as have the variance that
+    the cells show: of single observations it is theirs.
+
+    Args:
+        shares: (n,) of each cell's observations.
+
+    Returns:
+        (low, high).
+    """
+    mean, n = float(shares.mean()), len(shares)
+    variance = float(shares.var())
+    trials = n * mean * (1.0 - mean) / variance if variance > 0.0 else n
+    return share_interval(mean, round(max(trials, 1.0)))
+
+
+SMOKE = Config(order=2, degree=7, folds=2, components=4, most=100)
+PRESETS = {"smoke": SMOKE, "paper": Config()}
+
+
+def plan(argv: Sequence[str] | None = None) -> Plan:
+    """What the flags ask for; those of the command line if None."""
+    run = start("trustworthy_bars", PRESETS, argv, __doc__)
+    folder = data_folder(run.config.data)
+    synthetic = run.preset == "smoke" and not folder
+    if synthetic:
+        print("No data given: SYNTHETIC cells of Stillinger-Weber silicon stand in for DFT data.")
+    data = digest((SYNTHETIC,) if synthetic else run.config.sets, folder)
+    found = points(run.config, data)
+    return Plan(run, found, partial(compute, folder), summarise, plot, caption, VERSION)
+
+
+main = script(plan)
+
+
+if __name__ == "__main__":
+    main()
