@@ -7,11 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 
 from experiments.harness.records import Record
 from experiments.harness.style import PALETTE, label_axes
 
 KINDS = {"energy": ("E", "eV/atom"), "forces": ("F", "eV/Å")}
+HEIGHTS = {"data_sets": (3.6, 3.6, 4.3)}  # inches, of the rows of each part
 SHORT = {
     "random cells": "random",
     "test set": "test set",
@@ -26,8 +28,19 @@ SHORT = {
 
 def plot(summary: dict, records: Sequence[Record]) -> Figure:
     """The whole figure: (a) two tables and a row of panels."""
-    figure = plt.figure(figsize=(15, 12.5))
-    grid = figure.add_gridspec(3, 4, height_ratios=(1.15, 1.15, 1.3))
+    heights = (*HEIGHTS["data_sets"],) if summary["data_sets"] else ()
+    figure = plt.figure(figsize=(15, 1.0 + sum(heights)))
+    grid = figure.add_gridspec(len(heights), 4, height_ratios=heights)
+    if summary["data_sets"]:
+        draw_data_sets(figure, grid, summary, records)
+    figure.supxlabel(caption(summary), fontsize=8, ha="left", x=0.01, wrap=True)
+    return figure
+
+
+def draw_data_sets(
+    figure: Figure, grid: GridSpec, summary: dict, records: Sequence[Record]
+) -> None:
+    """(a): the first three rows of the grid."""
     columns = [
         (name, question, kind)
         for name, by_question in summary["data_sets"].items()
@@ -42,8 +55,6 @@ def plot(summary: dict, records: Sequence[Record]) -> Figure:
     draw_levels(figure.add_subplot(grid[2, 1]), summary)
     for k, kind in enumerate(KINDS):
         draw_widths(figure.add_subplot(grid[2, 2 + k]), summary, records, kind)
-    figure.supxlabel(caption(summary), fontsize=8, ha="left", x=0.01, wrap=True)
-    return figure
 
 
 def share_of(bar: dict[str, Any], key: str) -> float:
@@ -70,9 +81,10 @@ def draw_table(
     ends = [j for j in range(1, len(columns)) if columns[j][0] != columns[j - 1][0]]
     for j in ends:
         ax.axvline(j - 0.5, color="k", lw=1.5)
-    starts = [0, *ends]
-    heads = "      ".join(columns[j][0] for j in starts)
-    ax.set_title(f"{title}     ({heads}; below: kind, number of cells, question)", fontsize=9)
+    for first, last in zip([0, *ends], [*ends, len(columns)], strict=True):
+        middle = 0.5 * (first + last - 1)
+        ax.text(middle, -0.6, columns[first][0], ha="center", va="bottom", fontsize=9)
+    ax.set_title(f"{title} (below: kind, cells, question)", fontsize=9, loc="left")
     ax.grid(False)
 
 
