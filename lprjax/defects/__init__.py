@@ -21,6 +21,7 @@ from lprjax.defects.catalogue import (
     substitution,
     tetrahedral,
 )
+from lprjax.defects.certified import Certified, certified_stability, stability_certificate
 from lprjax.defects.defect import (
     Defect,
     RelaxedDefect,
@@ -36,6 +37,7 @@ from lprjax.defects.enclosures import Enclosure
 from lprjax.defects.first_order import FirstOrder, first_order_error
 from lprjax.defects.formation import formation_energy
 from lprjax.defects.implicit_derivatives import minimiser, relaxed_formation_energy
+from lprjax.defects.lipschitz_bounds import certified_lipschitz, lipschitz_certificate
 from lprjax.defects.norms import with_energy_norm
 from lprjax.defects.quadratic_forms import ErrorForms, PredictedError, error_forms, predicted_error
 from lprjax.defects.rates import Rate, error_rate, fitted_rate
@@ -58,6 +60,7 @@ __all__ = [
     "Audit",
     "AuditTerm",
     "Budget",
+    "Certified",
     "Defect",
     "Enclosure",
     "ErrorForms",
@@ -70,6 +73,8 @@ __all__ = [
     "WeightConstants",
     "antisite",
     "audit",
+    "certified_lipschitz",
+    "certified_stability",
     "clamped",
     "crowdion",
     "decay_profile",
@@ -88,6 +93,7 @@ __all__ = [
     "hessian_solve",
     "kantorovich",
     "left_basin",
+    "lipschitz_certificate",
     "lipschitz_estimate",
     "make_defect",
     "micro_crack",
@@ -99,6 +105,7 @@ __all__ = [
     "relaxed_formation_energy",
     "relaxing_bound",
     "split_residual",
+    "stability_certificate",
     "stability_constant",
     "substitution",
     "tetrahedral",

@@ -148,6 +148,19 @@ def _table(elements: tuple[str, ...]) -> np.ndarray:
     return np.array(columns).T
 
 
+def parameters(columns: Any) -> tuple[ZhouElement, Any]:
+    """Columns of the table by their names.
+
+    Args:
+        columns: (P + 1, ...), of NumPy or of JAX.
+
+    Returns:
+        The parameters, each (...), and 1 / r_e, (...).
+    """
+    *values, scale = columns
+    return jax.tree.unflatten(_STRUCTURE, values), scale
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class ZhouTable:
@@ -169,8 +182,7 @@ class ZhouTable:
 
     def _parameters(self, index: jax.Array | int) -> tuple[ZhouElement, jax.Array]:
         """The columns at `index`, each in its shape, and 1 / r_e."""
-        *values, scale = jnp.asarray(self.table)[:, index]
-        return jax.tree.unflatten(_STRUCTURE, values), scale
+        return parameters(jnp.asarray(self.table)[:, index])
 
     def _pure(self, site: Environment) -> jax.Array:
         """E_i where all atoms are alike."""

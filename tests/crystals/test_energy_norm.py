@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lprjax.atoms.graphs import build_graph
-from lprjax.atoms.structures import bcc, fcc, square, supercell
+from lprjax.atoms.structures import bcc, diamond, fcc, square, supercell
 from lprjax.crystals.energy_norm import EnergyLattice, energy_lattice
 from lprjax.crystals.phonons import force_constants, stability
 from lprjax.crystals.strain_norm import (
@@ -23,17 +23,19 @@ from lprjax.crystals.strain_norm import (
     with_held_sites,
     without_sites,
 )
-from lprjax.potentials import polynomial_bonds, zhou_eam
+from lprjax.potentials import polynomial_bonds, stillinger_weber, zhou_eam
 from lprjax.potentials.observables import observe
 
 PLANE = polynomial_bonds([2.0, np.sqrt(8.0)], [[0, -0.02, 1.0, -0.6], [0, 0.02 / 2**0.5, 0.5, 0.3]])
 TUNGSTEN = zhou_eam("W"), bcc("W", 3.165, primitive=True), (3, 4, 3)
+SILICON = stillinger_weber(), diamond("Si", 5.431, primitive=True), (3, 3, 2)
 CASES = {
     "complete": (TUNGSTEN, (), (), ()),
     "divacancy": (TUNGSTEN, (5, 6), (), ()),
     "interstitial beside a vacancy": (TUNGSTEN, (5,), ((4, 6, 20), (7,)), ()),
     "held": (TUNGSTEN, (15,), ((14, 16),), (0, 1, 2, 3, 4)),
     "two atoms": ((zhou_eam("W"), bcc("W", 3.165), (2, 3, 2)), (3,), (), ()),
+    "diamond": (SILICON, (0, 9), (), ()),
     "plane": ((PLANE, square("W", 2.0), (5, 6, 1)), (0, 8), (), ()),
     "held plane": ((PLANE, square("W", 2.0), (6, 6, 1)), (20,), (), (0, 1, 2, 3, 4, 5, 6)),
 }
