@@ -7,7 +7,8 @@
 
 Rattled cells of Si with labels of the Stillinger-Weber potential. Each process makes the rows of
 every P-th cell on its own devices; the difference is the largest entry of R - R' in units of its
-column's norm, of q - q' in those of |q|, of all kinds.
+column's norm, of q - q' in those of |q|, of all kinds. The same of a pass over the rows of the fit:
+left-out residuals in units of their rms, sandwich and jackknife deviations of the coefficients.
 """
 
 import socket
@@ -28,8 +29,11 @@ from lprjax.atoms.graphs import Graph, build_graphs
 from lprjax.atoms.structures import Labels, diamond, rattled, supercell
 from lprjax.potentials.observables import observe
 from lprjax.potentials.stillinger_weber import stillinger_weber
-from lprjax.regression.assembly import compress_structures
+from lprjax.regression.assembly import compress_structures, structure_rows
 from lprjax.regression.factors import Factor
+from lprjax.regression.fitting import Fit, fit
+from lprjax.regression.influence_results import Influence
+from lprjax.regression.influences import influence
 
 BOND = 5.431 * np.sqrt(3) / 4  # Å
 KINDS = ("energy", "forces", "virial")
@@ -151,6 +155,53 @@ def timed(
     return factors, round(time.perf_counter() - began, 3)
 
 
+def what_structures_do(
+    config: Config, done: Fit, samples: Sequence, mesh: jax.sharding.Mesh | None
+) -> Influence:
+    """One pass over the rows, of this process's share of the cells if there is a mesh.
+
+    Args:
+        config: of the basis.
+        done: the fit to all cells.
+        samples: graphs and labels of this process, every P-th of all.
+        mesh: the devices; None for one.
+
+    Returns:
+        the Influence of all cells.
+    """
+    first, step = (jax.process_index(), jax.process_count()) if mesh else (0, 1)
+    found = structure_rows(config.spec, samples, KINDS, mesh=mesh)
+    rows = ((first + step * number, parts) for number, parts in found)
+    return influence(done, rows, mesh=mesh)
+
+
+def difference_of_passes(found: Influence, wanted: Influence) -> float:
+    """The largest difference of two passes, in units of what is compared.
+
+    Args:
+        found: of many devices.
+        wanted: of one.
+
+    Returns:
+        that of left-out residuals and leverages, and of deviations; infinite where the structures
+        differ.
+    """
+    if found.owners.keys() != wanted.owners.keys() or not all(
+        np.array_equal(found.owners[kind], wanted.owners[kind]) for kind in wanted.owners
+    ):
+        return np.inf
+    worst = [
+        np.max(np.abs(found.left_out[kind] - wanted.left_out[kind])) / error
+        for kind, error in wanted.cross_validated.items()
+    ]
+    worst += [np.max(np.abs(found.leverages[k] - x)) for k, x in wanted.leverages.items()]
+    unit = np.eye(len(wanted.coefficients))
+    for kind in ("sandwich", "jackknife"):
+        both = found.deviations(unit, kind), wanted.deviations(unit, kind)
+        worst.append(np.max(np.abs(both[0] / both[1] - 1.0)))
+    return float(max(worst))
+
+
 PRESETS = {
     "smoke": Config(cells=(1,), structures=21, degree=5, order=2),
     "paper": Config(),
@@ -177,6 +228,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
         require_writable(run.folder)
     share = samples[rank :: jax.process_count()]
     sharded, seconds_sharded = timed(config.spec, share, mesh)
+    done = fit(sharded, dict.fromkeys(KINDS, 1.0), ridge=1e-6)
+    passed = what_structures_do(config, done, share, mesh)
     if rank:
         return None
     alone, seconds_alone = timed(config.spec, samples, None)
@@ -185,6 +238,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     summary |= {"n_structures": len(samples), "n_columns": config.spec.n_columns}
     summary |= {"n_rows": {kind: factor.n_rows for kind, factor in alone.items()}}
     summary |= {"relative_difference": difference(sharded, alone)}
+    wanted = what_structures_do(config, done, samples, None)
+    summary |= {"influence_difference": difference_of_passes(passed, wanted)}
     summary |= {"seconds_sharded": seconds_sharded, "seconds_alone": seconds_alone}
     return finish(summary, run.results)
 

@@ -17,7 +17,8 @@ from lprjax.regression.groups import (
     weights_by_group,
 )
 from lprjax.regression.influence_results import Envelope, Influence, Moves
-from lprjax.regression.influences import influence
+from lprjax.regression.influence_shares import InfluenceShare
+from lprjax.regression.influences import influence, influence_share, merged_influence
 from lprjax.regression.intervals import ErrorBars, error_bars
 from lprjax.regression.left_out import (
     StructureFactors,
@@ -53,6 +54,7 @@ __all__ = [
     "Fit",
     "Front",
     "Influence",
+    "InfluenceShare",
     "Moves",
     "PerAtom",
     "Selection",
@@ -77,12 +79,14 @@ __all__ = [
     "extend",
     "fit",
     "influence",
+    "influence_share",
     "left_out_errors",
     "left_out_loss",
     "left_out_squares",
     "local_prediction_rigidity",
     "merge",
     "merged_folds",
+    "merged_influence",
     "prediction_rigidity",
     "prediction_rows",
     "projected",

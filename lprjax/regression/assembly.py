@@ -158,12 +158,13 @@ def structure_rows(
     reference_energies: Mapping[str, float] | None = None,
     origin: PerAtom | None = None,
     per_atom: Sequence[str] = (),
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[int, dict[Any, tuple[np.ndarray, np.ndarray]]]]:
     """The rows that `compress_structures` compresses, of one structure after the other.
 
-    Structures are computed in packs, of which one is held at a time, and come as packs fill: those
-    of one shape in their order, but not all of them. With the options of the factors, this is what
-    `influence` asks for.
+    Structures are computed in packs, of which each device holds one at a time, and come as packs
+    fill: those of one shape in their order, but not all of them. With the options of the factors,
+    this is what `influence` asks for.
 
     >>> numbers = [number for number, _ in lp.structure_rows(spec, samples)]
     >>> sorted(numbers) == list(range(len(samples)))
@@ -178,6 +179,7 @@ def structure_rows(
         reference_energies: as in `compress_structures`.
         origin: as in `compress_structures`.
         per_atom: as in `compress_structures`.
+        mesh: as in `compress_structures`; a process gets the rows of its own samples.
 
     Yields:
         The number of a structure in samples, and by kind or (kind, group) its rows (r, C) and
@@ -190,32 +192,51 @@ def structure_rows(
     spare_maps()
     kinds, shared = checked_kinds(kinds), checked_per_atom(per_atom)
     shift_row, shifts = _shift(model, reference_energies, origin)
-    mesh = checked_mesh(None)
+    mesh = checked_mesh(mesh)
     alone = "force_constants" in kinds or not isinstance(model, ACESpec)
     room = ALONE if alone else common_room()
     items = _items(model, enumerate(samples), kinds, atoms, shifts, shared)
-    is_spec = isinstance(model, ACESpec)
-    spec, potential = (model, None) if is_spec else (None, as_argument(model, "model"))
-    common = (potential, np.asarray(atoms), shift_row)
+    waiting: dict[tuple, list[tuple[list[_Item], _Batch]]] = {}
+
+    def found(ready):
+        batches = [batch for _, batch in ready]
+        batches += batches[-1:] * (share_of(mesh) - len(ready))  # once more, of no matter
+        blocks, _ = _rows_of(model, batches, atoms, shift_row, kinds, shared, mesh)
+        blocks = jax.device_get(blocks)
+        for d, (chunk, _) in enumerate(ready):
+            own = {kind: tuple(np.asarray(part)[d] for part in blocks[kind]) for kind in kinds}
+            yield from _of_items(chunk, own, groups)
+
     for chunk in gathered(items, room, partial(_place, room)):
         batch = _batch(chunk, kinds, room)
-        own = spread(mesh, [(batch.pack, batch.targets)])
-        blocks, _ = jax.device_get(_blocks(mesh, spec, kinds, shared, common, own))
-        starts = dict.fromkeys(kinds, 0)
-        for item in chunk:
-            found = {}
-            for kind, targets in item.targets.items():
-                at = slice(starts[kind], starts[kind] + len(targets))
-                starts[kind] = at.stop
-                rows, left = (np.asarray(part)[0, at] for part in blocks[kind])
-                if not (np.isfinite(rows).all() and np.isfinite(left).all()):
-                    raise ValueError(
-                        f"rows of kind {kind!r} of structure {item.number} hold NaN or infinity: "
-                        "wanted finite rows; look for atoms on top of each other."
-                    )
-                key = kind if groups is None else (kind, groups[item.number])
-                found[key] = rows, left
-            yield item.number, found
+        ready = waiting.setdefault(batch.pack.graph.edge_mask.shape, [])
+        ready.append((chunk, batch))
+        if len(ready) == share_of(mesh):
+            yield from found(ready)
+            ready.clear()
+    for ready in filter(None, waiting.values()):
+        yield from found(ready)
+
+
+def _of_items(
+    items: list[_Item], blocks: Mapping[str, tuple], groups
+) -> Iterator[tuple[int, dict]]:
+    """The rows (r, C) and targets (r,) of each structure of a pack, from those of the pack."""
+    starts = dict.fromkeys(blocks, 0)
+    for item in items:
+        found = {}
+        for kind, targets in item.targets.items():
+            at = slice(starts[kind], starts[kind] + len(targets))
+            starts[kind] = at.stop
+            rows, left = (part[at] for part in blocks[kind])
+            if not (np.isfinite(rows).all() and np.isfinite(left).all()):
+                raise ValueError(
+                    f"rows of kind {kind!r} of structure {item.number} hold NaN or infinity: "
+                    "wanted finite rows; look for atoms on top of each other."
+                )
+            key = kind if groups is None else (kind, groups[item.number])
+            found[key] = rows, left
+        yield item.number, found
 
 
 class _Item(NamedTuple):
@@ -293,13 +314,20 @@ def _pushed(
 ) -> tuple[dict[str, Stream], jax.Array]:
     """The streams with the rows of one more pack for each device, and which structures of these
     have finite rows and targets, (d, S)."""
+    blocks, finite = _rows_of(model, batches, atoms, shift_row, tuple(streams), shared, mesh)
+    counts = {kind: np.array([batch.counts[kind] for batch in batches]) for kind in streams}
+    return {kind: push(streams[kind], *blocks[kind], counts[kind]) for kind in streams}, finite
+
+
+def _rows_of(
+    model, batches: list[_Batch], atoms, shift_row, kinds, shared, mesh
+) -> tuple[dict, jax.Array]:
+    """Rows and targets of a pack for each device, see `_blocks`."""
     is_spec = isinstance(model, ACESpec)
     spec, potential = (model, None) if is_spec else (None, as_argument(model, "model"))
     common = (potential, np.asarray(atoms), shift_row)
     own = spread(mesh, [(batch.pack, batch.targets) for batch in batches])
-    blocks, finite = _blocks(mesh, spec, tuple(streams), shared, common, own)
-    counts = {kind: np.array([batch.counts[kind] for batch in batches]) for kind in streams}
-    return {kind: push(streams[kind], *blocks[kind], counts[kind]) for kind in streams}, finite
+    return _blocks(mesh, spec, kinds, shared, common, own)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -17,29 +17,31 @@ Rows are dropped as soon as they are used: what is kept is a number or a few for
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sized
-from typing import Any, NamedTuple
+from functools import partial, reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from lprjax.numerics.checks import check_at_least_zero, named, refuse_traced
-from lprjax.numerics.qr import triangle
 from lprjax.regression.factors import checked_triangular
 from lprjax.regression.fitting import Fit
-from lprjax.regression.influence_results import (
-    Envelope,
-    Influence,
-    Moves,
-    checked_predictions,
-    whitened,
+from lprjax.regression.influence_results import Influence, checked_predictions, whitened
+from lprjax.regression.influence_shares import (
+    Found,
+    InfluenceShare,
+    Stack,
+    checked_keys,
+    of_all_processes,
 )
-from lprjax.regression.left_out import ALONE
+from lprjax.regression.left_out import ALONE, together
 from lprjax.regression.samples import checked_rows, padded_length
+from lprjax.regression.streams import checked_mesh, on_each, share_of, spread
 
 LEAST = 1e-10
 """Leverage at and below which a row, or a direction of a structure, takes no part in POPS: a
@@ -54,6 +56,7 @@ def influence(
     *,
     predictions: ArrayLike | None = None,
     least_leverage: float = LEAST,
+    mesh: Mesh | None = None,
 ) -> Influence:
     """What each structure does to a fit, from one more pass over the rows it was made of.
 
@@ -80,6 +83,9 @@ def influence(
             pass costs r K M more for r rows.
         least_leverage: >= 0, of rows (or directions of a structure) that take part in POPS: those
             above it.
+        mesh: of one axis, the D devices that share the work, as in `compress_structures`; the
+            default device alone if None. With several processes each passes structures of its own,
+            with numbers that no other has, and every one gets the Influence of all.
 
     Returns:
         The Influence. A structure of leverage 1 is in `undetermined`, and its left-out residuals
@@ -94,19 +100,56 @@ def influence(
     Source: blocks of PRESS derived from Allen, Technometrics 16 (1974) 125; POPS: Swinburne and
     Perez, Mach. Learn.: Sci. Technol. 6 (2025) 015008, who draw from a box round these moves.
     """
+    options: dict[str, Any] = dict(predictions=predictions, least_leverage=least_leverage)
+    share = influence_share(fit, samples, **options, mesh=mesh)
+    return merged_influence(fit, of_all_processes(share, checked_mesh(mesh)))
+
+
+def influence_share(
+    fit: Fit,
+    samples: Iterable[Mapping[Any, tuple[ArrayLike, ArrayLike]] | tuple[int, Mapping[Any, Any]]],
+    *,
+    predictions: ArrayLike | None = None,
+    least_leverage: float = LEAST,
+    mesh: Mesh | None = None,
+) -> InfluenceShare:
+    """What some of the structures of a fit do to it: for one of several workers.
+
+        with ProcessPoolExecutor() as executor:  # or of dask, or of a cluster
+            shares = executor.map(work, range(8))  # work(k): influence_share(fit, rows of part k)
+            found = merged_influence(fit, shares)
+
+    A share holds numbers of its structures and triangles, as a factor does, and no rows.
+
+    Args:
+        fit: to all structures.
+        samples: as in `influence`, some of its structures, with numbers that no other share has.
+        predictions: as in `influence`, the same in all shares.
+        least_leverage: as in `influence`, the same in all shares.
+        mesh: as in `influence`.
+
+    Returns:
+        The InfluenceShare, which may be empty.
+
+    Raises:
+        ValueError, TypeError: as `influence`, but for what only all samples tell.
+    """
     refuse_traced("influence", coefficients=fit.coefficients, factor=fit.factor)
     check_at_least_zero("least_leverage", least_leverage)
-    factor, coefficients = checked_triangular(fit.factor), fit.coefficients
-    n_features = len(coefficients)
+    factor, mesh = checked_triangular(fit.factor), checked_mesh(mesh)
+    n_features = len(fit.coefficients)
     if fit.rank < n_features:
         raise ValueError(
             f"rank of the fit is {fit.rank}: wanted {n_features}, one for each coefficient; fit "
             "with a ridge > 0, or add data."
         )
     empty = np.zeros((0, n_features))
-    g = empty if predictions is None else checked_predictions(predictions, n_features)
-    of_fit = factor, coefficients, whitened(factor, g)
-    sums = _Sums(n_features, len(g))
+    g = None if predictions is None else checked_predictions(predictions, n_features)
+    w = whitened(factor, empty if g is None else g)
+    common = tuple(map(np.asarray, (factor, fit.coefficients, w, least_leverage)))
+    share = InfluenceShare(n_features, g)
+    waiting: dict[int, list[tuple[int, Stack]]] = {}
+    seen: set[int] = set()
     total = len(samples) if isinstance(samples, Sized) else None
     for place, sample in enumerate(
         tqdm(samples, desc="influence", unit=" cells", delay=5, total=total)
@@ -114,48 +157,73 @@ def influence(
         number, parts = sample if isinstance(sample, tuple) else (place, sample)
         with named(f"structure {number}"):
             stack = _stack(fit.weights, parts, n_features)
-            if number in sums.kept:
+            if number in seen:
                 raise ValueError("is there twice: wanted a number of its own for each structure.")
-        padded = _padded(stack)
-        sums.add(number, stack, jax.device_get(_of_structure(*of_fit, *padded, least_leverage)))
-    if not sums.kept:
+        seen.add(number)
+        length = padded_length(len(stack.targets))
+        ready = waiting.setdefault(length, [])
+        ready.append((number, stack))
+        if len(ready) == share_of(mesh) * together(length, n_features + 1):
+            _add(share, mesh, common, ready)
+            ready.clear()
+    for ready in filter(None, waiting.values()):
+        _add(share, mesh, common, ready)
+    return share
+
+
+def merged_influence(fit: Fit, shares: Iterable[InfluenceShare]) -> Influence:
+    """What all structures do to a fit, from the shares of several workers, in any order.
+
+    Args:
+        fit: that the shares are of.
+        shares: as `influence_share` returns them; they are used up.
+
+    Returns:
+        The Influence: that of one pass, to rounding.
+
+    Raises:
+        ValueError: no samples; a structure in two shares; other predictions; rows that are not
+            those of the fit, all of them.
+    """
+    whole = reduce(_merged, shares, None)
+    if whole is None or not whole.kept:
         raise ValueError("samples is empty: wanted the structures of the fit, at least one.")
-    _check_same_data(fit, sums)
-    return sums.result(coefficients, factor, None if predictions is None else g)
+    _check_same_data(fit, whole)
+    return whole.result(fit.coefficients, checked_triangular(fit.factor))
 
 
-class _Stack(NamedTuple):
-    """The rows of one structure, one key after the other."""
-
-    keys: dict[Any, slice]
-    rows: np.ndarray  # (r, K)
-    targets: np.ndarray  # (r,)
-    weights: np.ndarray  # (r,)
-    of_weights: dict[Any, list[Any]]  # the keys by the key of the fit that their weight is of
+def _merged(whole: InfluenceShare | None, share: InfluenceShare) -> InfluenceShare:
+    if whole is None:
+        return share
+    whole.merge(share)
+    return whole
 
 
-class _Found(NamedTuple):
-    """What `_of_structure` says of one structure; of padded rows (B,)."""
-
-    residuals: Any  # (B,) y - X c
-    left_out: Any  # (B,)
-    leverages: Any  # (B,)
-    variances: Any  # (B,) of the unweighted rows, without the structure
-    top: Any  # () largest eigenvalue of P_b
-    determined: Any  # () bool
-    score: Any  # (K,) V^T r
-    move: Any  # (K,) m
-    shift: Any  # (M,) - w . m
-    by_structure: Any  # (M,) w . V^T P^+ r
-    fits: Any  # () bool, whether any direction takes part in it
-    lows: Any  # (M,) of the moves by rows
-    highs: Any  # (M,)
-    squares: Any  # (M,) their sum of squares
-    count: Any  # () how many
+def _add(share: InfluenceShare, mesh: Mesh, common, ready: list[tuple[int, Stack]]) -> None:
+    """Structures of one padded length, as many for each device of this process as go together."""
+    length = padded_length(len(ready[0][1].targets))
+    size = together(length, len(common[1]) + 1)
+    stacks = [_padded(stack) for _, stack in ready]
+    # Of weight zero, and of no matter, where a device has fewer.
+    stacks += [[np.zeros_like(x) for x in stacks[0]]] * (share_of(mesh) * size - len(stacks))
+    batches = [
+        [np.stack(part) for part in zip(*stacks[d * size : (d + 1) * size], strict=True)]
+        for d in range(share_of(mesh))
+    ]
+    found = jax.device_get(_of_batches(mesh, common, *spread(mesh, batches)))
+    for k, (number, stack) in enumerate(ready):
+        share.add(number, stack, Found(*(x[k // size, k % size] for x in found)))
 
 
-@jax.jit
-def _of_structure(factor, coefficients, w, rows, targets, weights, least):
+@partial(jax.jit, static_argnums=0)
+def _of_batches(mesh: Mesh, common, *own):
+    def of_one(common, *batch):
+        return jax.vmap(partial(_of_structure, *common))(*batch)
+
+    return on_each(mesh, of_one)(common, *own)
+
+
+def _of_structure(factor, coefficients, w, least, rows, targets, weights):
     plain = whitened(factor, rows).T  # V without weights, for rows of weight zero too
     residuals = targets - rows @ coefficients
     v, r = weights[:, None] * plain, weights * residuals
@@ -180,7 +248,7 @@ def _of_structure(factor, coefficients, w, rows, targets, weights, least):
     kept = leverages > least
     by_row = (v @ w) * (r / jnp.where(kept, leverages, 1.0))[:, None]
     bounded = lambda none: jnp.where(kept[:, None], by_row, none)  # noqa: E731
-    return _Found(
+    return Found(
         residuals,
         jnp.where(determined, residuals + plain @ move, jnp.inf),
         leverages,
@@ -199,136 +267,29 @@ def _of_structure(factor, coefficients, w, rows, targets, weights, least):
     )
 
 
-@jax.jit
-def _folded(triangular, block):
-    return triangle(jnp.concatenate([triangular, block]))
-
-
-class _Triangle:
-    """The triangle of vectors (K,) that come one by one, folded K at a time."""
-
-    def __init__(self, n_features: int) -> None:
-        self.triangular = jnp.asarray(np.zeros((n_features, n_features)))
-        self.block, self.filled = np.zeros((n_features, n_features)), 0
-
-    def add(self, vector: np.ndarray) -> None:
-        self.block[self.filled] = vector
-        self.filled += 1
-        if self.filled == len(self.block):
-            self.finished()
-
-    def finished(self) -> jax.Array:
-        if self.filled:
-            self.triangular = _folded(self.triangular, self.block)
-            self.block, self.filled = np.zeros_like(self.block), 0  # JAX may still read the old one
-        return self.triangular
-
-
-class _Kept(NamedTuple):
-    """What is kept of one structure."""
-
-    rows: dict[Any, tuple[np.ndarray, ...]]  # by key, (r,) of each that an Influence has by key
-    top: float
-    determined: bool
-    shift: np.ndarray  # (M,)
-
-
-class _Sums:
-    """What is kept of the structures so far."""
-
-    def __init__(self, n_features: int, n_predictions: int) -> None:
-        self.kept: dict[int, _Kept] = {}
-        self.scores, self.moves = _Triangle(n_features), _Triangle(n_features)
-        self.keys: dict[Any, None] = {}
-        self.tally: dict[Any, np.ndarray] = {}  # by key of the fit: number, r^2, y^2
-        self.low = np.full((2, n_predictions), math.inf)  # of rows, of structures
-        self.high, self.squares = -self.low, np.zeros((2, n_predictions))
-        self.count = np.zeros(2, int)
-
-    def add(self, number: int, stack: _Stack, found: _Found) -> None:
-        self.scores.add(found.score)
-        if found.determined:
-            self.moves.add(found.move)
-        parts: dict[Any, tuple[np.ndarray, ...]] = {
-            key: (*(x[at].copy() for x in found[:4]), np.full(at.stop - at.start, number))
-            for key, at in stack.keys.items()
-        }
-        self.kept[number] = _Kept(parts, float(found.top), bool(found.determined), found.shift)
-        self.keys |= dict.fromkeys(stack.keys)
-        for own, keys in stack.of_weights.items():
-            for key in keys:
-                y, r = stack.targets[stack.keys[key]], parts[key][0]
-                self.tally[own] = self.tally.get(own, 0) + np.array([len(r), r @ r, y @ y])
-        one = found.by_structure
-        moved = ((found.lows, found.highs, found.squares, found.count), (one, one, one**2, 1))
-        for k, (low, high, squares, count) in enumerate(moved if found.fits else moved[:1]):
-            self.low[k] = np.minimum(self.low[k], low)
-            self.high[k] = np.maximum(self.high[k], high)
-            self.squares[k] += squares
-            self.count[k] += count
-
-    def result(self, coefficients, factor, g: np.ndarray | None) -> Influence:
-        numbers = sorted(self.kept)
-        kept, n = [self.kept[number] for number in numbers], len(numbers)
-        of_rows = [
-            OrderedDict(
-                (key, np.concatenate([one.rows[key][k] for one in kept if key in one.rows]))
-                for key in self.keys
-            )
-            for k in range(5)
-        ]
-        moves = None
-        if g is not None:
-            changes = np.array([one.shift for one in kept])
-            moves = Moves(g @ np.asarray(coefficients), changes, *map(self._envelope, (0, 1)))
-        return Influence(
-            coefficients,
-            factor,
-            *of_rows,
-            np.array([one.top for one in kept]),
-            tuple(k for k, one in zip(numbers, kept, strict=True) if not one.determined),
-            np.array(numbers),
-            self.scores.finished(),
-            math.sqrt((n - 1) / n) * self.moves.finished(),
-            moves,
-        )
-
-    def _envelope(self, k: int) -> Envelope:
-        count = int(self.count[k])
-        if not count:
-            return Envelope(*[np.full(self.low.shape[1], math.nan)] * 3, 0)
-        return Envelope(self.low[k], self.high[k], np.sqrt(self.squares[k] / count), count)
-
-
-def _stack(weights: Mapping[Any, float], parts: Any, n_features: int) -> _Stack:
+def _stack(weights: Mapping[Any, float], parts: Any, n_features: int) -> Stack:
     """The rows of a structure, checked."""
     keys, blocks, of_weights = {}, [], {}
     start = 0
     for key, (rows, targets) in checked_rows(parts, n_features).items():
-        own = key if key in weights or not isinstance(key, tuple) else key[0]
-        if own not in weights:
-            held = ", ".join(map(repr, weights))
-            raise ValueError(
-                f"rows of {key!r} have no weight: wanted keys of the fit, which has {held}; name "
-                "rows as the factors of the fit were."
-            )
+        own = checked_keys(weights, key)
         keys[key] = slice(start, start := start + len(targets))
         of_weights.setdefault(own, []).append(key)
         blocks.append((rows, targets, np.full(len(targets), weights[own])))
-    return _Stack(keys, *(np.concatenate(x) for x in zip(*blocks, strict=True)), of_weights)
+    return Stack(keys, *(np.concatenate(x) for x in zip(*blocks, strict=True)), of_weights)
 
 
-def _padded(stack: _Stack) -> list[np.ndarray]:
+def _padded(stack: Stack) -> list[np.ndarray]:
     """Rows, targets and weights with zeros below, up to one of four sizes in each octave."""
     missing = padded_length(len(stack.targets)) - len(stack.targets)
     arrays = (stack.rows, stack.targets, stack.weights)
     return [np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in arrays]
 
 
-def _check_same_data(fit: Fit, sums: _Sums) -> None:
+def _check_same_data(fit: Fit, share: InfluenceShare) -> None:
     """That the rows are those that the fit was made of."""
     for key, n in fit.n_rows.items():
-        told, square, size = sums.tally.get(key, np.zeros(3))
+        told, square, size = share.tally.get(key, np.zeros(3))
         if told != n:
             raise ValueError(
                 f"samples have {int(told)} rows of {key!r}: wanted the {n} of the fit; give all "

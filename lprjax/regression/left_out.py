@@ -226,10 +226,15 @@ def _solved(part, r):
 def _mapped(function, rows, places):
     """Structure by structure, as many at a time as suit the device; nothing is kept for reverse
     derivatives, which compute it again."""
-    kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
-    size = max(_NUMBERS[kind] // (rows.shape[1] * rows.shape[2]), 1)
+    size = together(rows.shape[1], rows.shape[2])
     mapped = partial(jax.lax.map, batch_size=min(size, len(rows)))
     return mapped(jax.checkpoint(lambda both: function(*both)), (rows, places))
+
+
+def together(n_rows: int, n_columns: int) -> int:
+    """How many structures of so many rows go together on the default device: a choice."""
+    kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
+    return max(_NUMBERS[kind] // (n_rows * n_columns), 1)
 
 
 def _compressed(rows: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -118,3 +118,4 @@ def test_many_devices_make_the_factor_of_one(flags, n_devices, tmp_path):
     assert summary["n_processes"] == (2 if "--processes" in flags else 1)
     assert summary["n_rows"] == {"energy": 21, "forces": 3 * 8 * 21, "virial": 6 * 21}
     assert summary["relative_difference"] < 1e-9
+    assert summary["influence_difference"] < 1e-8
