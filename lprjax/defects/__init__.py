@@ -41,6 +41,7 @@ from lprjax.defects.lipschitz_bounds import certified_lipschitz, lipschitz_certi
 from lprjax.defects.norms import with_energy_norm
 from lprjax.defects.quadratic_forms import ErrorForms, PredictedError, error_forms, predicted_error
 from lprjax.defects.rates import Rate, error_rate, fitted_rate
+from lprjax.defects.residual_transfer import TransferredError, transferred_error
 from lprjax.defects.response import (
     goal_error,
     hessian_solve,
@@ -70,6 +71,7 @@ __all__ = [
     "RecommendedWeights",
     "RelaxedDefect",
     "Term",
+    "TransferredError",
     "WeightConstants",
     "antisite",
     "audit",
@@ -108,6 +110,7 @@ __all__ = [
     "stability_certificate",
     "stability_constant",
     "substitution",
+    "transferred_error",
     "tetrahedral",
     "vacancy",
     "weight_constants",
