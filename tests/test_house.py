@@ -157,7 +157,7 @@ FIRST_DAY = """
     save load choose committee calibrate relaxed_formation_energy molecular_dynamics predicted_error
     error_forms check_virials read_training_set compress_groups read_weights baseline_energies
     compress_folds validation_front influence structure_rows audit error_bars
-    structure_factors left_out_errors choose_weights choose_ridge
+    structure_factors left_out_errors choose_weights choose_ridge split_conformal
 """.split()
 
 

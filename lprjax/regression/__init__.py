@@ -32,6 +32,7 @@ from lprjax.regression.loss_choice import (
     choose_weights,
     left_out_loss,
 )
+from lprjax.regression.new_structures import Conformal, conformal, split_conformal
 from lprjax.regression.posterior import Calibration, calibrate, committee, coverage
 from lprjax.regression.rigidity import (
     component_rigidity,
@@ -48,6 +49,7 @@ __all__ = [
     "Calibration",
     "Candidate",
     "ChosenLoss",
+    "Conformal",
     "Envelope",
     "ErrorBars",
     "Factor",
@@ -73,6 +75,7 @@ __all__ = [
     "compress_folds",
     "compress_groups",
     "compress_structures",
+    "conformal",
     "coverage",
     "design_rows",
     "error_bars",
@@ -94,6 +97,7 @@ __all__ = [
     "remove_rows",
     "skmatter_rigidity",
     "solution",
+    "split_conformal",
     "stacked",
     "stacked_rows",
     "structure_factors",

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 
 from lprjax.numerics.checks import is_number
 from lprjax.regression.influence_results import Influence
+from lprjax.regression.new_structures import quantile_of_structures
 
 LEAST_VARIANCE = 1e-12
 """Rows of less left-out variance, relative to the largest of their key, have no score: a choice,
@@ -117,8 +118,8 @@ def error_bars(
     closed = np.isfinite(variances)
     scores = np.full(len(variances), math.inf)  # of rows that their structure alone determines
     scores[closed] = np.abs(residuals[closed]) / np.sqrt(variances[closed])
-    score, n_structures = _quantile_of_structures(scores, owners, 1.0 - miss)
-    most, _ = _quantile_of_structures(variances, owners, 1.0 - alarm)
+    score, n_structures = quantile_of_structures(scores, owners, 1.0 - miss)
+    most, _ = quantile_of_structures(variances, owners, 1.0 - alarm)
     most = min(most, np.max(variances, initial=0.0))
     nothing = deviations**2 <= least
     widths = np.where(nothing, 0.0, score * np.where(nothing, 1.0, deviations))
@@ -135,21 +136,3 @@ def _rows_of(found: Influence, key: Any) -> tuple[np.ndarray, np.ndarray, np.nda
     parts = (found.owners, found.left_out, found.left_out_variances)
     owners, residuals, variances = (np.concatenate([x[own] for own in keys]) for x in parts)
     return owners, residuals, variances
-
-
-def _quantile_of_structures(
-    scores: np.ndarray, owners: np.ndarray, level: float
-) -> tuple[float, int]:
-    """The least score up to which n structures and a new one share `level`, and n."""
-    if not len(scores):
-        return math.inf, 0
-    _, place, counts = np.unique(owners, return_inverse=True, return_counts=True)
-    shares = 1.0 / (counts[place] * (len(counts) + 1.0))
-    order = np.argsort(scores)
-    reached = np.cumsum(shares[order]) >= level - 1e-12  # a sum of shares is exact to rounding
-    return float(np.append(scores[order], math.inf)[_first(reached)]), len(counts)
-
-
-def _first(reached: np.ndarray) -> int:
-    """Place of the first that is true; one beyond the last if none is."""
-    return int(np.argmax(np.append(reached, True)))
