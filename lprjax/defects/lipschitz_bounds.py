@@ -9,10 +9,16 @@ bond:
     D3 phi(r) [h, h, h] = phi''' a^3 + 3 (phi'' / r - phi' / r^2) a (|h|^2 - a^2),
     D3 F(rho) [v, v, v] = F''' (D rho)^3 + 3 F'' D rho D2 rho + F' D3 rho .
 
-*One bond.* |h| <= delta ||Dv||, delta^2 = ||B K^+ B^T||, so that in the ball r stays within r + -
+*One bond.* |h| <= delta ||Dv|| and |a| <= delta_a ||Dv||, delta^2 the largest eigenvalue of the
+3 x 3 matrix B K^+ B^T and delta_a^2 its element along the bond. So in the ball r stays within r + -
 s delta, over which intervals bound the derivatives (A that of a^3, 3 B that of a b^2, b^2 = |h|^2 -
-a^2; F' D3 rho counted with phi): |D3| <= m |h|^3 <= m delta |h|^2 ||Dv||, where
-m = max |A a^3 + 3 B a b^2| over a^2 + b^2 = 1.
+a^2; F' D3 rho counted with phi), and the direction e turns by |e' - e| <= q, q = 2 s delta / (2 r -
+s delta). Along e', |a'| <= (delta_a + q delta) ||Dv|| and a'^2 <= (1 + q) (a^2 + q |h|^2):
+
+    |D3| <= (|A| a'^2 + 3 |B| b'^2) |a'|
+         <= (delta_a + q delta) ||Dv|| [ 3 |B| |h|^2 + (|A| - 3 |B|) (1 + q) (a^2 + q |h|^2) ],
+
+or, where |A| < 3 |B|, without the last term.
 
 *One density.* With c_j = max(|f''|, |f'| / r) over the ball and Lambda the largest of
 sum_j c_j |h_j|^2 / ||Dv||^2:
@@ -40,7 +46,6 @@ Source: derived.
 """
 
 import dataclasses
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +81,7 @@ class _Geometry(NamedTuple):
     direction: np.ndarray  # (e, 3)
     bonds: Bonds
     reach: np.ndarray  # (e,), delta
+    reach_along: np.ndarray  # (e,), delta_a
     covariance: np.ndarray  # K^+, (n, 3, n, 3), zero where nothing moves
     distances: Interval  # (e, PIECES) Å
 
@@ -209,17 +215,8 @@ def _bound(at: EnergyAt, functions: BondRanges, ball: float) -> tuple[float, str
         if why:
             return np.nan, why
     total = pair + density * Interval(*(x[g.start][:, None] for x in slopes))
-    along, across = _third_of_bonds(total, g.distances)
-    weights = edge_weights + g.reach * _largest(along, across).max(axis=-1)
-    form = np.zeros((n, n))
-    for i, j, sign in (
-        (g.start, g.start, 1),
-        (g.end, g.end, 1),
-        (g.start, g.end, -1),
-        (g.end, g.start, -1),
-    ):
-        np.add.at(form, (i, j), sign * weights)
-    form = np.kron(form, np.eye(3)) + site_terms
+    form = _of_bonds(g, edge_weights, np.zeros(len(g.start)))
+    form = form + _of_bonds(g, *_pair_weights(g, total, ball)) + site_terms
     moving = moves.moving @ np.array([3, 1])
     form = form[np.ix_(moving, moving)]
     last = len(form) - 1
@@ -248,8 +245,11 @@ def _geometry(at: EnergyAt, functions: BondRanges, moves: DenseMoves, ball: floa
     apart = own[start] + own[end] - mixed - np.swapaxes(mixed, -1, -2)
     apart[start == end] = 0.0
     reach = np.sqrt(np.maximum(np.linalg.eigvalsh(apart)[:, -1], 0.0)) * (1.0 + ROUNDING)
+    square = np.einsum("ei,eij,ej->e", vectors, apart, vectors) / length**2
+    along = np.sqrt(np.maximum(square, 0.0)) * (1.0 + ROUNDING)
     near = length - ball * reach < functions.r_cut
-    start, end, vectors, length, reach = (x[near] for x in (start, end, vectors, length, reach))
+    table = start, end, vectors, length, reach, along
+    start, end, vectors, length, reach, along = (x[near] for x in table)
     atoms = np.asarray(structure.species)
     return _Geometry(
         atoms=atoms,
@@ -258,6 +258,7 @@ def _geometry(at: EnergyAt, functions: BondRanges, moves: DenseMoves, ball: floa
         direction=vectors / length[:, None],
         bonds=Bonds(atoms[start], atoms[end], length),
         reach=reach,
+        reach_along=along,
         covariance=covariance,
         distances=in_pieces(Interval(length - ball * reach, length + ball * reach), PIECES),
     )
@@ -309,19 +310,29 @@ def _spread(g: _Geometry, mine: np.ndarray, c: np.ndarray) -> float:
     return max(float(top), 0.0) * (1.0 + ROUNDING)
 
 
-def _third_of_bonds(functions: Series, r: Interval) -> tuple[Interval, Interval]:
-    """A and B of D3 phi(|R|)[h, h, h] = A a^3 + 3 B a b^2."""
+def _pair_weights(g: _Geometry, functions: Series, ball: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of every bond what |h|^2 and a^2 are multiplied by, (e,) each, eV/Å^3 (eV^1/2/Å^2)."""
     first, second, third = (functions.derivative(k) for k in (1, 2, 3))
-    inverse = r.reciprocal()
-    return third, (second - first * inverse) * inverse
+    inverse = g.distances.reciprocal()
+    along = third.largest.max(axis=-1)  # |A|
+    across = 3.0 * ((second - first * inverse) * inverse).largest.max(axis=-1)  # 3 |B|
+    turn = 2.0 * ball * g.reach / (2.0 * g.bonds.length - ball * g.reach)
+    reach = (g.reach_along + turn * g.reach) * (1.0 + ROUNDING)
+    more = np.maximum(along - across, 0.0) * (1.0 + turn)
+    return reach * (across + turn * more), reach * more
 
 
-def _largest(along: Interval, across: Interval) -> np.ndarray:
-    """The largest |A a^3 + 3 B a b^2| over a^2 + b^2 = 1; of intervals, at one of their ends."""
-    most = np.zeros(along.low.shape)
-    for a, b in itertools.product(along, across):
-        square = b / np.where(3.0 * b == a, 1.0, 3.0 * b - a)
-        inside = (square > 0.0) & (square < 1.0) & (3.0 * b != a)
-        turning = np.where(inside, 2.0 * np.abs(b) * np.sqrt(np.where(inside, square, 0.0)), 0.0)
-        most = np.maximum.reduce([most, np.abs(a), turning])
-    return most * (1.0 + ROUNDING)
+def _of_bonds(g: _Geometry, all_ways: ArrayLike, along: np.ndarray) -> np.ndarray:
+    """The quadratic form sum of w |h|^2 + w' (e . h)^2 over the bonds, (3 n, 3 n)."""
+    n = len(g.atoms)
+    weights = np.broadcast_to(all_ways, along.shape)[:, None, None] * np.eye(3)
+    weights = weights + along[:, None, None] * g.direction[:, :, None] * g.direction[:, None, :]
+    form = np.zeros((n, n, 3, 3))
+    for i, j, sign in (
+        (g.start, g.start, 1),
+        (g.end, g.end, 1),
+        (g.start, g.end, -1),
+        (g.end, g.start, -1),
+    ):
+        np.add.at(form, (i, j), sign * weights)
+    return form.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
