@@ -253,7 +253,8 @@ def stability(constants: ForceConstants, lattice: ReferenceLattice) -> LatticeSt
 
     Args:
         constants: Phi of the homogeneous lattice.
-        lattice: its seminorm, on the same cells; missing or extra sites are of no account here.
+        lattice: its seminorm, on the same cells; missing or extra sites are of no account here,
+            nor is a norm of force constants: ||Dv|| is that of bonds.
 
     Returns:
         LatticeStability.

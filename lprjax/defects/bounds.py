@@ -474,7 +474,7 @@ def third_elastic_mismatch(model: CauchyBorn) -> float:
         model: `cauchy_born_mismatch`, which has all that is needed.
 
     Returns:
-        e_C3, eV/Å^2.
+        e_C3, eV/Å^3.
 
     Source: derived.
     """
