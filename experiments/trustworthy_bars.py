@@ -24,6 +24,12 @@ from experiments.harness.script import Plan, script
 from experiments.harness.statistics import share_interval
 from experiments.panels.bars import caption, plot
 from experiments.studies.data_bars import ASKED, BARS, BEST, CellPoint, Config, compute_cells
+from experiments.studies.defect_bars import (
+    DefectPoint,
+    compute_defects,
+    defect_points,
+    summary_of_defects,
+)
 from experiments.systems.held_out_cells import IN_DISTRIBUTION, RANDOM, digest, questions
 from experiments.systems.mlearn import SYNTHETIC
 from lprjax.regression.posterior import NOMINAL
@@ -34,14 +40,14 @@ WANTED = {"in distribution": (0.87, 0.95), "elsewhere": (0.85, 1.0)}
 """Shares that 90 % intervals are to cover; elsewhere, or to be flagged."""
 
 
-def points(config: Config, data: str) -> list[CellPoint]:
+def points(config: Config, data: str) -> list[CellPoint | DefectPoint]:
     """Every question about every data set, then (b).
 
     Args:
         config: the settings.
         data: which data, not where they are: "synthetic", or a digest of the files.
     """
-    label = replace(config, data=data, sets=(), parts=())
+    label = replace(config, data=data, sets=(), parts=(), sources=())
     names = (SYNTHETIC,) if data == "synthetic" else config.sets
     found = [
         CellPoint(label, name, question, fold)
@@ -49,17 +55,22 @@ def points(config: Config, data: str) -> list[CellPoint]:
         for question in questions(name)
         for fold in range(config.folds if question == RANDOM else 1)
     ]
-    return found if "data_sets" in config.parts else []
+    found = found if "data_sets" in config.parts else []
+    of_defects = defect_points(config.sources) if "defects" in config.parts else []
+    return [*found, *of_defects]
 
 
-def compute(folder: str, point: CellPoint) -> dict[str, Any]:
+def compute(folder: str, point: CellPoint | DefectPoint) -> dict[str, Any]:
     """The arrays of one point, of either part."""
+    if isinstance(point, DefectPoint):
+        return compute_defects(point)
     return compute_cells(folder, point)
 
 
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
     """Headline numbers of the figure."""
     of_cells = [record for record in records if isinstance(record.point, CellPoint)]
+    of_defects = [record.arrays for record in records if isinstance(record.point, DefectPoint)]
     return {
         "figure": "trustworthy_bars",
         "preset": preset,
@@ -69,7 +80,7 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
         "best": BEST,
         "wanted": WANTED,
         "data_sets": summary_of_cells(of_cells),
-        "defects": None,
+        "defects": summary_of_defects(of_defects) if of_defects else None,
     }
 
 
@@ -162,7 +173,7 @@ def interval_by_cells(shares: np.ndarray) -> tuple[float, float]:
     return share_interval(mean, round(max(trials, 1.0)))
 
 
-SMOKE = Config(order=2, degree=7, folds=2, components=4, most=100)
+SMOKE = Config(order=2, degree=7, folds=2, components=4, most=100, sources=())
 PRESETS = {"smoke": SMOKE, "paper": Config()}
 
 

@@ -11,9 +11,10 @@ from matplotlib.gridspec import GridSpec
 
 from experiments.harness.records import Record
 from experiments.harness.style import PALETTE, label_axes
+from experiments.panels.defect_bars import draw_audit, draw_ratios, sentences
 
 KINDS = {"energy": ("E", "eV/atom"), "forces": ("F", "eV/Å")}
-HEIGHTS = {"data_sets": (3.6, 3.6, 4.3)}  # inches, of the rows of each part
+HEIGHTS = {"data_sets": (3.6, 3.6, 4.3), "defects": (4.3,)}  # inches, of the rows of each part
 SHORT = {
     "random cells": "random",
     "test set": "test set",
@@ -27,12 +28,19 @@ SHORT = {
 
 
 def plot(summary: dict, records: Sequence[Record]) -> Figure:
-    """The whole figure: (a) two tables and a row of panels."""
-    heights = (*HEIGHTS["data_sets"],) if summary["data_sets"] else ()
+    """The whole figure: (a) two tables and a row of panels, (b) a row."""
+    parts = [part for part in HEIGHTS if summary[part]]
+    heights = [height for part in parts for height in HEIGHTS[part]]
     figure = plt.figure(figsize=(15, 1.0 + sum(heights)))
     grid = figure.add_gridspec(len(heights), 4, height_ratios=heights)
     if summary["data_sets"]:
-        draw_data_sets(figure, grid, summary, records)
+        draw_data_sets(figure, grid, summary, [r for r in records if "group" in r.arrays])
+    if summary["defects"]:
+        of_defects = [r for r in records if "failed" in r.arrays]
+        for k, quantity in enumerate(("geometry", "energy")):
+            ax = figure.add_subplot(grid[len(heights) - 1, k])
+            draw_ratios(ax, summary["defects"], of_defects, quantity)
+            draw_audit(figure.add_subplot(grid[len(heights) - 1, 2 + k]), of_defects, quantity)
     figure.supxlabel(caption(summary), fontsize=8, ha="left", x=0.01, wrap=True)
     return figure
 
@@ -166,6 +174,12 @@ def draw_widths(ax: Axes, summary: dict, records: Sequence[Record], kind: str) -
 
 def caption(summary: dict) -> str:
     """The text under the figure, with the numbers of this run."""
+    lines = [of_data_sets(summary)] if summary["data_sets"] else []
+    return "\n".join(lines + ([sentences(summary["defects"])] if summary["defects"] else []))
+
+
+def of_data_sets(summary: dict) -> str:
+    """(a)."""
     synthetic = summary["data"] == "synthetic"
     lead = "SYNTHETIC DATA: Stillinger-Weber silicon stands in for DFT. " if synthetic else ""
     return (

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.special import ndtri
 
+from experiments.studies.defect_bars import SOURCES
 from experiments.systems.held_out_cells import SETS, all_cells, basis, split
 from experiments.systems.mlearn import KINDS
 from lprjax.ace.spec import ACESpec, smoothness_prior
@@ -48,7 +49,10 @@ class Config:
     """Settings of the figure; each field is a flag."""
 
     data: str = ""  # folder of mlearn_*_*.xyz and Nb*Ta*.xyz (default: $LPRJAX_DATA)
-    parts: tuple[Literal["data_sets", "defects"], ...] = ("data_sets",)  # (a) and (b)
+    parts: tuple[Literal["data_sets", "defects"], ...] = ("data_sets", "defects")  # (a) and (b)
+    sources: tuple[Literal[*SOURCES], ...] = (
+        SOURCES  # (b): whose fits are asked; none: two small ones
+    )
     sets: tuple[Literal[*SETS], ...] = SETS  # (a): of DFT data
     order: int = 3  # (a): correlation order of the ACE basis of an element
     degree: int = 11  # (a): its total degree
