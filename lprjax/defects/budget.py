@@ -182,6 +182,7 @@ def error_budget(
     reservoirs: Mapping[str, Structure] | None = None,
     force_tolerance: float = 1e-6,
     max_evaluations: int = 1000,
+    certify: bool = False,
 ) -> Budget:
     """The errors of a surrogate's relaxed defect, predicted term by term, beside the true ones.
 
@@ -200,6 +201,7 @@ def error_budget(
             energies are NaN, and `undefined` names it.
         force_tolerance: eV/Å, of both relaxations; the surrogate's starts from the reference's.
         max_evaluations: gradients that each relaxation may take.
+        certify: the enclosure's constants on their safe side; see `enclosures`.
 
     Returns:
         Budget. What failed is in its `failures`.
@@ -215,7 +217,7 @@ def error_budget(
         relax = partial(
             relax_defect, force_tolerance=force_tolerance, max_evaluations=max_evaluations
         )
-        return _budget(*pair, defect, radius, displacement, reservoirs, relax, recorder)
+        return _budget(*pair, defect, radius, displacement, reservoirs, relax, recorder, certify)
 
 
 def _budget(
@@ -227,6 +229,7 @@ def _budget(
     reservoirs: Mapping[str, Structure] | None,
     relax: Callable[..., RelaxedDefect],
     recorder: Recorder,
+    certify: bool,
 ) -> Budget:
     """`error_budget` of potentials whose calls are recorded."""
     failures: dict[str, str] = {}
@@ -261,7 +264,12 @@ def _budget(
     lipschitz = _lipschitz(ours.at, first, failures)
     x = first.response.displacement if first.response.converged else math.nan * displacement
     enclosure = enclosure_after_steps(
-        ours.at, displacement, x, split.energy, (stability, MARGIN * lipschitz)
+        ours.at,
+        displacement,
+        x,
+        split.energy,
+        (stability, MARGIN * lipschitz),
+        certify=certify,
     )
     constants = first.eta, stability, lipschitz
     if (h := kantorovich(*constants)) > 0.5:

@@ -16,8 +16,10 @@ Where it is wide still, or h1 above 1/2, another step is taken from u.
 
 It holds for whatever x is. c1 is c - M ||D x|| where that is not far below c, which costs nothing,
 and searched for elsewhere. Of the constants the bound needs M above the Lipschitz constant of the
-Hessian between ubar and the ball ||D(v - u)|| <= r, and c1 not above the stability constant at u:
-`guaranteed` says whether they are, and `why_not`.
+Hessian between ubar and the ball ||D(v - u)|| <= r, and c1 not above the stability constant at u.
+With `certify` they are those of `certified` and `lipschitz_bounds`, of u and of the ball
+||D(v - u)|| <= 2 eta1 / c1, which r is within; `guaranteed` says whether they are proven, and
+`why_not`.
 
 Source: derived; the bound is Kantorovich's.
 """
@@ -30,7 +32,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lprjax.defects.bounds import geometry_bound, kantorovich, relaxing_bound
+from lprjax.defects.certified import certified_stability
 from lprjax.defects.hessian import EnergyAt
+from lprjax.defects.lipschitz_bounds import certified_lipschitz
 from lprjax.defects.response import solve_at, stability_at
 from lprjax.numerics.host import on_device
 from lprjax.potentials.derivatives import site_energies_and_forces
@@ -89,6 +93,7 @@ def enclosure_after_steps(
     constants: tuple[float, float],
     *,
     tolerance: float = 1e-3,
+    certify: bool = False,
 ) -> Enclosure:
     """The enclosure of a surrogate's errors, from its energy around the reference's geometry.
 
@@ -99,6 +104,8 @@ def enclosure_after_steps(
         energy: eV, error of E_f at ubar, signed.
         constants: c at ubar, eV/Å^2, and M, eV/Å^3.
         tolerance: of stability constants, relative to the largest curvature.
+        certify: with constants on their safe side where the last step ends, proven where the
+            surrogate is a pair or EAM potential and the cell small; it takes seconds to minutes.
 
     Returns:
         Enclosure, after as many steps as narrow it, up to STEPS; of NaN where there is no step.
@@ -118,7 +125,9 @@ def enclosure_after_steps(
             break
         response = solve_at(there, forces)
         step = np.asarray(response.displacement) * (1.0 if response.converged else math.nan)
-    return found
+    if not certify or not found.steps:
+        return found
+    return _certified(there, forces, found)
 
 
 def _difference(there: EnergyAt, at: EnergyAt) -> tuple[jax.Array, float]:
@@ -127,6 +136,24 @@ def _difference(there: EnergyAt, at: EnergyAt) -> tuple[jax.Array, float]:
     before = site_energies_and_forces(at.potential, at.graph)
     change = np.sum(np.asarray(here.sites)) - np.sum(np.asarray(before.sites))
     return there.moves.on_sites(there.moves.project(here.forces)), float(change)
+
+
+def _certified(there: EnergyAt, forces: jax.Array, found: Enclosure) -> Enclosure:
+    """The same with constants on their safe side; where there is no stability, the same."""
+    eta = float(there.defect.lattice.negative_norm(forces))
+    stability = certified_stability(there)
+    if not (stability.value > 0 and eta > 0):
+        return found
+    lipschitz = certified_lipschitz(there, 2.0 * eta / stability.value)
+    constants = eta, stability.value, lipschitz.value
+    return found._replace(
+        radius=geometry_bound(*constants),
+        gain=relaxing_bound(*constants),
+        stability=stability.value,
+        kantorovich=kantorovich(*constants),
+        guaranteed=stability.guaranteed and lipschitz.guaranteed,
+        why_not="; ".join(filter(None, (stability.why_not, lipschitz.why_not))),
+    )
 
 
 def _enclosed(

@@ -102,3 +102,21 @@ def test_nothing_encloses_where_there_is_no_step_or_no_stability():
     step = 1e-3 * np.asarray(at.moves.on_sites(at.forces()))
     found = enclosure_after_steps(at, defect.start, step, 0.0, (-1.0, 1.0))
     assert not found.stability > 0 and math.isnan(found.radius) and found.steps == 1
+
+
+def test_certified_constants_prove_it():
+    """Both potentials are EAM, and the cell has few moves: the enclosure is a theorem, wider than
+    the estimate and not by much, as what M bounds is of second order."""
+    surrogate, reference = zhou_eam("W", r_cut=5.2), zhou_eam("W", r_cut=5.4)
+    defect = vacancy(bcc("W", 3.164849), 3)
+    ubar = np.asarray(relax_defect(reference, defect, force_tolerance=TIGHT).displacement)
+    there = relax_defect(surrogate, defect, displacement=ubar, force_tolerance=TIGHT)
+    true = float(geometry_error(defect, there.displacement, ubar))
+    at = energy_at(surrogate, defect, ubar)
+    first = first_order_at(at, at.moves.on_sites(at.forces()), 0.0)
+    given = at, ubar, first.response.displacement, 0.0, (0.28, 0.6)
+    found, plain = enclosure_after_steps(*given, certify=True), enclosure_after_steps(*given)
+    assert found.guaranteed and found.why_not == "" and not plain.guaranteed
+    assert found.radius >= 0.9 * plain.radius and found.steps == plain.steps
+    low, high = found.geometry_range
+    assert low <= true <= high < 1.2 * true
