@@ -11,7 +11,7 @@ from experiments.studies.data_bars import BARS, BEST
 from experiments.systems.mlearn import SYNTHETIC
 from tests.helpers.figures import check_figure, drawn_line
 
-TINY = "--preset smoke --degree 5 --most 40 --components 2".split()
+TINY = "--preset smoke --degree 5 --most 40 --components 2 --parts data_sets".split()
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,12 @@ def test_shares_of_a_question_are_means_over_cells():
 
 
 def test_parts_are_asked_for_by_name():
-    assert figure.points(figure.replace(figure.SMOKE, parts=("defects",)), "synthetic") == []
-    named = figure.points(figure.PRESETS["paper"], "digest")
+    (small,) = figure.points(figure.replace(figure.SMOKE, parts=("defects",)), "synthetic")
+    assert isinstance(small, figure.DefectPoint) and len(small.fits) == 2
+    whole = figure.points(figure.PRESETS["paper"], "digest")
+    of_defects = [p for p in whole if isinstance(p, figure.DefectPoint)]
+    assert sum(len(p.fits) for p in of_defects) == 52 + 24 + 42  # three experiments' fits
+    named = [p for p in whole if not isinstance(p, figure.DefectPoint)]
     assert len(named) == 2 * (4 + 3) + 4 + 4
     assert all(p.config.data == "digest" and p.config.sets == () for p in named)
 
@@ -92,3 +96,40 @@ def test_missing_data_are_named(monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError, match="materialsvirtuallab/mlearn"):
         figure.main(["--preset", "paper", "--results", str(tmp_path)])
     assert not list(tmp_path.iterdir())
+
+
+def table(**columns):
+    """Four fits, the last of which did not relax."""
+    failed = np.array([False, False, False, True])
+    found = {
+        "failed": failed,
+        "calls": np.array([1, 1, 2, np.nan]),
+        "hessian_error": np.full(4, 0.2),
+    }
+    found |= {"outside_energy": np.array([False, True, True, np.nan], object)}
+    found |= {"geometry_true": np.array([1.0, 2.0, 4.0, np.nan])}
+    found |= {"energy_true": np.array([-1.0, 2.0, -1e-4, np.nan])}
+    found |= {"audit_geometry_predicted": np.array([1.2, 1.5, 4.0, np.nan])}
+    found |= {"audit_energy_predicted": np.array([-1.05, 2.5, 8e-4, np.nan])}
+    return found | {name: np.array(values) for name, values in columns.items()}
+
+
+def test_bars_of_defects_are_held_by_size_or_by_both_ends():
+    """A bar holds errors of either sign, a range those between its ends; what failed is left out,
+    what a fit has no bar of is not counted."""
+    one = table(
+        rigidity_energy=[0.5, 4.0, np.nan, np.nan], pops_geometry=[1.0, 1.0, 8.0, np.nan],
+        audit_energy=[-0.9, 2.5, 1e-3, np.nan], audit_energy_low=[-1.1, 2.1, -1e-3, np.nan],
+    )  # fmt: skip
+    found = figure.summary_of_defects([one, one])
+    assert found["fits"] == 8 and found["failed"] == 2 and found["calls"] == {"1": 4, "2": 2}
+    bars = found["bars"]
+    assert bars["rigidity"]["energy"]["n"] == 4 and bars["rigidity"]["energy"]["covered"] == 0.5
+    assert bars["pops"]["geometry"]["covered"] == pytest.approx(2 / 3)
+    assert bars["pops"]["geometry"]["ratio"] == [0.5, 1.0, 2.0]
+    assert bars["audit"]["energy"]["covered"] == pytest.approx(2 / 3)
+    assert found["audit_within"] == {
+        "geometry": pytest.approx(2 / 3),
+        "energy": pytest.approx(2 / 3),
+    }
+    assert found["outside_energy"] == pytest.approx(2 / 3)
