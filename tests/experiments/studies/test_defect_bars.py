@@ -1,4 +1,4 @@
-"""Bars of defects: rows are those of the factors, probes those of the norm, truth by relaxations."""
+"""Bars of defects: rows are the factors' own, probes see the norm, the truth is relaxed."""
 
 import numpy as np
 import pytest
@@ -39,9 +39,8 @@ def test_rows_are_those_that_the_factors_were_made_of(point):
     """Of every key R^T R is the sum of rows^T rows, and as many rows there are."""
     factors = training_factors(point, point.m)
     for key, factor in factors.items():
-        rows = np.concatenate(
-            [s[key][0] for s in training_rows(rows_key(point), point.m) if key in s]
-        )
+        samples = training_rows(rows_key(point), point.m)
+        rows = np.concatenate([sample[key][0] for sample in samples if key in sample])
         gram = np.asarray(factor.triangular).T @ np.asarray(factor.triangular)
         assert len(rows) == factor.n_rows
         np.testing.assert_allclose(rows.T @ rows, gram, atol=1e-9 * np.abs(gram).max())
