@@ -65,7 +65,7 @@ class Conformal(NamedTuple):
         sigma = _checked_deviations(deviations)
         if math.isinf(self.score):
             return np.full(sigma.shape, math.inf)
-        return np.where(sigma > 0.0, self.score * sigma, 0.0)
+        return np.where(sigma > 0.0, self.score * np.where(sigma > 0.0, sigma, 1.0), 0.0)
 
     def outside(self, deviations: ArrayLike) -> np.ndarray:
         """Which predictions are less certain than any that the interval was taken from.
@@ -82,7 +82,7 @@ class Conformal(NamedTuple):
         Raises:
             ValueError, TypeError: as `half_widths`.
         """
-        return _checked_deviations(deviations) > self.largest
+        return _checked_deviations(deviations) > self.largest * (1.0 + 1e-12)  # rounding
 
     def __str__(self) -> str:
         held = {"row": "a row", "atom": "an atom", "structure": "all rows"}[self.of]

@@ -9,8 +9,13 @@ distributed as `c ~ N(c0, H^-1)`, H = R^T R, so a prediction with derivatives g 
 with alpha, s and, where it is asked for, sigma from residuals on structures that the fit has not
 seen, and P the projector onto what their rows reach. sigma is noise of the labels, which no
 coefficients explain: without it alpha has to, and far from the data intervals are too wide.
+
+How many deviations an interval takes is no quantile of a Gaussian: residuals are few and their law
+is not known. It is a quantile of scores of structures whose residuals took no part in alpha, s and
+sigma (`new_structures`), infinite where structures are too few.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -31,6 +36,7 @@ from lprjax.regression.factors import (
     positive_diagonal,
     rank_of,
 )
+from lprjax.regression.new_structures import Conformal, conformal
 from lprjax.regression.rigidity import prediction_rigidity
 from lprjax.regression.rows import vanishing
 
@@ -42,6 +48,7 @@ _QUANTILES = ndtri(0.5 * (1.0 + np.array(NOMINAL)))
 _GRID = 29  # values of s in a round: two in a decade in the first, over RCOND to _HIGHEST
 _ROUNDS = 3  # each looks 14 times closer: s to half a percent in the end
 _LEAST_GAIN = 1e-9  # gain in log likelihood per observation that is not rounding
+_FOLDS = 5  # of structures, each scored by the variances of the others
 _HIGHEST = 1e2  # times |R Gamma^-1|: there R is 1e-4 of the sum, and s only multiplies alpha
 
 
@@ -110,6 +117,9 @@ class Calibration(NamedTuple):
             there the variance is the fit's own, alpha^2 times the prior's or infinite.
         sigma: standard deviation of noise, in the unit of the residuals; 0 where `calibrate` was
             not asked for it. It is no part of `factor`.
+        scores: (N,) |r| over deviations by the other folds of structures, see `interval`.
+        owners: (N,) which structure each residual is of.
+        largest: of the deviations of the residuals, in their unit.
     """
 
     alpha: float
@@ -120,6 +130,54 @@ class Calibration(NamedTuple):
     factor: jax.Array
     unreached: int
     sigma: float = 0.0
+    scores: np.ndarray = np.zeros(0)
+    owners: np.ndarray = np.zeros(0, int)
+    largest: float = math.inf
+
+    @property
+    def n_structures(self) -> int:
+        """How many structures the residuals are of: so many, and not more, are independent."""
+        return len(np.unique(self.owners))
+
+    def interval(self, miss: float = 0.1, of: str = "row") -> Conformal:
+        """How many deviations hold a label of a new structure with probability 1 - miss.
+
+        The `conformal` quantile of |r| / sigma_i, each structure with the alpha, s and sigma of the
+        four fifths of structures that it is not in. If structures are exchangeable with the new one
+        it holds in 1 - miss of cases or somewhat more (as fits to four fifths scatter more than
+        the whole; 1 - 2 miss is what is proven of such quantiles), whatever the law of residuals. A
+        Gaussian's 1.96 for 95 % takes 19 structures at least: from fewer it is infinite.
+
+        Args:
+            miss: a, 0 < a < 1.
+            of: "row", "atom" or "structure", as in `conformal`.
+
+        Returns:
+            The Conformal, whose `half_widths` and `outside` take `deviations`.
+
+        Raises:
+            ValueError: as `conformal`.
+
+        Source: Vovk, Ann. Math. Artif. Intell. 74 (2015) 9 (cross-conformal); Barber, Candes,
+        Ramdas, Tibshirani, Ann. Stat. 49 (2021) 486 (CV+).
+        """
+        found = conformal(self.scores, None, self.owners, miss=miss, of=of)
+        return found._replace(largest=self.largest)
+
+    def half_widths(self, rows: ArrayLike, miss: float = 0.1) -> np.ndarray:
+        """Half the width of intervals for labels of new structures, see `interval`.
+
+        Args:
+            rows: (M, K), derivatives of the predictions.
+            miss: a, 0 < a < 1.
+
+        Returns:
+            (M,), in the unit of the residuals; infinite where structures are too few.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `deviations` and `interval`.
+        """
+        return self.interval(miss).half_widths(np.asarray(self.deviations(rows)))
 
     def deviations(self, rows: ArrayLike) -> jax.Array:
         """Standard deviations of residuals, (sigma^2 + 1 / PR)^(1/2), of labels with such noise.
@@ -143,15 +201,17 @@ class Calibration(NamedTuple):
         return self._table()._repr_html_()
 
     def _table(self) -> Table:
+        wide = [self.interval(1.0 - p).score if len(self.scores) else math.inf for p in NOMINAL]
         rows = [
-            [f"{expected:.1%}", f"{covered:.1%}"]
-            for expected, covered in zip(self.expected, self.covered, strict=True)
+            [f"{expected:.1%}", f"{covered:.1%}", f"{q:.3g}"]
+            for expected, covered, q in zip(self.expected, self.covered, wide, strict=True)
         ]
         return Table(
             f"Calibration: alpha {self.alpha:.4g}, s {self.s:.4g}, sigma {self.sigma:.4g}",
-            ("interval for", "holds of the residuals"),
+            ("interval for", "holds of the residuals", "in new structures takes deviations"),
             rows,
             (
+                f"structures: {self.n_structures}; infinite where they are too few",
                 f"log likelihood of each, {self.log_likelihood:.4g}; directions that no row "
                 f"reaches: {self.unreached}",
             ),
@@ -165,6 +225,7 @@ def calibrate(
     *,
     prior: ArrayLike | None = None,
     noise: bool = False,
+    owners: ArrayLike | None = None,
 ) -> Calibration:
     """Fit the scale and the floor of predicted variances to residuals of validation structures.
 
@@ -180,7 +241,10 @@ def calibrate(
     0, or searched for over logarithms as s is. s is searched for: 0, and a grid of
     logarithms from RCOND |R Gamma^-1| (less is lost in rounding) to 100 |R Gamma^-1|, made finer
     twice about the best; each s is one QR of [R; s P Gamma]. s = 0 stays where no s > 0 is likelier
-    by more than rounding. Residuals count as independent.
+    by more than rounding. In the likelihood residuals count as independent.
+
+    How wide an interval has to be is another question, `Calibration.interval`: it counts
+    structures, each by variances that come of the others, and from a few it is wide or infinite.
 
     Calibrate one kind of observation at a time, in its own unit: alpha repairs the scale that
     weights and misfit left wrong, and energies and forces are not wrong alike. With energies per
@@ -194,6 +258,8 @@ def calibrate(
         residuals: (N,) predicted minus true.
         prior: (K,) diagonal of Gamma, >= 0, default ones.
         noise: whether labels have noise of their own, sigma; else sigma = 0.
+        owners: (N,) numbers of the structures that residuals are of; None: each of its own, as
+            energies are.
 
     Returns:
         The Calibration.
@@ -213,11 +279,13 @@ def calibrate(
     refuse_traced("calibrate", factor=factor, rows=rows, residuals=residuals, prior=prior)
     factor = _checked_factor(factor)
     rows, residuals = _checked_data(rows, residuals, factor.shape[0])
+    owners = _checked_owners(owners, len(residuals))
     gamma = checked_prior(prior, len(factor))
     if not gamma.any():
         raise ValueError("prior is zero: wanted entries >= 0 and at least one > 0; omit it for 1.")
     floor, unreached = _floor(rows, gamma)
-    best, floored = _search(factor, gamma, floor, rows, residuals, bool(noise))
+    problem, everything = (factor, gamma, floor, rows, residuals), np.ones(len(residuals))
+    best, floored, deviations = _search(*problem, everything, bool(noise), _ROUNDS)
     if not np.isfinite(best.log_likelihood):
         raise ValueError(
             "rows reach coefficients that neither the data nor the prior hold: wanted a finite "
@@ -232,6 +300,9 @@ def calibrate(
         floored / best.alpha,
         unreached,
         float(best.alpha * jnp.sqrt(best.ratio)),
+        _scores_of_others(problem, bool(noise), owners),
+        owners,
+        float(np.max(deviations)),
     )
 
 
@@ -310,9 +381,31 @@ def _floor(rows: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, int]:
     return floor, beyond.shape[1]
 
 
+def _scores_of_others(problem, noise: bool, owners: np.ndarray) -> np.ndarray:
+    """Residuals (N,) over the deviations of fits to the folds of structures they are not in."""
+    residuals = problem[-1]
+    _, place = np.unique(owners, return_inverse=True)
+    n_folds = min(_FOLDS, int(place.max()) + 1)
+    if n_folds < 2:
+        return np.full(len(residuals), np.inf)
+    folds = place % n_folds
+    counts = (folds[None, :] != np.arange(n_folds)[:, None]).astype(float)
+    deviations = np.asarray(_of_folds(problem, counts, noise))[folds, np.arange(len(folds))]
+    known = deviations > 0.0  # NaN where the others' residuals are all zero
+    return np.where(known, np.abs(residuals) / np.where(known, deviations, 1.0), np.inf)
+
+
 @partial(jax.jit, static_argnames="noise")
-def _search(factor, gamma, floor, rows, residuals, noise):
-    """The likeliest of all s and its factor R_s."""
+def _of_folds(problem, counts, noise):
+    """Deviations of all rows by the likeliest model of those that count in each fold, (F, N); s is
+    found on one grid, within half a decade."""
+    return jax.lax.map(lambda own: _search(*problem, own, noise, 1)[2], counts)
+
+
+@partial(jax.jit, static_argnames=("noise", "rounds"))
+def _search(factor, gamma, floor, rows, residuals, counts, noise, rounds):
+    """The likeliest of all s, its factor R_s and the deviations of residuals (N,); those count
+    (N,) that are 1 in counts."""
     penalised = gamma > 0.0
     relative = factor / jnp.where(penalised, gamma, 1.0)[None, :]
     size = jnp.linalg.norm(jnp.where(penalised[None, :], relative, 0.0))
@@ -323,7 +416,7 @@ def _search(factor, gamma, floor, rows, residuals, noise):
         grid = jnp.linspace(low, high, _GRID)
         candidates = jnp.concatenate([jnp.zeros(1), jnp.exp(grid)])
         found = jax.lax.map(
-            lambda s: _profile(s, factor, floor, rows, residuals, noise), candidates
+            lambda s: _profile(s, factor, floor, rows, residuals, counts, noise), candidates
         )
         top = found.at(jnp.argmax(found.score))
         best = jax.tree.map(lambda a, b: jnp.where(top.score > best.score, a, b), top, best)
@@ -333,31 +426,36 @@ def _search(factor, gamma, floor, rows, residuals, noise):
     zero = jnp.zeros(())
     nothing = _Model(zero, zero, zero - jnp.inf, jnp.zeros(len(NOMINAL)), zero)
     state = nothing, jnp.log(RCOND * size), jnp.log(_HIGHEST * size)
-    best, _, _ = jax.lax.fori_loop(0, _ROUNDS, closer, state)
-    return best, _floored(factor, best.s, floor)
+    best, _, _ = jax.lax.fori_loop(0, rounds, closer, state)
+    floored = _floored(factor, best.s, floor)
+    variances = best.ratio + 1.0 / prediction_rigidity(floored, rows)
+    return best, floored, best.alpha * jnp.sqrt(variances)
 
 
-def _profile(s, factor, floor, rows, residuals, noise):
+def _profile(s, factor, floor, rows, residuals, counts, noise):
     """The best alpha, and ratio of noise if there is any, for one s."""
     rigidity = prediction_rigidity(_floored(factor, s, floor), rows)
     determined = jnp.all(rigidity > 0.0)  # else a variance is infinite, and its density zero
     variances = 1.0 / jnp.where(determined, rigidity, 1.0)
     squares = jnp.square(residuals)
-    ratio = _noise_ratio(variances, squares) if noise else jnp.zeros(())
-    alpha, likelihood = _scale_and_likelihood(ratio, variances, squares)
-    covered = jnp.mean(_inside(residuals, alpha * jnp.sqrt(ratio + variances)), axis=0, dtype=float)
+    ratio = _noise_ratio(variances, squares, counts) if noise else jnp.zeros(())
+    alpha, likelihood = _scale_and_likelihood(ratio, variances, squares, counts)
+    inside = _inside(residuals, alpha * jnp.sqrt(ratio + variances))
+    covered = counts @ inside.astype(float) / jnp.sum(counts)
     return _Model(s, alpha, jnp.where(determined, likelihood, -jnp.inf), covered, ratio)
 
 
-def _scale_and_likelihood(ratio, variances, squares):
+def _scale_and_likelihood(ratio, variances, squares, counts):
     """The best alpha for a shape of variances, and the log likelihood per observation."""
-    shape = ratio + variances
-    alpha = jnp.sqrt(jnp.mean(squares / shape))
-    likelihood = -0.5 * jnp.mean(jnp.log(shape)) - jnp.log(alpha) - 0.5 * jnp.log(2 * jnp.pi) - 0.5
+    shape, n = ratio + variances, jnp.sum(counts)
+    alpha = jnp.sqrt(counts @ (squares / shape) / n)
+    likelihood = (
+        -0.5 * (counts @ jnp.log(shape)) / n - jnp.log(alpha) - 0.5 * jnp.log(2 * jnp.pi) - 0.5
+    )
     return alpha, likelihood
 
 
-def _noise_ratio(variances, squares):
+def _noise_ratio(variances, squares, counts):
     """The likeliest rho: 0 unless another is likelier by more than rounding; between a thousandth
     of the least variance and a thousand times the largest, made finer as s is."""
 
@@ -365,7 +463,7 @@ def _noise_ratio(variances, squares):
         best, top, low, high = state
         grid = jnp.linspace(low, high, _GRID)
         found = jax.lax.map(
-            lambda log: _scale_and_likelihood(jnp.exp(log), variances, squares)[1], grid
+            lambda log: _scale_and_likelihood(jnp.exp(log), variances, squares, counts)[1], grid
         )
         peak = jnp.argmax(found)
         better = found[peak] > top
@@ -373,7 +471,7 @@ def _noise_ratio(variances, squares):
         return best, top, grid[jnp.maximum(peak - 1, 0)], grid[jnp.minimum(peak + 1, _GRID - 1)]
 
     zero = jnp.zeros(())
-    none = _scale_and_likelihood(zero, variances, squares)[1] + _LEAST_GAIN
+    none = _scale_and_likelihood(zero, variances, squares, counts)[1] + _LEAST_GAIN
     low, high = jnp.log(1e-3 * jnp.min(variances)), jnp.log(1e3 * jnp.max(variances))
     return jax.lax.fori_loop(0, _ROUNDS, closer, (zero, none, low, high))[0]
 
@@ -435,3 +533,13 @@ def _checked_data(rows, residuals, n_features: int) -> tuple[np.ndarray, np.ndar
             "out forces that vanish by symmetry, kept = ~lp.regression.vanishing(rows)."
         )
     return rows, residuals
+
+
+def _checked_owners(owners, n: int) -> np.ndarray:
+    owners = np.arange(n) if owners is None else np.asarray(owners)
+    if owners.shape != (n,) or owners.dtype.kind not in "iu":
+        raise ValueError(
+            f"owners have shape {owners.shape} and dtype {owners.dtype}: wanted ({n},) whole "
+            "numbers; give the structure of each residual."
+        )
+    return owners

@@ -413,8 +413,94 @@ def test_coverage_at_its_edges():
 def test_a_calibration_prints_what_it_covers():
     residuals = np.sqrt(dense_variance(ROWS, PREDICTIONS)) * RNG.normal(size=N)
     found = calibrate(FACTOR, PREDICTIONS, residuals)
-    title, _, *rows, _ = str(found).splitlines()
+    title, _, *rows, structures, _ = str(found).splitlines()
+    assert structures.startswith(f"structures: {N};")
+    assert [float(row.split()[2]) for row in rows] == pytest.approx(
+        [found.interval(1 - p).score for p in NOMINAL], rel=1e-2
+    )
     assert f"alpha {found.alpha:.4g}, s {found.s:.4g}" in title
     covered = [float(row.split()[1].rstrip("%")) for row in rows]
     assert covered == pytest.approx(100 * found.covered, abs=0.06)
     assert "<table>" in found._repr_html_()
+
+
+def of_structures(rng, n, each, heavy):
+    """Rows, residuals whose deviations a calibration can find (noise 0.5 and 0.7 v^1/2), and
+    owners; residuals of a structure go together, and heavy ones are t_3."""
+    rows = rng.normal(size=(n * each, K))
+    z = rng.normal(size=n).repeat(each)
+    if each > 1:
+        z = 0.8 * z + 0.6 * rng.normal(size=n * each)
+    if heavy:
+        z = z / np.sqrt(rng.chisquare(3, size=n) / 3).repeat(each)
+    deviations = np.sqrt(0.25 + 0.49 * dense_variance(ROWS, rows))
+    return rows, deviations * z, np.arange(n).repeat(each)
+
+
+CASES = {
+    "8": (8, 1, False, (0.2,)),
+    "8 of 5 rows": (8, 5, False, (0.2,)),
+    "20": (20, 1, True, (0.1, 0.05)),
+    "100": (100, 1, False, (0.1, 0.05)),
+}
+
+
+@pytest.mark.parametrize("heavy", [False, True], ids=["Gaussian", "heavy tails"])
+@pytest.mark.parametrize("case", CASES)
+def test_intervals_hold_new_structures_however_few_there_were(case, heavy):
+    """Out of sample, with alpha, s and sigma found from the same few residuals: of 60 calibrations
+    and 200 new structures each, at least nominal within three standard errors of the
+    calibrations; from 100 structures not more than 3 % above it."""
+    n, each, noise, misses = CASES[case]
+    rng = np.random.default_rng(n + each)
+    held = {miss: [] for miss in misses}
+    gaussian = []
+    for _ in range(60):
+        rows, residuals, owners = of_structures(rng, n, each, heavy)
+        found = calibrate(FACTOR, rows, residuals, noise=noise, owners=owners)
+        new, errors, _ = of_structures(rng, 200, 1, heavy)
+        deviations = np.asarray(found.deviations(new))
+        for miss in misses:
+            widths = found.interval(miss).half_widths(deviations)
+            held[miss].append(np.mean(abs(errors) <= widths))
+        gaussian.append(np.mean(abs(errors) <= 1.2816 * deviations))  # 80 %
+    for miss, fractions in held.items():
+        error = np.std(fractions) / np.sqrt(60)
+        assert np.mean(fractions) > 1 - miss - 3 * error
+        assert n < 100 or np.mean(fractions) < 1 - miss + 0.03
+    if case == "8":  # what a Gaussian's quantile holds of them, which is why
+        assert np.mean(gaussian) < 0.8 and np.mean(gaussian) < np.mean(held[0.2]) - 0.05
+
+
+def test_few_structures_give_infinite_intervals():
+    """19 for 95 %, 9 for 90 %; rows of one structure do not count as structures."""
+    rng = np.random.default_rng(0)
+    rows, residuals, owners = of_structures(rng, 8, 5, False)
+    found = calibrate(FACTOR, rows, residuals, owners=owners)
+    assert found.n_structures == 8
+    assert np.isinf(found.half_widths(rows)).all() and np.isinf(found.interval(0.05).score)
+    assert "infinite, from 8 structures, too few" in str(found.interval(0.05))
+    assert np.isfinite(found.half_widths(rows, 0.2)).all()
+    alone = calibrate(FACTOR, rows, residuals)  # taken as 40
+    assert alone.n_structures == 40 and np.isfinite(alone.half_widths(rows, 0.05)).all()
+    one = calibrate(FACTOR, rows, residuals, owners=np.zeros(40, int))
+    assert np.isinf(one.half_widths(rows, 0.5)).all()
+    with pytest.raises(ValueError, match="owners have shape"):
+        calibrate(FACTOR, rows, residuals, owners=owners[1:])
+
+
+def test_scores_are_by_the_calibrations_of_the_others():
+    """Each fold against `calibrate` of the rest: s there is found to half a decade, so that a score
+    is within a few percent; far rows are outside."""
+    rng = np.random.default_rng(5)
+    rows, residuals, owners = of_structures(rng, 40, 3, False)
+    found = calibrate(FACTOR, rows, residuals, owners=owners, noise=True)
+    for fold in range(5):
+        out = owners % 5 == fold
+        other = calibrate(FACTOR, rows[~out], residuals[~out], noise=True)
+        wanted = abs(residuals[out]) / np.asarray(other.deviations(rows[out]))
+        np.testing.assert_allclose(found.scores[out], wanted, rtol=0.1)
+    inside = found.interval().outside(np.asarray(found.deviations(rows)))
+    assert not inside.any()
+    assert found.largest == pytest.approx(np.asarray(found.deviations(rows)).max(), rel=1e-12)
+    assert found.interval().outside(np.asarray(found.deviations(30 * rows))).mean() > 0.9
