@@ -141,7 +141,7 @@ def influence_share(
     if fit.rank < n_features:
         raise ValueError(
             f"rank of the fit is {fit.rank}: wanted {n_features}, one for each coefficient; fit "
-            "with a ridge > 0, or add data."
+            "with a ridge > 0 and a prior without zeros there, or add data."
         )
     empty = np.zeros((0, n_features))
     g = None if predictions is None else checked_predictions(predictions, n_features)

@@ -75,8 +75,11 @@ def error_bars(
     structures like those of the fit a share d is. (`Influence.beyond` compares with the largest,
     which one strange structure of the fit makes as large as it likes.)
 
-    Rows that vanish by symmetry, such as forces of a perfect crystal, have no score. Zero weights
-    leave a key's labels out of the fit and not out of its scores.
+    Scores are ratios, so that half-widths of a cell's energy and of one per atom are as their
+    predictions are; `outside` compares with the key's rows as they were counted. Labels with noise
+    of their own have scores as if it were misfit, and far bars that are wider than they must be.
+    Rows that vanish by symmetry, such as forces of a perfect crystal, have no score. A weight of
+    zero leaves a key's labels out of the fit and not out of its scores.
 
     >>> found = lp.influence(fit, lp.structure_rows(spec, samples))
     >>> rows = lp.design_rows(spec, graph, ("forces",)).forces.reshape(3 * 16, -1)
