@@ -24,6 +24,7 @@ from lprjax.regression.fitting import Fit, fit
 from lprjax.regression.influence_results import Influence, Moves
 from lprjax.regression.influences import influence
 from lprjax.regression.intervals import LEAST_VARIANCE, error_bars
+from lprjax.regression.new_structures import conformal
 from lprjax.regression.posterior import NOMINAL, calibrate
 
 ASKED = ("energy", "forces")
@@ -269,12 +270,12 @@ def intervals(
         model = calibrate(rest.factor, away.rows[thin], missed[thin], prior=rest.prior, noise=noise)
         yield name, about(centre, times, np.asarray(model.deviations(asked.rows)))
     old, new = (deviations(rest, part.rows) for part in (away, asked))
-    for name, size, width in (
-        ("split_conformal", np.abs(missed), np.ones(len(centre))),
-        ("split_scores", np.abs(missed) / old, new),
+    for name, sigma, width in (
+        ("split_conformal", np.ones(len(missed)), np.ones(len(centre))),
+        ("split_scores", old, new),
     ):
-        scores = np.array([of_cells(size, away.owners, level) for level in NOMINAL])
-        yield name, about(centre, scores, width)
+        made = [conformal(missed, sigma, away.owners, miss=1.0 - level) for level in NOMINAL]
+        yield name, about(centre, np.array([one.score for one in made]), width)
 
 
 def about(centre: np.ndarray, times: np.ndarray, width: np.ndarray) -> np.ndarray:
@@ -296,14 +297,6 @@ def jackknife_plus(found: Influence, kind: str, miss: float) -> np.ndarray:
         own = found._replace(moves=part_of(found.moves, part))
         ends.append(np.stack(own.intervals(kind, miss)))
     return np.concatenate(ends, axis=1)
-
-
-def of_cells(scores: np.ndarray, owners: np.ndarray, level: float) -> float:
-    """The score up to which n cells and a new one share the level: each cell's rows are one."""
-    _, place, counts = np.unique(owners, return_inverse=True, return_counts=True)
-    order = np.argsort(scores)
-    sums = np.cumsum((1.0 / (counts[place] * (len(counts) + 1.0)))[order])
-    return float(np.append(scores[order], np.inf)[np.searchsorted(sums, level - 1e-12)])
 
 
 def judged(

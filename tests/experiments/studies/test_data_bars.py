@@ -78,15 +78,6 @@ def test_shares_and_widths_by_hand():
     np.testing.assert_allclose(got["energy_error"], [np.sqrt(8.5), np.nan, 0.5])
 
 
-def test_a_conformal_score_by_hand():
-    """Nine cells: for nine tenths the largest, for half the fifth; a cell's rows share its part."""
-    scores = np.arange(1.0, 10.0)
-    assert bars.of_cells(scores, np.arange(9), 0.9) == 9.0
-    assert bars.of_cells(scores, np.arange(9), 0.5) == 5.0
-    assert bars.of_cells(scores[:8], np.arange(8), 0.9) == np.inf
-    assert bars.of_cells(np.repeat(scores, 3), np.repeat(np.arange(9), 3), 0.5) == 5.0
-
-
 def test_one_composition_leaves_nothing_undetermined():
     """Two constants that the cells of one composition do not tell apart."""
     spec = bars.spec_of(Config(alloy_order=1, alloy_degree=2), "NbTa")
