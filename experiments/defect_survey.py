@@ -37,16 +37,21 @@ from experiments.panels.errors import (
 )
 from experiments.studies.defect_fits import reference_simulation, training_factors, weighted_fit
 from experiments.studies.pairs import FITTED, Config, Point, points
-from experiments.studies.predictions import predicted_with_stability, simulated
+from experiments.studies.predictions import enclosed, predicted_with_stability, simulated
 from experiments.systems.materials import MATERIALS, named_pair
 from experiments.systems.observations import FLAGS, OBSERVATION_SETS
+
+VERSION = 2
+"""Of the records."""
 
 
 def compute(point: Point) -> dict[str, Any]:
     """Both observation sets at one size; arrays over the sets, in the order of FITTED."""
     factors = training_factors(point, point.m)
     fits = [weighted_fit(point, factors, OBSERVATION_SETS[name]) for name in FITTED]
-    found = [predicted_with_stability(point, r) | simulated(point, r) for r in fits]
+    found = [
+        predicted_with_stability(point, r) | enclosed(point, r) | simulated(point, r) for r in fits
+    ]
     simulation = reference_simulation(point)
     return {
         "radius": point.radius(point.m),
@@ -86,7 +91,25 @@ def summarise(config: Config, records: list[Record], preset: str) -> dict[str, A
             for name, curve in curves.items()
         },
         **against_forces(curves),
+        "enclosures": {quantity: enclosures_of(curves, quantity) for quantity in SLACK},
         "pairs": pairs,
+    }
+
+
+def enclosures_of(curves: dict[str, dict], quantity: str) -> dict[str, Any]:
+    """How many true errors of unflagged fits are enclosed, and the far end over them."""
+    names = (f"enclosure_{quantity}_low", f"enclosure_{quantity}", f"{quantity}_error", *FLAGS)
+    column = {n: np.concatenate([np.array(c[n], float) for c in curves.values()]) for n in names}
+    sound = ~np.any([column[flag] > 0 for flag in FLAGS], axis=0)
+    low, high, true = (column[n][sound] for n in names[:3])
+    far = np.maximum(np.abs(low), np.abs(high)) / np.abs(true)
+    known = np.isfinite(far)
+    held = (low - SLACK[quantity] <= true) & (true <= high + SLACK[quantity])
+    return {
+        "n": int(sum(known)),
+        "of": int(sum(sound)),
+        "held": int(sum(held)),
+        "upper_over_true": [*extremes(far), float(np.median(far[known]))] if any(known) else None,
     }
 
 
@@ -107,6 +130,8 @@ def against_forces(curves: dict[str, dict]) -> dict[str, Any]:
     }
 
 
+SLACK = {"geometry": 1e-5, "energy": 1e-7}
+"""Å and eV, by which enclosures may miss: relaxations end at forces of 1e-6 eV/Å."""
 COLOURS = {"bcc": PALETTE[0], "fcc": PALETTE[1], "diamond": PALETTE[2]}
 MARKERS = dict(zip(MATERIALS, "os^DosDos", strict=True))
 OTHER = "P"  # of materials from files
@@ -117,6 +142,9 @@ def draw_scatter(ax: Axes, summary: dict, quantity: str, unit: str) -> None:
     for pair, found in summary["pairs"].items():
         for fitted in FITTED:
             x, y = (sizes(found[fitted], f"{quantity}_{of}") for of in ("error", "predicted"))
+            if quantity == "geometry":
+                ends = (sizes(found[fitted], f"enclosure_geometry{of}") for of in ("_low", ""))
+                ax.vlines(x, *ends, color="0.6", lw=3, alpha=0.5, zorder=1)
             ax.loglog(x, y, **sign_of(pair, found, fitted))
             draw_flags(ax, x, y, found[fitted])
     ends = np.array(ax.get_xlim())
@@ -202,12 +230,27 @@ def caption(summary: dict) -> str:
         "defect against those predicted, to first order, from the forces of the fit at the "
         "reference's geometry. In the fits without a flag predicted / true lies between "
         f"{span('geometry')} for the geometry, {span('energy')} for the formation energy. Right: "
-        f"what first order leaves out. {about_forces(summary)}\nLower panels: the geometry error "
-        f"against the radius of the training cell, fitted to {LABELS[FITTED[0]]} (squares) and "
+        f"what first order leaves out. {about_enclosures(summary)}{about_forces(summary)}\n"
+        "Lower panels: the geometry error against the radius of the training cell, fitted to "
+        f"{LABELS[FITTED[0]]} (squares) and "
         f"{LABELS[FITTED[1]]} (diamonds); filled: true, open: predicted."
         + flag_caption(summary["flags"])
         + (f" THE REFERENCE'S RELAXATION DID NOT CONVERGE for {', '.join(lost)}." if lost else "")
     )
+
+
+def about_enclosures(summary: dict) -> str:
+    """How many of the enclosures there are and hold, and how wide they are."""
+    words = []
+    for quantity, found in summary["enclosures"].items():
+        if found["upper_over_true"] is None:
+            return ""
+        _, high, middle = found["upper_over_true"]
+        words.append(
+            f"{quantity} {found['held']} of {found['n']} ({found['of'] - found['n']} without), far "
+            f"end over true {middle:.4g} in the median and {high:.3g} at most"
+        )
+    return f"Enclosures after steps (grey) hold the true error: {'; '.join(words)}. "
 
 
 def about_forces(summary: dict) -> str:
@@ -241,7 +284,13 @@ def plan(argv: Sequence[str] | None = None) -> Plan:
     """What the flags ask for; those of the command line if None."""
     run = start("defect_survey", PRESETS, argv, __doc__)
     return Plan(
-        run, points(run.config), compute, summarise, lambda summary, _: plot(summary), caption
+        run,
+        points(run.config),
+        compute,
+        summarise,
+        lambda summary, _: plot(summary),
+        caption,
+        VERSION,
     )
 
 

@@ -42,19 +42,18 @@ from experiments.studies.nested_bases import columns
 from experiments.studies.pairs import FITTED
 from experiments.studies.pairs import Config as SurveyConfig
 from experiments.studies.pairs import points as survey_points
-from experiments.studies.predictions import first_order
+from experiments.studies.predictions import enclosed, predicted_with_stability
 from experiments.studies.size_sweep import Config as SweepConfig
 from experiments.studies.size_sweep import points as sweep_points
 from experiments.systems.observations import OBSERVATION_SETS
 from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import rattled, supercell
-from lprjax.defects import Defect, audit, geometry_error, left_basin, stability_constant
+from lprjax.defects import Defect, audit, geometry_error, left_basin
 from lprjax.defects.bounds import geometry_bound
-from lprjax.defects.enclosures import MARGIN, enclosure_after_steps
 from lprjax.defects.formation import formation_energy
 from lprjax.defects.hessian import energy_at
 from lprjax.defects.residual_transfer import transferred_error
-from lprjax.defects.response import lipschitz_at, solve_at
+from lprjax.defects.response import solve_at
 from lprjax.potentials.observables import observe
 from lprjax.regression.assembly import structure_rows
 from lprjax.regression.factors import projected
@@ -67,8 +66,6 @@ PROBES = 12
 """Of the geometry: their mean square is good to 40 %, the norm to 20 %: a choice."""
 NINETY = 1.645
 """Standard deviations of a normal distribution that hold 90 %."""
-TOLERANCE = 1e-3
-"""Of stability constants, relative to the largest curvature."""
 UNCALLED = ("rigidity", "sandwich", "jackknife", "pops_rms", "pops", "left_out_scores", "transfer")
 """Bars that need no reference call."""
 CALLED = ("audit", "first_order", "enclosure", "plain_bound")
@@ -300,23 +297,15 @@ def by_transfer(point: DefectPoint, result: Fit, there: np.ndarray) -> dict[str,
 
 def by_the_reference(point: DefectPoint, result: Fit) -> dict[str, Any]:
     """First order, plain bound and enclosure from the reference's relaxed geometry."""
-    defect, ubar, *_ = reference_simulation(point)
-    first, potential = first_order(point, result), surrogate(point, result)
-    c = stability_constant(potential, defect, ubar, tolerance=TOLERANCE).constant
-    if not (first.response.converged and c > 0):
+    found = predicted_with_stability(point, result)
+    if found["unstable"] or found["unpredicted"]:
         return {}
-    at, x = energy_at(potential, defect, ubar), first.response.displacement
-    m = abs(lipschitz_at(at, x, 10 * TOLERANCE).constant)
-    found = enclosure_after_steps(at, ubar, x, first.energy_at_reference, (c, MARGIN * m))
-    geometry, energy = found.geometry_range, found.energy_range
+    c, eta = found["stability"], found["eta"]
     return {
-        "first_order_geometry": first.geometry,
-        "first_order_energy": abs(first.energy),
-        "plain_bound_geometry": geometry_bound(first.eta, c, m),
-        "enclosure_geometry_low": geometry[0],
-        "enclosure_geometry": geometry[1],
-        "enclosure_energy_low": energy[0],
-        "enclosure_energy": energy[1],
+        "first_order_geometry": found["geometry_predicted"],
+        "first_order_energy": abs(found["energy_predicted"]),
+        "plain_bound_geometry": geometry_bound(eta, c, found["kantorovich"] * c**2 / eta),
         "stability": c,
-        "eta": first.eta,
+        "eta": eta,
+        **enclosed(point, result),
     }

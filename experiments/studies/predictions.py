@@ -34,6 +34,9 @@ from lprjax.defects import (
     stability_constant,
     weight_constants,
 )
+from lprjax.defects.enclosures import MARGIN, NOWHERE, enclosure_after_steps
+from lprjax.defects.hessian import energy_at
+from lprjax.defects.response import lipschitz_at, stability_at
 from lprjax.regression import Fit
 
 STABILITY_TOLERANCE = 1e-3  # of the residual; the error of the constant is about its square
@@ -96,6 +99,31 @@ def predicted_with_stability(config: Config, result: Fit) -> dict[str, Any]:
         "stability": stability.constant,
         "unstable": found["unstable"] or not stability.constant > 0,
         "unpredicted": found["unpredicted"] or not stability.converged,
+    }
+
+
+def enclosed(config: Config, result: Fit) -> dict[str, Any]:
+    """Where both errors lie, enclosed after a step or a few from the reference's geometry.
+
+    enclosure_geometry_low, enclosure_geometry (Å), enclosure_energy_low, enclosure_energy (eV): the
+    ends; NaN where nothing encloses them.
+    """
+    defect, displacement, *_ = reference_simulation(config)
+    first = first_order(config, result)
+    at = energy_at(surrogate(config, result), defect, displacement)
+    if not first.response.converged:
+        found = NOWHERE
+    else:
+        c = float(stability_at(at, STABILITY_TOLERANCE).constant)
+        x = first.response.displacement
+        m = MARGIN * abs(lipschitz_at(at, x, LIPSCHITZ_TOLERANCE).constant)
+        found = enclosure_after_steps(at, displacement, x, first.energy_at_reference, (c, m))
+    geometry, energy = found.geometry_range, found.energy_range
+    return {
+        "enclosure_geometry_low": geometry[0],
+        "enclosure_geometry": geometry[1],
+        "enclosure_energy_low": energy[0],
+        "enclosure_energy": energy[1],
     }
 
 

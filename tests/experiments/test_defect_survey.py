@@ -20,7 +20,7 @@ TINY = ("--preset smoke --pairs W/vacancy --sizes 2 --copies 10").split()
 
 @pytest.fixture(scope="module")
 def records(summary, run):
-    return list(run.records(figure.points(run.config), None))
+    return list(run.records(figure.points(run.config), None, version=figure.VERSION))
 
 
 def test_the_last_line_is_the_summary_and_nothing_is_computed_twice(
@@ -134,3 +134,22 @@ def test_a_reference_that_is_not_relaxed_is_named(run, records):
     arrays = records[0].arrays | {"reference_converged": np.array(False)}
     summary = figure.summarise(run.config, [records[0]._replace(arrays=arrays)], "smoke")
     assert "DID NOT CONVERGE for W/vacancy" in figure.caption(summary)
+
+
+def test_enclosures_hold_the_truth_and_are_counted(records, summary):
+    """Of each quantity both fits are enclosed; and by hand, of three fits one that is not, one
+    without, one that failed."""
+    for quantity in ("geometry", "energy"):
+        found = summary["enclosures"][quantity]
+        assert found["held"] == found["n"] == found["of"] == 2
+        arrays = records[0].arrays
+        high, true = arrays[f"enclosure_{quantity}"], arrays[f"{quantity}_error"]
+        low = arrays[f"enclosure_{quantity}_low"]
+        assert np.all(low <= true + 1e-6) and np.all(true <= high + 1e-6)
+    curve = {"geometry_error": [2.0, 4.0, 1.0, 1.0], "enclosure_geometry": [2.5, 3.0, np.nan, 9.0]}
+    curve |= {"enclosure_geometry_low": [1.0, 1.0, np.nan, 0.0]}
+    curve |= {flag: [False] * 4 for flag in figure.FLAGS}
+    curve |= {figure.FLAGS[-1]: [False, False, False, True]}
+    found = figure.enclosures_of({"one": curve}, "geometry")
+    assert (found["n"], found["of"], found["held"]) == (2, 3, 1)
+    assert found["upper_over_true"] == [0.75, 1.25, 1.0]
