@@ -36,6 +36,7 @@ FIGURES = (
     "rigidity_and_disagreement",
     "amorphous_silicon",
     "alloy_composition",
+    "choosing_rules",
     "mlearn_rigidity",
     "trustworthy_bars",
 )

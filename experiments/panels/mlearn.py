@@ -12,12 +12,14 @@ from experiments.harness.style import PALETTE, label_axes
 
 STAGES = {
     "base": "trained kinds only",
-    "chosen": "+ vacancy cells chosen by rigidity",
+    "chosen": "+ vacancy cells chosen by variance of labels",
     "whole": "whole training set",
 }
 RULES = {
-    "rigidity": "mean LPR",
+    "loss": "variance of all labels",
+    "log_rigidity": "log-mean rigidity of cell energies",
     "energies": "variance of cell energies",
+    "rigidity": "mean LPR of atoms",
     "d_optimal": "D-optimal",
     "random": "random",
 }
@@ -130,7 +132,7 @@ def sentence(name: str, found: dict) -> str:
         for rule, curve in found["choices"].items()
         if rule != "random"
     )
-    greedy = found["choices"]["rigidity"]
+    greedy = found["choices"]["loss"]
     surfaces, share = (found[n]["Surface"] for n in ("test_cells", "share_of_energy_error"))
     verdict = ""
     if found["no_worse"] is not None:
@@ -143,7 +145,7 @@ def sentence(name: str, found: dict) -> str:
         f"Trained on its kinds only, median LPR of AIMD over vacancy atoms: {gap:.2g}. Log-mean "
         f"LPR, energy and force error over those of random draws, mean over up to {count} cells: "
         f"{ratios}. "
-        "The first half of the cells chosen by mean LPR have "
+        "The first half of the cells chosen by variance of labels have "
         f"{greedy['first_half_forces']:.2f} times the pool's forces. "
         "Errors at the end, and those that variance alone would leave: "
         f"{greedy['energy'][-1]:.2g} and {greedy['energy_expected'][-1]:.2g} meV/atom, "

@@ -69,7 +69,7 @@ class Config:
     powers: tuple[float, ...] = (4.0, 2.0)  # of the smoothness prior, tried
     price: float = 0.02  # rise of the force error that less energy error is worth
     added: tuple[int, ...] = (0, 1, 2, 4, 8, 16)  # how many cells are added, ascending
-    seeds: int = 5  # random draws
+    seeds: int = 20  # random draws
     stride: int = 3  # every how many-th vacancy atom is a target
 
 

@@ -68,18 +68,24 @@ class Sample(NamedTuple):
     sites: np.ndarray | None = None  # (n,) site energies, eV; None where there are none
 
 
-def random_alloy(elements: Sequence[str], count: int, rng: np.random.Generator) -> Structure:
+def random_alloy(
+    elements: Sequence[str],
+    count: int,
+    rng: np.random.Generator,
+    lattices: Sequence[str] = tuple(LATTICES),
+) -> Structure:
     """A structure of 16 atoms in random order, with random volume, strain and displacements.
 
     Args:
         elements: two of Zhou's.
         count: atoms of the second element.
-        rng: decides lattice (one of four), order, volume, strain and displacements.
+        rng: decides lattice, order, volume, strain and displacements.
+        lattices: those that it may be of.
 
     Returns:
         the structure.
     """
-    crystal, cells, bond, closeness = LATTICES[rng.choice(list(LATTICES))]
+    crystal, cells, bond, closeness = LATTICES[rng.choice(list(lattices))]
     share = count / N_ATOMS
     distance = (1 - share) * ZHOU_2004[elements[0]].re + share * ZHOU_2004[elements[1]].re
     edge = closeness * distance / bond * rng.uniform(*STRETCH)

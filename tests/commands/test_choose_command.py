@@ -12,27 +12,41 @@ from lprjax.commands.sources import read_fit
 from lprjax.regression import choose, design_rows
 
 
-@pytest.mark.parametrize("rule", ["rigidity", "variance"])
-def test_the_choice_is_that_of_the_library(folder, tmp_path, summary, rule):
+@pytest.mark.parametrize(
+    "rule, about",
+    [("variance", "labels"), ("log_rigidity", "energies"), ("rigidity", "sites")],
+)
+def test_the_choice_is_that_of_the_library(folder, tmp_path, summary, rule, about):
     model, pool = folder / "model.npz", folder / "train.xyz"
-    more = ["--count", 3, "--rule", rule, "--targets", folder / "test.xyz"]
+    more = ["--count", 3, "--targets", folder / "test.xyz"]
+    if about != "energies":  # what stands here is what is done without a word
+        more += ["--rule", rule, "--about", about]
     found = summary("choose", model, pool, *more, "-o", tmp_path / "chosen.xyz")
     saved, frames = read_fit(model), read_extxyz(pool)
 
-    def graph(structure):
-        return build_graph(structure, saved.spec.r_cut)
-
-    candidates, targets = [], []
-    for structure, _, _ in frames:
-        rows = design_rows(saved.spec, graph(structure))
+    def rows_of(structure):
+        graph = build_graph(structure, saved.spec.r_cut)
+        rows = design_rows(saved.spec, graph)
         energy, forces = np.asarray(rows.energy) / 16, np.asarray(rows.forces)[:16]
-        candidates.append(np.concatenate([100.0 * energy[None], forces.reshape(48, -1)]))
-    for structure, _, _ in read_extxyz(folder / "test.xyz"):
-        targets.append(np.asarray(site_basis(saved.spec, graph(structure)))[:16])
+        weighted = np.concatenate([100.0 * energy[None], forces.reshape(48, -1)])
+        return {
+            "labels": weighted,
+            "energies": energy[None],
+            "sites": np.asarray(site_basis(saved.spec, graph))[:16],
+        }
+
+    candidates = [rows_of(structure)["labels"] for structure, _, _ in frames]
+    targets = [rows_of(structure)[about] for structure, _, _ in read_extxyz(folder / "test.xyz")]
     wanted = choose(saved.fit.factor, candidates, np.concatenate(targets), 3, rule=rule)
-    assert found["chosen"] == wanted.order.tolist() and found["targets"] == 48
-    mean = [step["mean LPR"] for step in found["steps"]]
-    np.testing.assert_allclose(mean, wanted.rigidity.mean(axis=1), rtol=1e-6)
+    assert found["chosen"] == wanted.order.tolist()
+    assert (
+        found["targets"] == {"labels": 147, "energies": 3, "sites": 48}[about]
+        and found["rule"] == rule
+    )
+    widths = [[step["r.m.s. width"], step["largest"]] for step in found["steps"]]
+    variances = 1.0 / wanted.rigidity
+    both = np.sqrt([variances.mean(axis=1), variances.max(axis=1)]).T
+    np.testing.assert_allclose(widths, both, rtol=1e-6)
     for (structure, labels, info), place in zip(
         read_extxyz(tmp_path / "chosen.xyz"), found["chosen"], strict=True
     ):
@@ -49,9 +63,19 @@ def test_few_targets_are_spread_and_random_has_a_seed(folder, summary):
     first, same = (summary(*words, "--seed", 1)["chosen"] for _ in range(2))
     other = [summary(*words, "--seed", seed)["chosen"] for seed in (2, 3, 4)]
     assert first == same and any(first != chosen for chosen in other)
-    # every 23rd of the 160 atoms of all cells, whatever cell it is in
+    # energies of every second of ten cells, every 23rd of their 160 atoms, whatever cell it is in
     words[words.index("--most-targets") + 1] = 7
-    assert summary(*words)["targets"] == 7
+    assert summary(*words, "--about", "energies")["targets"] == 5
+    assert summary(*words, "--about", "sites")["targets"] == 7
+
+
+def test_energies_of_targets_have_the_unit_of_the_fit(folder, summary):
+    """Of n atoms: per atom, or with --per-cell whole, whose width is n times larger."""
+    words = ["choose", folder / "model.npz", folder / "train.xyz", "--count", 1]
+    words += ["--about", "energies"]
+    per_atom, whole = (summary(*words, *more)["steps"][0] for more in ([], ["--per-cell"]))
+    assert whole["largest"] == pytest.approx(16 * per_atom["largest"], rel=1e-9)
+    assert whole["r.m.s. width"] == pytest.approx(16 * per_atom["r.m.s. width"], rel=1e-9)
 
 
 def test_a_cell_has_the_weight_of_its_group():

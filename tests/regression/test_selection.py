@@ -140,6 +140,7 @@ def anew(chosen):
 
 MEANING = {  # what each rule makes largest, of PR of the targets and ln det H
     "rigidity": lambda rigidity, log_det: np.mean(rigidity),
+    "log_rigidity": lambda rigidity, log_det: np.mean(np.log(rigidity)),
     "variance": lambda rigidity, log_det: -np.mean(1.0 / np.asarray(rigidity)),
     "d_optimal": lambda rigidity, log_det: log_det,
 }
@@ -152,15 +153,59 @@ def score(rule, chosen):
 def test_each_rule_has_a_taste_of_its_own():
     """Rows along axes, H = 1 before: PR of a target grows by the square of the row along it.
 
-    All of it on one target has the largest mean PR, much on two of three the least mean 1/PR, a
-    bit on each the least of the largest 1/PR, which no rule looks at, and many axes the largest
-    determinant: the rise of ln det H is the sum of ln(1 + square).
+    All of it on one target has the largest mean PR, much on two of three the least mean 1/PR, and
+    the largest mean of its logarithm, a bit on each the least of the largest 1/PR, which no rule
+    looks at, and many axes the largest determinant: the rise of ln det H is the sum of
+    ln(1 + square).
     """
     axes = np.eye(K)
     candidates = [100 * axes[:1], 20 * axes[:2], 0.8 * axes[:3], 20 * axes[3:9]]
     assert MEANING.keys() == RULES.keys()
-    for rule, best in (("rigidity", 0), ("variance", 1), ("d_optimal", 3)):
+    for rule, best in (("rigidity", 0), ("variance", 1), ("log_rigidity", 1), ("d_optimal", 3)):
         assert choose(axes, candidates, axes[:3], 1, rule=rule).order[0] == best
+
+
+def test_the_log_mean_counts_every_target_alike():
+    """A hundredfold gain of the least rigid target is worth less than fourhundredfold ones of two
+    others, which its variance hides; and no unit of a target matters to the log-mean."""
+    axes, units = np.eye(K), np.geomspace(1e-4, 1e4, len(TARGETS))[:, None]
+    start = np.diag([0.1, *np.ones(K - 1)])
+    candidates = [axes[:1], 20 * axes[1:3]]
+    for rule, best in (("variance", 0), ("log_rigidity", 1)):
+        assert choose(start, candidates, axes[:3], 1, rule=rule).order[0] == best
+    orders = {
+        rule: [
+            choose(FACTOR, CANDIDATES, t, 7, rule=rule).order for t in (TARGETS, units * TARGETS)
+        ]
+        for rule in ("variance", "log_rigidity")
+    }
+    np.testing.assert_array_equal(*orders["log_rigidity"])
+    assert (orders["variance"][0] != orders["variance"][1]).any()
+
+
+def test_more_targets_than_coefficients_are_summed_up_for_their_variance():
+    """The order is that of brute force, and rigidities are those of every target."""
+    many = np.random.default_rng(1).normal(size=(5 * K, K)) * np.geomspace(0.1, 10, 5 * K)[:, None]
+    found = choose(FACTOR, CANDIDATES, many, 3, rule="variance")
+    chosen = []
+    for best in found.order:
+        after = {}
+        for c in set(range(len(CANDIDATES))) - set(chosen):
+            rows = [ROWS[:20], *[CANDIDATES[k] for k in [*chosen, c]]]
+            after[c] = 1.0 / prediction_rigidity(factor_of(np.concatenate(rows), 1e-3), many)
+        assert best == min(after, key=lambda c: after[c].sum())
+        chosen.append(int(best))
+        np.testing.assert_allclose(1.0 / found.rigidity[len(chosen)], after[best], rtol=1e-10)
+
+
+def test_of_one_target_all_rules_about_targets_say_the_same():
+    orders = [
+        choose(FACTOR, CANDIDATES, TARGETS[:1], 7, rule=rule).order
+        for rule in RULES
+        if rule != "d_optimal"
+    ]
+    assert all((order == orders[0]).all() for order in orders)
+    np.testing.assert_array_equal(choose(FACTOR, CANDIDATES, TARGETS[:1], 7).order, orders[0])
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -250,7 +295,7 @@ def test_ties_and_draws():
 
 def test_a_greedy_choice_beats_the_mean_draw():
     draws = jax.random.split(KEY, 20)
-    greedy = choose(FACTOR, CANDIDATES, TARGETS, 3).rigidity[-1].mean()
+    greedy = choose(FACTOR, CANDIDATES, TARGETS, 3, rule="rigidity").rigidity[-1].mean()
     random = [
         choose(FACTOR, CANDIDATES, TARGETS, 3, rule="random", key=k).rigidity[-1].mean()
         for k in draws
