@@ -63,6 +63,10 @@ class NormUnits(NamedTuple):
     change: str  # of D3E[v, v, v] / ||Dv||^3: Lipschitz constants
 
 
+PLAIN = NormUnits("Å", "eV/Å", "eV/Å^2", "eV/Å^3")
+"""Of the norm of the stencil."""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReferenceLattice:
@@ -119,7 +123,7 @@ class ReferenceLattice:
     @property
     def units(self) -> NormUnits:
         """Of the norm, its dual, curvatures and their changes."""
-        return NormUnits("Å", "eV/Å", "eV/Å^2", "eV/Å^3")
+        return PLAIN
 
     @functools.cached_property
     def vector_spectrum(self) -> "Spectrum":

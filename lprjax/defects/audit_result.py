@@ -9,6 +9,7 @@ import jax
 
 from lprjax.atoms.extxyz import write_extxyz
 from lprjax.atoms.structures import Structure
+from lprjax.crystals.strain_norm import PLAIN, NormUnits
 from lprjax.numerics.tables import Table
 
 VERDICTS = ("trust", "add data", "cannot say")
@@ -48,6 +49,7 @@ class Audit(NamedTuple):
     cells: tuple[Structure, ...]  # what to have computed next, energies and forces
     failures: Mapping[str, str]  # what went wrong
     undefined: str | None = None  # why E_f has no value, and energies are NaN
+    units: NormUnits = PLAIN  # of geometries, eta and c: here Å ..., of energy norms eV^1/2 ...
 
     def write(self, path: str | Path) -> None:
         """Write `cells` as extended XYZ, to be labelled elsewhere.
@@ -64,21 +66,24 @@ class Audit(NamedTuple):
         return self._table()._repr_html_()
 
     def _table(self) -> Table:
+        norm, dual, curvature, _ = self.units
         rows = [
             [t.name, f"{t.norm:.3e}", f"{t.geometry:.3e}", f"{t.energy:.3e}"] for t in self.terms
         ]
         between = lambda ends, unit: f"in [{ends[0]:.3e}, {ends[1]:.3e}] {unit}"  # noqa: E731
         energy = f"energy error {self.energy:.3e} eV, {between(self.energy_range, 'eV')}"
         notes = [
-            f"geometry error {self.geometry:.3e} Å, {between(self.geometry_range, 'Å')}",
+            f"geometry error {self.geometry:.3e} {norm}, {between(self.geometry_range, norm)}",
             f"energy undefined; {self.undefined}" if self.undefined else energy,
-            f"eta {self.eta:.3e} eV/Å, c {self.stability:.3e} eV/Å^2, Hessian wrong by "
+            f"eta {self.eta:.3e} {dual}, c {self.stability:.3e} {curvature}, Hessian wrong by "
             f"{100 * self.hessian_error:.2g} % ({'measured' if self.calls > 1 else 'estimated'})",
             f"{self.verdict.upper()}: {self.advice}",
             *(f"FAILED, {kind}: {text}" for kind, text in self.failures.items()),
         ]
         title = f"Audit of a relaxed defect, {self.calls} call{'s' * (self.calls != 1)} of it"
-        return Table(title, ("term", "norm (eV/Å)", "geometry (Å)", "energy (eV)"), rows, notes)
+        return Table(
+            title, ("term", f"norm ({dual})", f"geometry ({norm})", "energy (eV)"), rows, notes
+        )
 
 
 CURES = {

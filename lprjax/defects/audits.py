@@ -145,7 +145,8 @@ def audit(
             (structure, labels) of each; empty: nothing yet, `cells` are what to ask.
         calls: of the reference for the defect's cell, at most; more than one is made only where
             the verdict is "cannot say" without.
-        acceptable_geometry: Å, of ||D(uhat - ubar)||: the sum over bonds, not a move of one atom.
+        acceptable_geometry: Å, of ||D(uhat - ubar)||: the sum over bonds, not a move of one atom;
+            in the unit of the defect's norm if that is another.
         acceptable_energy: eV, of the formation energy.
         radius: L, Å, how far training data reach round the core: the forces within and beyond are
             terms of their own; None: one term.
@@ -329,7 +330,7 @@ class _About:
         cells = (self.defect.displaced(place), *(self.energies.cells if not steps else ()))
         nothing = Audit(
             "cannot say", "", len(steps), *_NOTHING, (), *[math.nan] * 3, on_device(self.there),
-            on_device(place), cells, failures, self.energies.undefined,
+            on_device(place), cells, failures, self.energies.undefined, self.defect.lattice.units,
         )  # fmt: skip
         if not steps or failures:
             return nothing._replace(stability=self.stability)

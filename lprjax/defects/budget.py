@@ -34,6 +34,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lprjax.atoms.structures import Structure
+from lprjax.crystals.strain_norm import PLAIN, NormUnits
 from lprjax.defects.bounds import (
     PIECES,
     Residual,
@@ -109,7 +110,7 @@ class Term(NamedTuple):
     norm <= mismatch * weight: an equality by construction for MEASURED, a bound for the others."""
 
     name: str  # one of PIECES
-    mismatch: float  # e, eV/Å^2 (core: eV/Å; remainder: eV/Å^3)
+    mismatch: float  # e, the norm's unit over the weight's
     weight: float  # of the far field, Å, Å^2 or Å^3, times kappa where it bounds; 1 for the core
     norm: float  # of this piece of the residual, ||f_p||_{-1}, eV/Å
     geometry: float  # norm / c, Å; NaN where c <= 0
@@ -142,6 +143,7 @@ class Budget(NamedTuple):
     enclosure: Enclosure  # of both errors, after one step or a few: narrower than the bounds
     undefined: str | None = None  # why E_f has no value, and energies are NaN
     notes: tuple[str, ...] = ()  # of calculators: their noise, steps, calls, where relaxing ended
+    units: NormUnits = PLAIN  # of geometries, eta, c and M: here Å ..., of energy norms eV^1/2 ...
 
     @property
     def effectivity(self) -> dict[str, float]:
@@ -306,6 +308,7 @@ def _budget(
         failures=failures,
         enclosure=enclosure,
         undefined=undefined(defect, reservoirs),
+        units=defect.lattice.units,
         notes=tuple(
             note_of(who, p, ours.at.graph, ended.get(who), recorder)
             for who, p in pair.items()
@@ -456,9 +459,10 @@ def _enough_radius(
 
 
 def _table(budget: Budget) -> str:
-    columns = ("mismatch", "weight", "norm eV/Å", "geometry Å", "energy eV")
+    norm, dual, curvature, change = budget.units
+    columns = ("mismatch", "weight", f"norm {dual}", f"geometry {norm}", "energy eV")
     noisy = any(term.noise or term.energy_noise for term in budget.terms)
-    columns += ("± eV/Å", "± eV") if noisy else ()
+    columns += (f"± {dual}", "± eV") if noisy else ()
     effect = {name: f"{value:.2f}" for name, value in budget.effectivity.items()}
     lines = [
         f"Error budget, training data to L = {budget.radius:.2f} Å",
@@ -472,9 +476,9 @@ def _table(budget: Budget) -> str:
         [
             *lines,
             "norm <= mismatch x weight; =: equal by construction, no bound",
-            f"eta {budget.eta:.3e} eV/Å, c {budget.stability:.3e} eV/Å^2, "
-            f"M {budget.lipschitz:.3e} eV/Å^3, h {budget.kantorovich:.2g}{unproven}",
-            f"geometry: true {budget.geometry_true:.3e} Å, enclosed in "
+            f"eta {budget.eta:.3e} {dual}, c {budget.stability:.3e} {curvature}, "
+            f"M {budget.lipschitz:.3e} {change}, h {budget.kantorovich:.2g}{unproven}",
+            f"geometry: true {budget.geometry_true:.3e} {norm}, enclosed in "
             f"{_range(budget.enclosure.geometry_range)}; predicted / true: first order "
             f"{effect['geometry_first_order']}, plain bound {effect['geometry_bound']}",
             f"energy: undefined; {budget.undefined}"

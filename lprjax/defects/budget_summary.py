@@ -28,8 +28,9 @@ def budget_table(budget: Any) -> Table:
         The table.
     """
     title, _, *rest = str(budget).splitlines()
-    columns = {"norm": "norm (eV/Å)", "geometry": "geometry (Å)", "energy": "energy (eV)"}
-    columns |= {"noise": "± (eV/Å)", "energy_noise": "± (eV)"}
+    norm, dual, *_ = budget.units
+    columns = {"norm": f"norm ({dual})", "geometry": f"geometry ({norm})", "energy": "energy (eV)"}
+    columns |= {"noise": f"± ({dual})", "energy_noise": "± (eV)"}
     names = [
         name
         for name in budget.terms[0]._fields[1:]
@@ -73,7 +74,7 @@ def budget_figure(budget: Any) -> Figure:
         budget.geometry_true,
         noise,
     )
-    geometry.set_xlabel("geometry error (Å)")
+    geometry.set_xlabel(f"geometry error ({budget.units.norm})")
     _bars(
         energy,
         {term.name: term.energy for term in budget.terms},

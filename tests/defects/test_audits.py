@@ -13,9 +13,11 @@ from lprjax.atoms.structures import Labels, bcc, fcc
 from lprjax.crystals.elasticity import equilibrium
 from lprjax.defects import audits as audit_module
 from lprjax.defects.audits import LEAST, TiltedPotential, audit
+from lprjax.defects.budget import error_budget
 from lprjax.defects.catalogue import dumbbell, substitution
 from lprjax.defects.defect import geometry_error, relax_defect, vacancy
 from lprjax.defects.formation import formation_energy
+from lprjax.defects.norms import with_energy_norm
 from lprjax.potentials import ase_potential, zhou_eam
 from lprjax.potentials.derivatives import site_energies_and_forces
 from lprjax.potentials.observables import observe, total_energy
@@ -187,6 +189,19 @@ class Repelling:
 
     def __call__(self, graph):
         return -self.base(graph)
+
+
+def test_in_the_norm_of_the_force_constants_energies_are_the_same(audits):
+    """The reference's minimiser does not depend on the norm; the units are said."""
+    plain, (_, energy) = audits[0.2]
+    other = with_energy_norm(DEFECT, TUNGSTEN)
+    found = audit(Softened(TUNGSTEN, 0.2), other, TUNGSTEN, force_tolerance=SETTLED)
+    assert found.energy == pytest.approx(plain.energy, abs=1e-7)
+    expected = float(geometry_error(other, plain.corrected, plain.displacement))
+    assert found.geometry == pytest.approx(expected, rel=1e-4)
+    assert inside(energy, found.energy_range)
+    for text in (str(found), str(error_budget(TUNGSTEN, Softened(TUNGSTEN, 0.2), other, 5.0))):
+        assert other.lattice.units.norm in text and "eV/Å^2" not in text
 
 
 def test_failures_are_said(monkeypatch):
