@@ -203,7 +203,6 @@ def of_kind(kind: str, runs: Sequence[dict], groups: np.ndarray) -> dict[str, An
             "covered": shares.mean(axis=1),
             "interval": interval_by_cells(shares[at]),
             "covered_or_outside": float(kept[at].mean()),
-            "interval_or_outside": interval_by_cells(kept[at]),
             "width_over_error": float(np.median(width[k, asked]) / np.median(error)),
             "rank_correlation": rank_correlation(width[k, asked], error),
         }

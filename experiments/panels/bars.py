@@ -79,7 +79,8 @@ def draw_table(
     shares = 100 * np.array([[share_of(bar, key) for bar in row] for row in found])
     ax.imshow(shares, cmap="RdYlBu", vmin=40, vmax=100, aspect="auto")
     for (i, j), value in np.ndenumerate(shares):
-        ax.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=8)
+        colour = "w" if value < 55 or value > 92 else "k"
+        ax.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
     ax.set_yticks(range(len(names)), list(names.values()), fontsize=8)
     labels = [
         f"{KINDS[k][0]}\n{sets[n][q]['kinds'][k]['cells']}\n" + (SHORT[q] if k == "energy" else "")
@@ -92,7 +93,7 @@ def draw_table(
     for first, last in zip([0, *ends], [*ends, len(columns)], strict=True):
         middle = 0.5 * (first + last - 1)
         ax.text(middle, -0.6, columns[first][0], ha="center", va="bottom", fontsize=9)
-    ax.set_title(f"{title} (below: kind, cells, question)", fontsize=9, loc="left")
+    ax.set_title(f"{title} (below: kind, cells, question)", fontsize=9, loc="left", pad=18)
     ax.grid(False)
 
 
