@@ -20,6 +20,7 @@ COMMANDS = {
     "rigidity": "how far each atom is known: LPR, deviations of energy and force",
     "choose": "which cells of a pool to label next",
     "budget": "what is wrong with a defect simulated with a surrogate, and why",
+    "audit": "how wrong a relaxed defect is, from one call of the reference",
     "defects": "relaxed formation energies of point defects",
     "info": "this installation, or what a model file holds",
 }

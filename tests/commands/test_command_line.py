@@ -43,7 +43,7 @@ def test_the_package_runs_as_the_command():
 
 
 def test_without_a_subcommand_it_says_what_there_is(refused):
-    refused("fit, evaluate, rigidity, choose, budget, defects, info")
+    refused("fit, evaluate, rigidity, choose, budget, audit, defects, info")
     refused("Available subcommands: fit, evaluate", "fitt")
     refused("Unrecognized options: --modle", "info", "--modle", "x")
 
