@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 from experiments.harness.records import Record
 from experiments.harness.run import data_folder, start
 from experiments.harness.script import Plan, script
-from experiments.harness.statistics import share_interval
+from experiments.harness.statistics import rank_within, share_interval
 from experiments.panels.bars import caption, plot
 from experiments.studies.data_bars import ASKED, BARS, BEST, CellPoint, Config, compute_cells
 from experiments.studies.defect_bars import (
@@ -79,7 +79,7 @@ def compute(folder: str, point: CellPoint | DefectPoint) -> dict[str, Any]:
 def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[str, Any]:
     """Headline numbers of the figure."""
     of_cells = [record for record in records if isinstance(record.point, CellPoint)]
-    of_defects = [record.arrays for record in records if isinstance(record.point, DefectPoint)]
+    of_defects = [record for record in records if isinstance(record.point, DefectPoint)]
     return {
         "figure": "trustworthy_bars",
         "preset": preset,
@@ -93,21 +93,26 @@ def summarise(config: Config, records: Sequence[Record], preset: str) -> dict[st
     }
 
 
-def summary_of_defects(arrays: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
+def summary_of_defects(records: Sequence[Record]) -> dict[str, Any]:
     """Coverages and widths of every bar over all fits that relaxed.
 
     Args:
-        arrays: of `compute_defects`.
+        records: of `compute_defects`.
 
     Returns:
         "fits", "failed", "calls" (fits by number of calls), "hessian_error" (median); by bar and
         quantity "n", "covered", "interval" (95 % confidence), "ratio" (bar over true error:
-        least, median, largest), and for audit "within", the share that is predicted well enough.
+        least, median, largest), "rank_at_fixed_L" (its rank correlation with the true error among
+        fits to one size of cells, of those with three or more); "audit_within", the share that is
+        predicted well enough.
     """
+    arrays = [record.arrays for record in records]
+    cells = [(p.source, p.material, p.defect, p.m) for p in (record.point for record in records)]
+    groups = np.repeat([cells.index(one) for one in cells], [len(a["failed"]) for a in arrays])
     names = dict.fromkeys(name for one in arrays for name in one)
     table = {name: _joined(arrays, name) for name in names}
     kept = ~table["failed"].astype(bool)
-    table = {name: values[kept] for name, values in table.items()}
+    table = {name: values[kept] for name, values in table.items()} | {"group": groups[kept]}
     calls = table["calls"].astype(int)
     bars = {
         bar: {q: _of_bar(table, bar, q) for q in QUANTITIES if f"{bar}_{q}" in table}
@@ -152,6 +157,7 @@ def _of_bar(table: dict[str, np.ndarray], bar: str, quantity: str) -> dict[str, 
         "covered": share,
         "interval": share_interval(share, n) if n else (0.0, 1.0),
         "ratio": [float(x) for x in np.quantile(ratio, [0.0, 0.5, 1.0])] if n else [],
+        "rank_at_fixed_L": rank_within(size[known], np.abs(true)[known], table["group"][known]),
     }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import trustworthy_bars as figure
+from experiments.harness.records import Record
 from experiments.harness.statistics import share_interval
 from experiments.studies.data_bars import BARS, BEST
 from experiments.systems.mlearn import SYNTHETIC
@@ -121,12 +122,15 @@ def test_bars_of_defects_are_held_by_size_or_by_both_ends():
         rigidity_energy=[0.5, 4.0, np.nan, np.nan], pops_geometry=[1.0, 1.0, 8.0, np.nan],
         audit_energy=[-0.9, 2.5, 1e-3, np.nan], audit_energy_low=[-1.1, 2.1, -1e-3, np.nan],
     )  # fmt: skip
-    found = figure.summary_of_defects([one, one])
+    points = [figure.DefectPoint(m=2), figure.DefectPoint(m=3)]
+    found = figure.summary_of_defects([Record(point, one, {}) for point in points])
     assert found["fits"] == 8 and found["failed"] == 2 and found["calls"] == {"1": 4, "2": 2}
     bars = found["bars"]
     assert bars["rigidity"]["energy"]["n"] == 4 and bars["rigidity"]["energy"]["covered"] == 0.5
     assert bars["pops"]["geometry"]["covered"] == pytest.approx(2 / 3)
     assert bars["pops"]["geometry"]["ratio"] == [0.5, 1.0, 2.0]
+    assert bars["pops"]["geometry"]["rank_at_fixed_L"] == pytest.approx(np.sqrt(0.75))
+    assert bars["rigidity"]["energy"]["rank_at_fixed_L"] is None  # two fits of each size
     assert bars["audit"]["energy"]["covered"] == pytest.approx(2 / 3)
     assert found["audit_within"] == {
         "geometry": pytest.approx(2 / 3),
