@@ -3,8 +3,9 @@
 For each defect the reference is perturbed at random, smoothly and in all that a potential has
 (pair, density, vector and unlike-pair terms), with sizes over two decades. Of each budget every
 bound is set beside what it bounds: the terms of the far field (mismatch x weight above the norm of
-the piece), eta / c above the first-order response, and Kantorovich's bounds of geometry and energy
-above the true errors of two relaxations, where h <= 1/2.
+the piece), eta / c above the first-order response, in the plain norm and in that of the reference's
+force constants, and Kantorovich's bounds of geometry and energy above the true errors of two
+relaxations, where h <= 1/2; the far ends of enclosures wherever there are any.
 """
 
 import textwrap
@@ -26,10 +27,19 @@ from experiments.systems.perturbed_defects import CASES, perturbed
 from lprjax.defects.bounds import PIECES
 from lprjax.defects.budget import FAILURES, MEASURED, Budget, error_budget
 from lprjax.defects.defect import relax_defect
+from lprjax.defects.first_order import first_order_error
+from lprjax.defects.norms import with_energy_norm
+from lprjax.defects.response import stability_constant
 
 BOUNDED = tuple(name for name in PIECES if name not in MEASURED)
-QUANTITIES = (*BOUNDED, "response", "geometry", "energy")
-"""What is bounded: the pieces of the far field; to first order the response; the true errors."""
+ENCLOSED = ("geometry", "energy")
+QUANTITIES = (
+    *BOUNDED, "response", "energy-norm response", *ENCLOSED, *(f"enclosed {q}" for q in ENCLOSED)
+)  # fmt: skip
+"""What is bounded: the pieces of the far field; to first order the response, in both norms; the
+true errors, by the plain bounds and by the far ends of enclosures."""
+VERSION = 2
+"""Of the records."""
 
 SETTLED = 1e-8  # eV/Å, of relaxations: errors of geometries far below those of the surrogates
 ROUNDING = 1e-9  # of eta, and of the reference's 1 eV/Å: what is smaller is zero up to rounding
@@ -87,20 +97,26 @@ def compute(point: Point) -> dict[str, Any]:
     case, displacement = solved(point.defect)
     rng = np.random.default_rng([point.seed, *point.defect.encode()])
     sizes = case.size * np.geomspace(*point.sizes, point.count)
-    budgets = [
-        error_budget(
-            case.reference,
-            perturbed(case.reference, size, rng),
-            case.defect,
-            case.radius,
-            displacement=displacement,
-            reservoirs=case.reservoirs,
-            force_tolerance=SETTLED,
-            max_evaluations=2000,
+    soft = with_energy_norm(case.defect, case.reference)
+    budgets, both = [], []
+    for size in sizes:
+        surrogate = perturbed(case.reference, size, rng)
+        budgets.append(
+            error_budget(
+                case.reference,
+                surrogate,
+                case.defect,
+                case.radius,
+                displacement=displacement,
+                reservoirs=case.reservoirs,
+                force_tolerance=SETTLED,
+                max_evaluations=2000,
+            )
         )
-        for size in sizes
-    ]
-    both = [bounds_of(budget) for budget in budgets]
+        first = first_order_error(case.reference, surrogate, soft, displacement)
+        c = stability_constant(surrogate, soft, displacement, tolerance=1e-3).constant
+        there = first.eta / c if c > 0 else np.nan, first.geometry
+        both.append(bounds_of(budgets[-1]) | {"energy-norm response": there})
     return {
         "sizes": sizes,
         "kantorovich": np.array([b.kantorovich for b in budgets]),
@@ -124,6 +140,9 @@ def bounds_of(budget: Budget) -> dict[str, tuple[float, float]]:
     sound = not set(budget.failures) & {"unstable", "unconverged", "left_basin"}
     found["geometry"] = (budget.geometry_bound, budget.geometry_true if sound else np.nan)
     found["energy"] = (budget.energy_bound, abs(budget.energy_true) if sound else np.nan)
+    for quantity in ENCLOSED:
+        far = max(map(abs, getattr(budget.enclosure, f"{quantity}_range")))
+        found[f"enclosed {quantity}"] = (far, found[quantity][1])
     return {k: (b, t if t > least else np.nan) for k, (b, t) in found.items()}
 
 
@@ -211,8 +230,8 @@ def caption(summary: Mapping[str, Any]) -> str:
         f"bounds (least / median / largest): {'; '.join(parts)}. "
         "elastic to third elastic: mismatch x weight over the piece's norm, that of the defect; "
         "response: eta / c over the first-order response; geometry and energy: Kantorovich's "
-        "bounds, with an estimate of M, over true errors, where h <= 1/2."
-        + (f" Flags: {flags}." if flags else "")
+        "bounds, with an estimate of M, over true errors, where h <= 1/2; enclosed: the far ends "
+        "of enclosures after steps." + (f" Flags: {flags}." if flags else "")
     )
 
 
@@ -226,7 +245,13 @@ def plan(argv: Sequence[str] | None = None) -> Plan:
     """What the flags ask for; those of the command line if None."""
     run = start("bound_survey", PRESETS, argv, __doc__)
     return Plan(
-        run, points(run.config), compute, summarise, lambda summary, _: plot(summary), caption
+        run,
+        points(run.config),
+        compute,
+        summarise,
+        lambda summary, _: plot(summary),
+        caption,
+        VERSION,
     )
 
 

@@ -11,6 +11,7 @@ from experiments.bound_survey import BOUNDED, QUANTITIES, bounds_of, ratio_of, s
 from experiments.systems.perturbed_defects import CASES
 from lprjax.defects.bounds import PIECES
 from lprjax.defects.budget import FAILURES, MEASURED
+from lprjax.defects.enclosures import NOWHERE
 
 TINY = "--preset smoke --count 2 --sizes 0.01 0.1 --defects".split()
 TINY += ["crack 4", "honeycomb vacancy"]
@@ -34,10 +35,13 @@ def test_no_bound_is_violated(summary):
     assert summary["by_defect"]["internal_strain"]["crack 4"]["count"] == 0
     for name in ("elastic", "internal_strain", "force_constants", "response"):
         assert summary["tightness"][name]["median"] < 10.0
+    tight = {name: found["median"] for name, found in summary["tightness"].items()}
+    assert tight["energy-norm response"] < 0.7 * tight["response"]
+    assert tight["enclosed geometry"] < 1.1 < tight["geometry"]
 
 
 def test_a_violation_is_counted_and_drawn(run):
-    records = list(run.records(figure.points(run.config), figure.compute))
+    records = list(run.records(figure.points(run.config), figure.compute, version=figure.VERSION))
     arrays = records[0].arrays | {"elastic bound": 0.5 * records[0].arrays["elastic true"]}
     summary = figure.summarise(run.config, [records[0]._replace(arrays=arrays)], "smoke")
     assert summary["tightness"]["elastic"]["violated"] == 2
@@ -50,10 +54,15 @@ def test_what_failed_has_no_truth():
     class Found:
         eta, stability, geometry_first_order = 1.0, 2.0, 0.4
         geometry_bound, geometry_true, energy_bound, energy_true = 0.6, 0.5, 0.2, -0.1
+        enclosure = NOWHERE._replace(geometry=0.5, radius=0.05, energy=-0.08, gain=0.04)
         terms, failures = (), {}
 
     found = bounds_of(Found())
-    assert found == {"response": (0.5, 0.4), "geometry": (0.6, 0.5), "energy": (0.2, 0.1)}
+    enclosed = {"enclosed geometry": (0.55, 0.5), "enclosed energy": (0.12, 0.1)}
+    of = {"response": (0.5, 0.4), "geometry": (0.6, 0.5), "energy": (0.2, 0.1)} | enclosed
+    assert found.keys() == of.keys()
+    for name, pair in of.items():
+        assert found[name] == pytest.approx(pair)
     for flag in FAILURES:
         other = type("Other", (Found,), {"failures": {flag: "why"}})()
         lost = np.isnan(bounds_of(other)["geometry"][1])
