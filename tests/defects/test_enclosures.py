@@ -120,3 +120,9 @@ def test_certified_constants_prove_it():
     assert found.radius >= 0.9 * plain.radius and found.steps == plain.steps
     low, high = found.geometry_range
     assert low <= true <= high < 1.2 * true
+
+
+def test_ranges_by_hand():
+    found = NOWHERE._replace(geometry=1.0, radius=0.25, energy=-0.5, gain=0.125)
+    assert found.geometry_range == (0.75, 1.25) and found.energy_range == (-0.625, -0.5)
+    assert found._replace(radius=2.0).geometry_range == (0.0, 3.0)  # a norm is not negative
