@@ -234,7 +234,7 @@ def summary_of(config: Config, records: Sequence[Record]) -> dict[str, Any]:
     counts = dict(zip(GROUPS, whole["test_cells"].tolist(), strict=True))
     stages = {"base": "lpr_base", "whole": "lpr_whole"}
     lpr = {stage: quantiles(whole[key], whole["group"]) for stage, key in stages.items()}
-    greedy = next(r.arrays for r in records if r.point.task == "loss")
+    greedy = next(r.arrays for r in records if r.point.task == "log_rigidity")
     lpr["chosen"] = quantiles(greedy["lpr_last"], whole["group"])
     return {
         "functions": int(whole["n_functions"]),

@@ -12,7 +12,7 @@ from experiments.harness.style import PALETTE, label_axes
 
 STAGES = {
     "base": "trained kinds only",
-    "chosen": "+ vacancy cells chosen by variance of labels",
+    "chosen": "+ vacancy cells chosen by log-mean rigidity",
     "whole": "whole training set",
 }
 RULES = {
@@ -114,8 +114,8 @@ def caption(summary: dict) -> str:
     )
     return (
         f"{lead}Mean absolute errors. Trained kinds: {' and '.join(summary['trained_kinds'])}; "
-        "bars: 5-95 % of the atoms of each group of test cells, dots: medians. Targets: atoms of "
-        "the test set's vacancy cells, whose labels no choice sees; grey band: standard deviation "
+        "bars: 5-95 % of the atoms of each group of test cells, dots: medians. Targets: the test "
+        "set's vacancy cells, whose labels no choice sees; grey band: standard deviation "
         "over random draws; dotted: whole training set.\n"
         + "\n".join(sentence(name, found) for name, found in summary["materials"].items())
     )
@@ -132,7 +132,7 @@ def sentence(name: str, found: dict) -> str:
         for rule, curve in found["choices"].items()
         if rule != "random"
     )
-    greedy = found["choices"]["loss"]
+    greedy = found["choices"]["log_rigidity"]
     surfaces, share = (found[n]["Surface"] for n in ("test_cells", "share_of_energy_error"))
     verdict = ""
     if found["no_worse"] is not None:
@@ -145,7 +145,7 @@ def sentence(name: str, found: dict) -> str:
         f"Trained on its kinds only, median LPR of AIMD over vacancy atoms: {gap:.2g}. Log-mean "
         f"LPR, energy and force error over those of random draws, mean over up to {count} cells: "
         f"{ratios}. "
-        "The first half of the cells chosen by variance of labels have "
+        "The first half of the cells chosen by log-mean rigidity have "
         f"{greedy['first_half_forces']:.2f} times the pool's forces. "
         "Errors at the end, and those that variance alone would leave: "
         f"{greedy['energy'][-1]:.2g} and {greedy['energy_expected'][-1]:.2g} meV/atom, "
