@@ -24,7 +24,10 @@ Hessian that is wrong by eta / ||D uhat|| or so, and curvatures are c at least,
     delta ~ LEAST + eta / (c ||D uhat||),
 
 which is the plain bound eta / c of the geometry error over the relaxation itself. A further call,
-at u1, *measures* it: delta ~ MARGIN ||D(u2 - u1)|| / ||D(u1 - uhat)||.
+at u1, tells the curvature along the step as well: the surrogate gets that of the secant (a
+symmetric update of rank one), which is most of what soft defects have wrong. And it *measures*
+delta, as MEASURED_MARGIN ||D(u2 - u1)|| / ||D(u1 - uhat)||, after n calls the (n - 1)-th root of
+such a ratio of the last step to the first.
 
 Source: derived.
 """
@@ -63,10 +66,13 @@ from lprjax.potentials.potential import Potential, as_argument, by_differences, 
 LEAST = 0.1
 """Of delta as it is estimated from one call: a choice, from fits to silicon whose Hessians were
 wrong by up to 5 % along the correction where the estimate said 0.5 %."""
-MEASURED_MARGIN = 3.0
+MEASURED_MARGIN = 2.0
 """On delta as a further call measures it, along one direction: a choice."""
 WIDEST = 0.5
 """From this delta on there is no range: a choice, there it spans a factor of 3."""
+ALONG = 0.3
+"""Cosine, in the norm, of the step and of what it turned the forces by, below which their secant is
+not used: a choice, its curvature is divided by that."""
 PUSH = 0.1
 """Of the length ||D v|| = 1 Å, how far a saddle point is left along its mode: a choice."""
 PUSHES = 3
@@ -78,18 +84,25 @@ TOLERANCE = 1e-3
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class TiltedPotential:
-    """A potential with constant forces added to those of its own: E - G . (x - x0)."""
+    """A potential with forces and a curvature added.
+
+    E - G . (x - x0) + sign [v . (x - x0)]^2 / 2
+    """
 
     potential: Potential
     forces: jax.Array | np.ndarray  # G, (n, 3) eV/Å
     homes: jax.Array | np.ndarray  # x0, (n, 3) Å
+    secant: jax.Array | np.ndarray  # v, (n, 3) eV^1/2/Å
+    sign: float  # of the curvature; 0: none
     r_cut: float = dataclasses.field(metadata={"static": True})  # Å, the potential's
 
     def __call__(self, graph: Graph) -> jax.Array:
         """Site energies, (n,) eV, padding included."""
         n = len(self.homes)
-        work = jnp.sum(self.forces * (graph.positions[:n] - self.homes), axis=1)
-        return self.potential(graph).at[:n].add(-work)
+        moves = graph.positions[:n] - self.homes
+        work, along = jnp.sum(self.forces * moves, axis=1), jnp.sum(self.secant * moves)
+        bent = 0.5 * self.sign * along**2
+        return self.potential(graph).at[:n].add(bent / n - work)
 
     @property
     def by_differences(self) -> bool:
@@ -185,7 +198,7 @@ def audit(
         place = steps[-1].end if steps else there
         if (answer := answers.of(defect.displaced(place))) is None:
             break
-        steps.append(_step(about, place, answer, search))
+        steps.append(_step(about, place, answer, search, steps[-1] if steps else None))
         found = judged(about.found(steps), acceptable)
     return found
 
@@ -267,6 +280,7 @@ class _Step(NamedTuple):
     """One call of the reference, at u."""
 
     at: EnergyAt  # the surrogate around u
+    place: np.ndarray  # u, (n_sites, 3) Å
     forces: np.ndarray  # G, (n_sites, 3) eV/Å
     ours: float  # Ê_f(u), eV
     theirs: float  # E_f(u), eV
@@ -276,8 +290,14 @@ class _Step(NamedTuple):
     trouble: str | None  # why there is none
 
 
-def _step(about: "_About", place: np.ndarray, answer: Answer, search: Callable[..., Any]) -> _Step:
-    """What an answer at `place` says of the reference's minimiser."""
+def _step(
+    about: "_About",
+    place: np.ndarray,
+    answer: Answer,
+    search: Callable[..., Any],
+    before: _Step | None,
+) -> _Step:
+    """What an answer at `place`, after another call, says of the reference's minimiser."""
     defect, surrogate = about.defect, about.surrogate
     asked = np.asarray(defect.displaced(place).positions)
     moved = minimum_image(np.asarray(answer.structure.positions) - asked, defect.reference)[0]
@@ -290,15 +310,19 @@ def _step(about: "_About", place: np.ndarray, answer: Answer, search: Callable[.
         as_argument(surrogate, "surrogate"),
         change,
         np.asarray(defect.displaced(u).positions),
+        *_secant(defect, u, change, before),
         cutoff_of(surrogate),
     )
     ended = search(tilted, defect, displacement=u)
+    if not ended.relaxed.converged and tilted.sign:
+        ended = search(dataclasses.replace(tilted, sign=0.0), defect, displacement=u)
     end = np.asarray(ended.displacement)
     trouble = None if ended.relaxed.converged else ended.relaxed.message
     trouble = trouble or left_basin(defect, u, end)
     energy = float(here.energy)
     return _Step(
         at,
+        u,
         np.asarray(defect.on_sites(change)),
         about.energies.formed(energy, about.energies.ours),
         about.energies.formed(answer.energy, about.energies.theirs),
@@ -307,6 +331,30 @@ def _step(about: "_About", place: np.ndarray, answer: Answer, search: Callable[.
         energy - float(ended.energy),
         trouble,
     )
+
+
+def _secant(
+    defect: Defect, u: np.ndarray, change: np.ndarray, before: _Step | None
+) -> tuple[np.ndarray, float]:
+    """v and the sign that give the surrogate, between two calls, the reference's change of forces:
+    the symmetric update of rank one. None where it would hardly act along the step between them,
+    or take half the surrogate's curvature there."""
+    none = np.zeros(change.shape), 0.0
+    if before is None:
+        return none
+    moved = u - before.place
+    turn = before.forces - np.asarray(defect.on_sites(change))  # (H - Ĥ) moved
+    bend = float(np.vdot(turn, moved))
+    sizes = (
+        defect.lattice.negative_norm(on_device(turn)),
+        defect.lattice.strain_norm(on_device(moved)),
+    )
+    if abs(bend) < ALONG * float(sizes[0]) * float(sizes[1]) or not bend:
+        return none
+    if bend < -WIDEST * float(np.vdot(before.forces, moved)):
+        return none
+    v = np.asarray(defect.on_atoms(turn)) / math.sqrt(abs(bend))
+    return v, math.copysign(1.0, bend)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,10 +403,11 @@ class _About:
         )
 
     def _hessian_error(self, steps: Sequence[_Step], eta: float) -> float:
-        """delta: measured by the last two steps, or estimated from the one there is."""
+        """delta: measured by how fast steps became shorter, or estimated from the one there is."""
         if len(steps) > 1:
-            before, last = (step.size for step in steps[-2:])
-            return MEASURED_MARGIN * last / before if before > 0 else 0.0
+            first, last = steps[0].size, steps[-1].size
+            rate = (last / first) ** (1.0 / (len(steps) - 1)) if first > 0 else 0.0
+            return MEASURED_MARGIN * rate
         relaxation = float(geometry_error(self.defect, self.there, 0.0))
         if not eta > 0:
             return 0.0

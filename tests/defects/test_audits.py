@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from lprjax.atoms.graphs import build_graph
 from lprjax.atoms.structures import Labels, bcc, fcc
 from lprjax.crystals.elasticity import equilibrium
 from lprjax.defects import audits as audit_module
-from lprjax.defects.audits import LEAST, TiltedPotential, audit
+from lprjax.defects.audits import LEAST, TiltedPotential, _secant, audit
 from lprjax.defects.budget import error_budget
 from lprjax.defects.catalogue import dumbbell, substitution
 from lprjax.defects.defect import geometry_error, relax_defect, vacancy
@@ -90,12 +91,55 @@ def test_the_tilted_surrogate_has_the_references_forces_where_it_was_asked():
     at, plain = graph_for(TUNGSTEN, DEFECT.structure), as_argument(TUNGSTEN, "")
     homes = np.asarray(DEFECT.structure.positions)
     push = np.random.default_rng(0).normal(size=homes.shape)
-    tilted = TiltedPotential(plain, push, homes, TUNGSTEN.r_cut)
+    tilted = TiltedPotential(plain, push, homes, np.ones_like(push), 1.0, TUNGSTEN.r_cut)
     plain, found = (site_energies_and_forces(p, at) for p in (plain, tilted))
     assert float(found.energy) == float(plain.energy)
     np.testing.assert_allclose(
         np.asarray(found.forces - plain.forces)[: len(push)], push, atol=1e-12
     )
+
+
+def test_the_secant_turns_the_forces_as_between_two_calls():
+    """Its Hessian, sign v v^T, times the step is what the forces changed by more than the
+    surrogate's; of either sign, and not where that is nearly across the step."""
+    rng = np.random.default_rng(0)
+    n = DEFECT.structure.n_atoms
+    turn = rng.normal(size=(n, 3))
+    turn -= turn.mean(axis=0)
+    step = np.asarray(DEFECT.preconditioner(turn))
+    u = np.asarray(DEFECT.start)
+    for sign in (1.0, -1.0):
+        before = SimpleNamespace(place=u, forces=np.asarray(DEFECT.on_sites(10.0 * sign * turn)))
+        change = np.asarray(DEFECT.on_atoms(before.forces)) - sign * turn
+        v, found = _secant(DEFECT, u + np.asarray(DEFECT.on_sites(step)), change, before)
+        if sign < 0:  # the whole surrogate softer than nothing: refused
+            assert found == 0.0
+            change = 10.0 * turn + turn
+            before.forces = np.asarray(DEFECT.on_sites(10.0 * turn))
+            v, found = _secant(DEFECT, u + np.asarray(DEFECT.on_sites(step)), change, before)
+        assert found == sign
+        np.testing.assert_allclose(found * v * np.vdot(v, step), sign * turn, atol=1e-12)
+    across = rng.normal(size=(n, 3))
+    across -= across.mean(axis=0)
+    across -= np.vdot(across, step) / np.vdot(step, step) * step
+    before = SimpleNamespace(place=u, forces=np.asarray(DEFECT.on_sites(across)))
+    _, found = _secant(DEFECT, u + np.asarray(DEFECT.on_sites(step)), 0.0 * across, before)
+    assert found == 0.0 and _secant(DEFECT, u, across, None)[1] == 0.0
+
+
+def test_a_second_call_is_of_higher_order(audits):
+    """Its secant leaves, of what the first left, a share that falls with the perturbation."""
+    (geometry, _), surrogate = audits[0.2][1], Softened(TUNGSTEN, 0.2)
+    ubar = relax_defect(TUNGSTEN, DEFECT, force_tolerance=SETTLED).displacement
+    doubtful = dict(acceptable_geometry=audits[0.2][0].geometry, acceptable_energy=10.0)
+    once, twice = (
+        audit(surrogate, DEFECT, TUNGSTEN, calls=n, force_tolerance=SETTLED, **doubtful)
+        for n in (1, 2)
+    )
+    assert (once.calls, twice.calls) == (1, 2) and once.verdict == "cannot say"
+    left = [float(geometry_error(DEFECT, found.corrected, ubar)) for found in (once, twice)]
+    assert left[0] < 0.05 * geometry and left[1] < 0.1 * left[0]
+    assert inside(geometry, twice.geometry_range)
 
 
 def test_verdicts_follow_from_ranges_and_what_is_acceptable(audits):
