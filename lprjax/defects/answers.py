@@ -38,7 +38,10 @@ class Answers:
     """
 
     def __init__(self, reference: Potential | str | Path | Iterable[tuple[Any, ...]]) -> None:
-        """Of a potential, of a file, or of (structure, labels, ...) for each computed cell."""
+        """Of a potential, of a file, or of (structure, labels, ...) for each computed cell.
+
+        Raises TypeError for anything else.
+        """
         self.calls = 0
         self._potential: Potential | None = None
         self._frames: list[tuple[Structure, Labels]] = []
@@ -47,6 +50,12 @@ class Answers:
             cutoff_of(self._potential)
         else:
             on_disk = isinstance(reference, str | Path)
+            if not isinstance(reference, Iterable | Path):
+                raise TypeError(
+                    f"reference is a {type(reference).__name__}: wanted a potential, a file, or "
+                    "(structure, labels) of computed cells; of a calculator of ASE, "
+                    "ase_potential(calculator, r_cut=...)."
+                )
             frames = read_extxyz(reference) if on_disk else reference
             self._frames = [(frame[0], frame[1]) for frame in frames]
         self._used: set[int] = set()

@@ -11,6 +11,7 @@ from lprjax.atoms.structures import Labels, bcc, rattled, supercell
 from lprjax.defects.answers import SAME, Answers
 from lprjax.potentials import zhou_eam
 from lprjax.potentials.observables import observe
+from tests.helpers.potentials import lennard_jones
 
 TUNGSTEN, PERFECT = zhou_eam("W"), supercell(bcc("W", 3.164849), (2, 2, 2))
 
@@ -77,3 +78,5 @@ def test_what_an_answer_lacks_is_named(cells):
             Answers([(structure, labels._replace(**{name: wrong}))]).of(structure)
     with pytest.raises(TypeError, match="r_cut"):
         Answers(lambda graph: graph)
+    with pytest.raises(TypeError, match="a LennardJones: wanted a potential.*ase_potential"):
+        Answers(lennard_jones())
