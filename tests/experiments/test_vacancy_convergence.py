@@ -19,6 +19,7 @@ from experiments.systems.observations import OBSERVATION_SETS
 from lprjax.atoms.graphs import build_graph
 from lprjax.defects.bounds import force_residual
 from lprjax.defects.budget import Budget, Term
+from lprjax.defects.enclosures import NOWHERE
 from lprjax.potentials.observables import observe
 from tests.helpers.figures import check_figure, drawn_line, power_of
 
@@ -36,6 +37,7 @@ def stand_in(reference, surrogate, defect, radius, *, displacement, max_evaluati
         lipschitz=0.0,
         kantorovich=0.0,
         geometry_sum=eta,
+        enclosure=NOWHERE,
         geometry_first_order=eta / 0.5,
         geometry_bound=2.5 * eta / 0.5,
         geometry_true=1.25 * eta / 0.5,
