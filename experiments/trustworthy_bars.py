@@ -28,6 +28,7 @@ from experiments.harness.run import data_folder, start
 from experiments.harness.script import Plan, script
 from experiments.harness.statistics import rank_within, share_interval
 from experiments.panels.bars import caption, plot
+from experiments.panels.defect_bars import LARGEST, with_largest_score
 from experiments.studies.data_bars import ASKED, BARS, BEST, CellPoint, Config, compute_cells
 from experiments.studies.defect_bars import (
     CALLED,
@@ -102,11 +103,11 @@ def summary_of_defects(records: Sequence[Record]) -> dict[str, Any]:
     Returns:
         "fits", "failed", "calls" (fits by number of calls), "hessian_error" (median); by bar and
         quantity "n", "covered", "interval" (95 % confidence), "ratio" (bar over true error:
-        least, median, largest), "rank_at_fixed_L" (its rank correlation with the true error among
-        fits to one size of cells, of those with three or more); "audit_within", the share that is
-        predicted well enough.
+        least, median, largest; None for infinity), "rank_at_fixed_L" (its rank correlation with the
+        true error among fits to one size of cells, of those with three or more); "audit_within",
+        the share that is predicted well enough.
     """
-    arrays = [record.arrays for record in records]
+    arrays = [record.arrays | with_largest_score(record.arrays) for record in records]
     cells = [(p.source, p.material, p.defect, p.m) for p in (record.point for record in records)]
     groups = np.repeat([cells.index(one) for one in cells], [len(a["failed"]) for a in arrays])
     names = dict.fromkeys(name for one in arrays for name in one)
@@ -116,7 +117,7 @@ def summary_of_defects(records: Sequence[Record]) -> dict[str, Any]:
     calls = table["calls"].astype(int)
     bars = {
         bar: {q: _of_bar(table, bar, q) for q in QUANTITIES if f"{bar}_{q}" in table}
-        for bar in (*UNCALLED, *CALLED)
+        for bar in (*UNCALLED, LARGEST, *CALLED)
     }
     return {
         "fits": len(kept),
@@ -156,9 +157,14 @@ def _of_bar(table: dict[str, np.ndarray], bar: str, quantity: str) -> dict[str, 
         "n": n,
         "covered": share,
         "interval": share_interval(share, n) if n else (0.0, 1.0),
-        "ratio": [float(x) for x in np.quantile(ratio, [0.0, 0.5, 1.0])] if n else [],
+        "ratio": [_finite(x) for x in np.sort(ratio)[[0, n // 2, -1]]] if n else [],
         "rank_at_fixed_L": rank_within(size[known], np.abs(true)[known], table["group"][known]),
     }
+
+
+def _finite(x: float) -> float | None:
+    """None for infinity, which JSON has no number for."""
+    return float(x) if math.isfinite(x) else None
 
 
 def _within(table: dict[str, np.ndarray], quantity: str) -> float:

@@ -137,3 +137,13 @@ def test_bars_of_defects_are_held_by_size_or_by_both_ends():
         "energy": pytest.approx(2 / 3),
     }
     assert found["outside_energy"] == pytest.approx(2 / 3)
+
+
+def test_the_largest_score_is_that_of_either_kind():
+    """Deviations 2 eV and 3 Å, scores 4 of energies and 5 of forces, s = 0.1: 5 times both."""
+    bars = {"rigidity_energy": [0.1645 * 2.0], "rigidity_geometry": [0.1645 * 3.0]}
+    bars |= {"left_out_scores_energy": [8.0], "left_out_scores_geometry": [15.0]}
+    found = figure.with_largest_score(bars)
+    assert found["largest_score_energy"] == pytest.approx(10.0)
+    assert found["largest_score_geometry"] == pytest.approx(15.0)
+    assert figure.with_largest_score({}) == {}
