@@ -152,11 +152,11 @@ def _of_bar(table: dict[str, np.ndarray], bar: str, quantity: str) -> dict[str, 
         size = np.maximum(np.abs(low), np.abs(high))
     known = ~np.isnan(size)
     held, ratio = held[known], (size / np.abs(true))[known]
-    n, share = len(held), float(held.mean()) if len(held) else math.nan
+    n, share = len(held), float(held.mean()) if len(held) else None
     return {
         "n": n,
         "covered": share,
-        "interval": share_interval(share, n) if n else (0.0, 1.0),
+        "interval": (0.0, 1.0) if share is None else share_interval(share, n),
         "ratio": [_finite(x) for x in np.sort(ratio)[[0, n // 2, -1]]] if n else [],
         "rank_at_fixed_L": rank_within(size[known], np.abs(true)[known], table["group"][known]),
     }

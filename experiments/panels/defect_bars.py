@@ -81,9 +81,9 @@ def draw_ratios(ax: Axes, summary: dict, records: Sequence[Record], quantity: st
 
 def ratios(arrays: dict[str, Any], bar: str, quantity: str) -> np.ndarray:
     """Far end of a bar over the true error, fit by fit; NaN where there is none."""
+    if not {f"{quantity}_true", f"{bar}_{quantity}"} <= set(arrays):
+        return np.full(len(arrays["failed"]), np.nan)
     true = np.abs(np.asarray(arrays[f"{quantity}_true"], float))
-    if f"{bar}_{quantity}" not in arrays:
-        return np.full(len(true), np.nan)
     ends = [np.abs(np.asarray(arrays[f"{bar}_{quantity}"], float))]
     if f"{bar}_{quantity}_low" in arrays:
         ends.append(np.abs(np.asarray(arrays[f"{bar}_{quantity}_low"], float)))

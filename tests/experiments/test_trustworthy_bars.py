@@ -147,3 +147,22 @@ def test_the_largest_score_is_that_of_either_kind():
     assert found["largest_score_energy"] == pytest.approx(10.0)
     assert found["largest_score_geometry"] == pytest.approx(15.0)
     assert figure.with_largest_score({}) == {}
+
+
+def test_defects_are_drawn_too_where_some_never_relax(tmp_path):
+    """A point of three fits and one of a single fit that failed: all points of a bar are there."""
+    one = table(rigidity_energy=[0.5, 4.0, 1.0, np.nan])
+    for end in ("", "_low"):
+        one |= {
+            f"audit_{q}{end}": np.array([1.0, 2.0, 3.0, np.nan]) for q in ("geometry", "energy")
+        }
+    nothing = {"failed": np.array([True]), "failure": np.array(["why"])}
+    points = [figure.DefectPoint(m=2), figure.DefectPoint(m=3)]
+    records = [Record(p, a, {}) for p, a in zip(points, (one, nothing), strict=True)]
+    summary = figure.summarise(figure.PRESETS["paper"], records, "paper")
+    assert summary["defects"]["failed"] == 2 and json.dumps(summary["defects"], allow_nan=False)
+    drawn = figure.plot(summary, records)
+    drawn.savefig(tmp_path / "defects.png")
+    energies = drawn.axes[2]
+    marks = [line for line in energies.lines if len(line.get_xdata()) == 3]
+    assert any(sorted(line.get_xdata()) == [0.5, 2.0, 1000.0] for line in marks)
