@@ -32,15 +32,15 @@ def plot(summary: dict, records: Sequence[Record]) -> Figure:
     parts = [part for part in HEIGHTS if summary[part]]
     heights = [height for part in parts for height in HEIGHTS[part]]
     figure = plt.figure(figsize=(15, 1.0 + sum(heights)))
-    grid = figure.add_gridspec(len(heights), 4, height_ratios=heights)
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     if summary["data_sets"]:
         draw_data_sets(figure, grid, summary, [r for r in records if "group" in r.arrays])
     if summary["defects"]:
         of_defects = [r for r in records if "failed" in r.arrays]
+        row = grid[len(heights) - 1].subgridspec(1, 4)
         for k, quantity in enumerate(("geometry", "energy")):
-            ax = figure.add_subplot(grid[len(heights) - 1, k])
-            draw_ratios(ax, summary["defects"], of_defects, quantity)
-            draw_audit(figure.add_subplot(grid[len(heights) - 1, 2 + k]), of_defects, quantity)
+            draw_ratios(figure.add_subplot(row[k]), summary["defects"], of_defects, quantity)
+            draw_audit(figure.add_subplot(row[2 + k]), of_defects, quantity)
     figure.supxlabel(caption(summary), fontsize=8, ha="left", x=0.01, wrap=True)
     return figure
 
@@ -58,11 +58,12 @@ def draw_data_sets(
     for row, (key, title) in enumerate(
         (("covered", "covered by 90 % intervals, %"), ("or_outside", "covered, or outside, %"))
     ):
-        draw_table(figure.add_subplot(grid[row, :]), summary, columns, key, title)
-    draw_best(figure.add_subplot(grid[2, 0]), summary)
-    draw_levels(figure.add_subplot(grid[2, 1]), summary)
+        draw_table(figure.add_subplot(grid[row]), summary, columns, key, title)
+    lower = grid[2].subgridspec(1, 4)
+    draw_best(figure.add_subplot(lower[0]), summary)
+    draw_levels(figure.add_subplot(lower[1]), summary)
     for k, kind in enumerate(KINDS):
-        draw_widths(figure.add_subplot(grid[2, 2 + k]), summary, records, kind)
+        draw_widths(figure.add_subplot(lower[2 + k]), summary, records, kind)
 
 
 def share_of(bar: dict[str, Any], key: str) -> float:
@@ -93,7 +94,9 @@ def draw_table(
     for first, last in zip([0, *ends], [*ends, len(columns)], strict=True):
         middle = 0.5 * (first + last - 1)
         ax.text(middle, -0.6, columns[first][0], ha="center", va="bottom", fontsize=9)
-    ax.set_title(f"{title} (below: kind, cells, question)", fontsize=9, loc="left", pad=18)
+    ax.set_title(title, fontsize=9, loc="left", pad=18)
+    ax.set_xlabel("asked (kind, cells, question)", fontsize=8)
+    ax.set_ylabel("bar (of the training cells)", fontsize=8)
     ax.grid(False)
 
 
