@@ -37,7 +37,7 @@ from experiments.panels.errors import (
 )
 from experiments.studies.defect_fits import reference_simulation, training_factors, weighted_fit
 from experiments.studies.pairs import FITTED, Config, Point, points
-from experiments.studies.predictions import enclosed, predicted_with_stability, simulated
+from experiments.studies.predictions import predicted_and_enclosed, simulated
 from experiments.systems.materials import MATERIALS, named_pair
 from experiments.systems.observations import FLAGS, OBSERVATION_SETS
 
@@ -49,9 +49,7 @@ def compute(point: Point) -> dict[str, Any]:
     """Both observation sets at one size; arrays over the sets, in the order of FITTED."""
     factors = training_factors(point, point.m)
     fits = [weighted_fit(point, factors, OBSERVATION_SETS[name]) for name in FITTED]
-    found = [
-        predicted_with_stability(point, r) | enclosed(point, r) | simulated(point, r) for r in fits
-    ]
+    found = [predicted_and_enclosed(point, r) | simulated(point, r) for r in fits]
     simulation = reference_simulation(point)
     return {
         "radius": point.radius(point.m),

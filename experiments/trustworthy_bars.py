@@ -28,7 +28,7 @@ from experiments.harness.run import data_folder, start
 from experiments.harness.script import Plan, script
 from experiments.harness.statistics import rank_within, share_interval
 from experiments.panels.bars import caption, plot
-from experiments.panels.defect_bars import LARGEST, with_largest_score
+from experiments.panels.defect_bars import LARGEST, ratios, with_largest_score
 from experiments.studies.data_bars import ASKED, BARS, BEST, CellPoint, Config, compute_cells
 from experiments.studies.defect_bars import (
     CALLED,
@@ -105,7 +105,7 @@ def summary_of_defects(records: Sequence[Record]) -> dict[str, Any]:
         quantity "n", "covered", "interval" (95 % confidence), "ratio" (bar over true error:
         least, median, largest; None for infinity), "rank_at_fixed_L" (its rank correlation with the
         true error among fits to one size of cells, of those with three or more); "audit_within",
-        the share that is predicted well enough.
+        the share that is predicted well enough; "transfer_by_L".
     """
     arrays = [record.arrays | with_largest_score(record.arrays) for record in records]
     cells = [(p.source, p.material, p.defect, p.m) for p in (record.point for record in records)]
@@ -126,8 +126,20 @@ def summary_of_defects(records: Sequence[Record]) -> dict[str, Any]:
         "hessian_error": float(np.median(table["hessian_error"])),
         "bars": bars,
         "audit_within": {q: _within(table, q) for q in QUANTITIES},
+        "transfer_by_L": _transfer_by_size(records),
         "outside_energy": float(np.nanmean(table["outside_energy"].astype(float))),
     }
+
+
+def _transfer_by_size(records: Sequence[Record]) -> dict[str, list[float]]:
+    """Transferred over true geometry, least, median and largest, by L in Å of the size sweep."""
+    found: dict[str, list[np.ndarray]] = {}
+    for point, arrays, _ in records:
+        if point.source == "sizes":
+            key = f"{point.radius(point.m):.1f}"
+            found.setdefault(key, []).append(ratios(arrays, "transfer", "geometry"))
+    whole = {key: np.concatenate(parts) for key, parts in found.items()}
+    return {key: np.quantile(x, [0.0, 0.5, 1.0]).tolist() for key, x in sorted(whole.items())}
 
 
 def _joined(arrays: Sequence[dict[str, np.ndarray]], name: str) -> np.ndarray:

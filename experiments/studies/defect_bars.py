@@ -28,6 +28,7 @@ import numpy as np
 from experiments.studies import defect_fits
 from experiments.studies.defect_fits import (
     NUDGE,
+    TRAINING,
     bulk,
     defect_cells,
     labelled,
@@ -42,7 +43,7 @@ from experiments.studies.nested_bases import columns
 from experiments.studies.pairs import FITTED
 from experiments.studies.pairs import Config as SurveyConfig
 from experiments.studies.pairs import points as survey_points
-from experiments.studies.predictions import enclosed, predicted_with_stability
+from experiments.studies.predictions import predicted_and_enclosed
 from experiments.studies.size_sweep import Config as SweepConfig
 from experiments.studies.size_sweep import points as sweep_points
 from experiments.systems.observations import OBSERVATION_SETS
@@ -243,7 +244,7 @@ def gradients(point: DefectPoint, result: Fit, kept: np.ndarray, there: np.ndarr
 
 def rows_key(point: DefectPoint) -> defect_fits.Config:
     """What the training rows depend on."""
-    return only(point, *defect_fits._BULK, "defect", "copies", "rattle")
+    return only(point, *TRAINING)
 
 
 @lru_cache(maxsize=1)
@@ -297,7 +298,7 @@ def by_transfer(point: DefectPoint, result: Fit, there: np.ndarray) -> dict[str,
 
 def by_the_reference(point: DefectPoint, result: Fit) -> dict[str, Any]:
     """First order, plain bound and enclosure from the reference's relaxed geometry."""
-    found = predicted_with_stability(point, result)
+    found = predicted_and_enclosed(point, result)
     if found["unstable"] or found["unpredicted"]:
         return {}
     c, eta = found["stability"], found["eta"]
@@ -307,5 +308,5 @@ def by_the_reference(point: DefectPoint, result: Fit) -> dict[str, Any]:
         "plain_bound_geometry": geometry_bound(eta, c, found["kantorovich"] * c**2 / eta),
         "stability": c,
         "eta": eta,
-        **enclosed(point, result),
+        **{name: value for name, value in found.items() if name.startswith("enclosure")},
     }

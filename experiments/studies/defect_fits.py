@@ -129,6 +129,8 @@ def only(config: Config, *names: str) -> Config:
 _BASIS = ("material", "order", "degree", "r_cut")
 _BULK = (*_BASIS, "strain", "strained_cells", "lattice_cells", "seed")
 _CELLS = (*_BASIS, "defect", "copies", "rattle", "seed")
+TRAINING = tuple(dict.fromkeys((*_BULK, *_CELLS)))
+"""The fields that the rows of training cells depend on, besides the size of the cells."""
 
 
 def labelled(config: Config, structures, kinds, atoms=(0,)) -> Iterator:

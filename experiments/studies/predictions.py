@@ -28,14 +28,12 @@ from lprjax.defects import (
     WeightConstants,
     first_order_error,
     kantorovich,
-    lipschitz_estimate,
     predicted_error,
     recommended_weights,
-    stability_constant,
     weight_constants,
 )
 from lprjax.defects.enclosures import MARGIN, NOWHERE, enclosure_after_steps
-from lprjax.defects.hessian import energy_at
+from lprjax.defects.hessian import EnergyAt, energy_at
 from lprjax.defects.response import lipschitz_at, stability_at
 from lprjax.regression import Fit
 
@@ -79,52 +77,50 @@ def predicted_with_stability(config: Config, result: Fit) -> dict[str, Any]:
 
     Above 1/2, `unproven`: no theorem bounds the error, and first order may be far off.
     """
-    defect, displacement, *_ = reference_simulation(config)
-    first, potential = first_order(config, result), surrogate(config, result)
-    found = _numbers(config, result, first)
-    stability = stability_constant(potential, defect, displacement, tolerance=STABILITY_TOLERANCE)
-    h = math.nan
-    if first.geometry > 0:
-        change = lipschitz_estimate(
-            potential,
-            defect,
-            displacement,
-            first.response.displacement,
-            tolerance=LIPSCHITZ_TOLERANCE,
-        )
-        h = kantorovich(first.eta, stability.constant, abs(change.constant))
+    return _analysed(config, result)[0]
+
+
+def predicted_and_enclosed(config: Config, result: Fit) -> dict[str, Any]:
+    """`predicted_with_stability`, and where both errors lie after a step or a few from there.
+
+    enclosure_geometry_low, enclosure_geometry (Å), enclosure_energy_low, enclosure_energy (eV): the
+    ends; NaN where nothing encloses them.
+    """
+    found, first, at, constants = _analysed(config, result)
+    between = NOWHERE
+    if first.response.converged:
+        x, e = first.response.displacement, first.energy_at_reference
+        ubar = reference_simulation(config).displacement
+        between = enclosure_after_steps(at, ubar, x, e, (constants[0], MARGIN * constants[1]))
     return found | {
+        f"enclosure_{quantity}{end}": ends[k]
+        for quantity, ends in (
+            ("geometry", between.geometry_range),
+            ("energy", between.energy_range),
+        )
+        for k, end in enumerate(("_low", ""))
+    }
+
+
+def _analysed(config: Config, result: Fit) -> tuple[dict[str, Any], FirstOrder, EnergyAt, Any]:
+    """Numbers and flags; first order; the energy at the reference's geometry; c and M there."""
+    defect, displacement, *_ = reference_simulation(config)
+    first = first_order(config, result)
+    found = _numbers(config, result, first)
+    at = energy_at(surrogate(config, result), defect, displacement)
+    stability = stability_at(at, STABILITY_TOLERANCE)
+    h, m = math.nan, math.nan
+    if first.geometry > 0:
+        m = abs(lipschitz_at(at, first.response.displacement, LIPSCHITZ_TOLERANCE).constant)
+        h = kantorovich(first.eta, stability.constant, m)
+    found |= {
         "kantorovich": h,
         "unproven": h > 0.5,
         "stability": stability.constant,
         "unstable": found["unstable"] or not stability.constant > 0,
         "unpredicted": found["unpredicted"] or not stability.converged,
     }
-
-
-def enclosed(config: Config, result: Fit) -> dict[str, Any]:
-    """Where both errors lie, enclosed after a step or a few from the reference's geometry.
-
-    enclosure_geometry_low, enclosure_geometry (Å), enclosure_energy_low, enclosure_energy (eV): the
-    ends; NaN where nothing encloses them.
-    """
-    defect, displacement, *_ = reference_simulation(config)
-    first = first_order(config, result)
-    at = energy_at(surrogate(config, result), defect, displacement)
-    if not first.response.converged:
-        found = NOWHERE
-    else:
-        c = float(stability_at(at, STABILITY_TOLERANCE).constant)
-        x = first.response.displacement
-        m = MARGIN * abs(lipschitz_at(at, x, LIPSCHITZ_TOLERANCE).constant)
-        found = enclosure_after_steps(at, displacement, x, first.energy_at_reference, (c, m))
-    geometry, energy = found.geometry_range, found.energy_range
-    return {
-        "enclosure_geometry_low": geometry[0],
-        "enclosure_geometry": geometry[1],
-        "enclosure_energy_low": energy[0],
-        "enclosure_energy": energy[1],
-    }
+    return found, first, at, (float(stability.constant), m)
 
 
 def simulated(config: Config, result: Fit) -> dict[str, Any]:

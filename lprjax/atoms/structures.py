@@ -27,6 +27,8 @@ from lprjax.numerics.checks import finite_array, require_x64
 from lprjax.numerics.host import on_device, on_host, traced
 
 Pbc = tuple[bool, bool, bool]
+FLAT = 1e-9
+"""Å; a structure thinner than this lies in a plane: a choice, below any bond, above rounding."""
 FLATTEST = 1e-8
 """Least volume of a cell over the product of its edges: a choice, well above rounding (1e-16)."""
 
@@ -373,6 +375,19 @@ def minimum_image(offsets: ArrayLike, structure: Structure) -> tuple[np.ndarray,
     # the vectors along which there is no period are upright.
     periods = reduced_periods(structure.cell, structure.pbc)
     return find_mic(np.asarray(offsets), periods, structure.pbc)
+
+
+def flat_axes(structure: Structure) -> np.ndarray:
+    """Cartesian axes along which a structure has no extent: across its plane, or its line.
+
+    Args:
+        structure: in whose cell only periodic directions count.
+
+    Returns:
+        (3,) bool.
+    """
+    periods = np.abs(np.asarray(structure.cell))[np.array(structure.pbc)]
+    return np.ptp(np.asarray(structure.positions), axis=0) + periods.sum(axis=0) <= FLAT
 
 
 def reduced_periods(cell: ArrayLike, pbc: Pbc) -> np.ndarray:

@@ -101,16 +101,16 @@ class Flags(ReferenceCommand):
                 "there is no --reference, --ask or --answer: wanted one; --ask ask.xyz writes the "
                 "cells that a code elsewhere is to compute."
             )
+        from lprjax.commands.hosts import crystal_of
         from lprjax.potentials.named_references import CRYSTALS
 
-        words = self.crystal
-        if len(words) != 2 or words[0] not in CRYSTALS or not self.lattice_constant > 0.0:
+        lattice, element = crystal_of(self.crystal)
+        if not self.lattice_constant > 0.0:
             raise ValueError(
-                f"--crystal is {' '.join(words) or 'not given'}, --lattice-constant "
-                f"{self.lattice_constant}: wanted both without a reference, e.g. --crystal bcc W "
-                "--lattice-constant 3.185."
+                f"--lattice-constant is {self.lattice_constant}: wanted it, in Å, without a "
+                "reference, e.g. --crystal bcc W --lattice-constant 3.185."
             )
-        cell = CRYSTALS[words[0]](words[1], self.lattice_constant)
+        cell = CRYSTALS[lattice](element, self.lattice_constant)
         return cell, () if self.answer is None else self.answer
 
     def _element(self, cell: lp.Structure) -> str:

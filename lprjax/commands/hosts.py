@@ -51,12 +51,8 @@ def read_host(name: str, crystal: Sequence[str] = (), guess: float = 0.0, cache:
     if not words and name.endswith(".toml"):
         material = read_material(name)
         words, guess = (material.crystal, material.element), guess or material.lattice_constant
-    if len(words) != 2 or words[0] not in CRYSTALS or words[1] not in atomic_numbers:
-        raise ValueError(
-            f"--crystal is {' '.join(words) or 'not given'}: wanted one of {', '.join(CRYSTALS)} "
-            "and a chemical symbol, e.g. --crystal bcc W; or a material's TOML file as reference."
-        )
-    potential, (lattice, element) = read_potential(name, [words[1]], cache), words
+    lattice, element = crystal_of(words)
+    potential = read_potential(name, [element], cache)
     guess = guess or _usual(lattice, element)
     found = equilibrium(potential, CRYSTALS[lattice](element, guess, primitive=True))
     if not found.converged:
@@ -65,6 +61,26 @@ def read_host(name: str, crystal: Sequence[str] = (), guess: float = 0.0, cache:
             "energy there; give another --lattice-constant, or another crystal."
         )
     return Host(potential, name, element, lattice, guess * found.scale, found.energy_per_atom)
+
+
+def crystal_of(words: Sequence[str]) -> tuple[str, str]:
+    """The crystal and the element that words of a command line name.
+
+    Args:
+        words: "bcc" and "W", e.g.
+
+    Returns:
+        Both, the first one of CRYSTALS.
+
+    Raises:
+        ValueError: words that name no crystal.
+    """
+    if len(words) != 2 or words[0] not in CRYSTALS or words[1] not in atomic_numbers:
+        raise ValueError(
+            f"--crystal is {' '.join(words) or 'not given'}: wanted one of {', '.join(CRYSTALS)} "
+            "and a chemical symbol, e.g. --crystal bcc W; or a material's TOML file as reference."
+        )
+    return words[0], words[1]
 
 
 def _usual(lattice: str, element: str) -> float:

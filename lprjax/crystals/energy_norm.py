@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lprjax.atoms.structures import flat_axes
 from lprjax.crystals.phonons import ForceConstants
 from lprjax.crystals.strain_norm import (
     NULL,
@@ -47,9 +48,6 @@ from lprjax.numerics.guarded import root
 from lprjax.numerics.host import namespace, on_device, on_host
 
 _CELLS = (0, 1, 2)  # axes
-
-FLAT = 1e-9
-"""Å; a cell thinner than this lies in a plane: a choice, far below any bond, above rounding."""
 
 
 @jax.tree_util.register_dataclass
@@ -218,9 +216,7 @@ def energy_lattice(lattice: ReferenceLattice, constants: ForceConstants) -> Ener
             f"(m1, m2, m3, atoms per cell) of the force constants is {here}: wanted {there}, those "
             "of the lattice; make them with the defect's unit cell and repeats."
         )
-    flat = np.ptp(np.asarray(constants.unit_cell.positions), axis=0) <= FLAT
-    periods = np.abs(np.asarray(constants.unit_cell.cell))[np.array(constants.unit_cell.pbc)]
-    flat &= periods.sum(axis=0) <= FLAT
+    flat = flat_axes(constants.unit_cell)
     on_site = np.einsum("aiai->i", np.asarray(constants.blocks)[0, 0, 0]) / b
     spring = float(on_site[~flat].mean())
     stiffness = _with_plain(np.asarray(constants.half_fourier()), lattice, flat, spring)

@@ -13,6 +13,7 @@ import numpy as np
 
 from lprjax.atoms.extxyz import read_extxyz
 from lprjax.atoms.structures import Labels, Structure, minimum_image
+from lprjax.numerics.checks import finite_array
 from lprjax.numerics.host import on_device
 from lprjax.potentials.observables import observe
 from lprjax.potentials.potential import Potential, cutoff_of, graph_for
@@ -73,16 +74,16 @@ class Answers:
 
         Raises:
             ValueError: the same atoms in another geometry; an answer without energy or forces, or
-                with some that are not finite.
+                with some that are not finite, or forces of other atoms.
         """
         potential = self._potential
         found = _computed(potential, structure) if potential else self._found(structure, forces)
         if found is None:
             return None
         self.calls += 1
-        numbers = found.energy if found.forces is None else np.append(found.forces, found.energy)
-        if not np.isfinite(numbers).all():
-            raise ValueError("the reference's answer holds NaN or infinity: wanted finite numbers.")
+        finite_array("the reference's energy", found.energy, (), "eV")
+        if forces:
+            finite_array("the reference's forces", found.forces, (structure.n_atoms, 3), "eV/Å")
         return found
 
     def _found(self, structure: Structure, forces: bool) -> Answer | None:

@@ -119,7 +119,7 @@ def judged(found: Audit, acceptable: tuple[float, float]) -> Audit:
         return found._replace(
             verdict="cannot say",
             advice=f"the {' and the '.join(doubtful)} may be acceptable or not: ask the reference "
-            "once more, for `cells` (calls=2)",
+            f"once more, for `cells` (calls={found.calls + 1})",
         )
     return found._replace(
         verdict="trust",
@@ -144,7 +144,7 @@ def _open(found: Audit) -> str:
     share = 100 * found.hessian_error
     return (
         f"the surrogate's Hessian may be wrong by {share:.0f} % along the correction, too much for "
-        "a range: ask the reference once more, for `cells` (calls=2)"
+        f"a range: ask the reference once more, for `cells` (calls={found.calls + 1})"
     )
 
 

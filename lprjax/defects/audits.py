@@ -48,7 +48,14 @@ from lprjax.atoms.graphs import Graph
 from lprjax.atoms.structures import Structure, minimum_image
 from lprjax.defects.answers import Answer, Answers
 from lprjax.defects.audit_result import Audit, AuditTerm, judged
-from lprjax.defects.defect import Defect, check_defect, geometry_error, left_basin, relax_defect
+from lprjax.defects.defect import (
+    Defect,
+    check_defect,
+    checked_displacement,
+    geometry_error,
+    left_basin,
+    relax_defect,
+)
 from lprjax.defects.formation import (
     chemical_potentials,
     energy_per_atom,
@@ -57,7 +64,7 @@ from lprjax.defects.formation import (
 )
 from lprjax.defects.hessian import EnergyAt, energy_at
 from lprjax.defects.response import solve_at, stability_at
-from lprjax.numerics.checks import check_positive
+from lprjax.numerics.checks import check_positive, is_number
 from lprjax.numerics.differences import Noise
 from lprjax.numerics.host import on_device
 from lprjax.potentials.derivatives import site_energies_and_forces
@@ -151,6 +158,8 @@ def audit(
         lp.audit(surrogate, defect).write("ask.xyz")
         found = lp.audit(surrogate, defect, "answer.xyz")
 
+    Where it cannot say, `found.cells` are next; all answers together are the reference then.
+
     Args:
         surrogate: graph -> site energies (n,), eV, with r_cut.
         defect: where and on which lattice.
@@ -187,6 +196,10 @@ def audit(
         calls=calls, acceptable_geometry=acceptable_geometry, acceptable_energy=acceptable_energy
     )
     cutoff_of(surrogate)
+    if radius is not None:
+        check_positive(radius=radius)
+    if bulk_energy is not None and not is_number(bulk_energy):
+        raise ValueError(f"bulk_energy is {bulk_energy!r}: wanted a number in eV per atom.")
     search = partial(relax_defect, force_tolerance=force_tolerance, max_evaluations=max_evaluations)
     acceptable, answers = (acceptable_geometry, acceptable_energy), Answers(reference)
     there, stability, failures = _minimum(surrogate, defect, displacement, search)
@@ -208,13 +221,15 @@ def _minimum(
 ) -> tuple[np.ndarray, float, dict[str, str]]:
     """The surrogate's minimiser, (n_sites, 3) Å, its stability constant, and what went wrong. A
     stationary point that is no minimum is left along its mode."""
-    displacement = np.asarray(defect.start if start is None else start)
+    displacement = checked_displacement(defect, defect.start if start is None else start)
     stability, failures = math.nan, {}
-    for _ in range(PUSHES + 1):
+    for pushes in range(PUSHES + 1):
         try:
             ended = search(surrogate, defect, displacement=displacement)
-        except ValueError as error:  # atoms so close that there is no graph of them
-            return displacement, math.nan, {"unconverged": f"the surrogate's relaxation: {error}"}
+        except ValueError as error:
+            if not pushes:  # of the start it is the caller's
+                raise
+            return displacement, math.nan, {"unconverged": f"after a push: {error}"}
         displacement = np.asarray(ended.displacement)
         if not ended.relaxed.converged:
             failures["unconverged"] = f"the surrogate's relaxation: {ended.relaxed.message}"

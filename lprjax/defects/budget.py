@@ -56,6 +56,7 @@ from lprjax.defects.defect import (
     Defect,
     RelaxedDefect,
     check_defect,
+    checked_displacement,
     geometry_error,
     left_basin,
     relax_defect,
@@ -243,9 +244,7 @@ def _budget(
         displacement = _displacement("reference", ended["reference"], failures)
         recorder.expect(sum(calls_to_come(p, defect, False) for p in pair.values()))
 
-    if not np.isfinite(np.asarray(defect.on_atoms(displacement))).all():
-        raise ValueError("displacement holds NaN or infinity: wanted finite numbers in Å.")
-
+    checked_displacement(defect, displacement)
     recorder.step("the reference's geometry", PARTS)
     # The residual at the reference's geometry, by its causes.
     theirs, ours = (

@@ -375,6 +375,24 @@ def clamped(defect: Defect, radius: float) -> Defect:
     )
 
 
+def checked_displacement(defect: Defect, displacement: ArrayLike) -> np.ndarray:
+    """A displacement of the lattice, checked.
+
+    Args:
+        defect: where and on which lattice.
+        displacement: (n_sites, 3) Å.
+
+    Returns:
+        It, on the host.
+
+    Raises:
+        ValueError: no row per site; NaN or infinity on an atom.
+    """
+    if not np.isfinite(np.asarray(defect.on_atoms(displacement))).all():
+        raise ValueError("displacement holds NaN or infinity: wanted finite numbers in Å.")
+    return np.asarray(displacement)
+
+
 class RelaxedDefect(NamedTuple):
     """A relaxed defect; look at `relaxed.converged` first."""
 

@@ -19,6 +19,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from lprjax.atoms.graphs import Graph, build_graph, moved
+from lprjax.atoms.structures import flat_axes
 from lprjax.defects.defect import Defect, check_defect
 from lprjax.numerics.checks import require_x64
 from lprjax.numerics.host import namespace, on_host
@@ -28,9 +29,6 @@ from lprjax.potentials.derivatives import (
     third_product,
 )
 from lprjax.potentials.potential import Potential, as_argument, graph_for
-
-FLAT = 1e-9
-"""Å; a lattice thinner than this lies in a plane: a choice, far below any bond, above rounding."""
 
 
 class Moves(NamedTuple):
@@ -153,11 +151,8 @@ def energy_at(
     with jax.ensure_compile_time_eval():  # inside a user's `jit`, where the potential is traced
         graph = graph_for(potential, defect.displaced(displacement))
         free = np.ones(defect.structure.n_atoms, bool) if defect.free is None else defect.free
-        crystal = defect.reference
-        periods = np.abs(np.asarray(crystal.cell))[np.array(crystal.pbc)]
-        extent = np.ptp(np.asarray(crystal.positions), axis=0) + periods.sum(axis=0)
         moving = np.zeros(graph.positions.shape, bool)
-        moving[: len(free)] = np.asarray(free)[:, None] & (extent > FLAT)[None, :]
+        moving[: len(free)] = np.asarray(free)[:, None] & ~flat_axes(defect.reference)[None, :]
         shares = np.where(moving[: len(free)].all(axis=0), 1.0 / len(free), 0.0)
         moves = Moves(defect, *jax.device_put((moving, shares)))
     return EnergyAt(as_argument(potential, "potential"), graph, moves)

@@ -21,10 +21,11 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lprjax.atoms.structures import Labels, Structure, minimum_image
+from lprjax.atoms.structures import Labels, Structure, inscribed_diameter, minimum_image
 from lprjax.defects.defect import Defect, check_defect
 from lprjax.defects.hessian import energy_at
 from lprjax.defects.response import solve_at
+from lprjax.numerics.checks import check_positive
 from lprjax.numerics.host import on_device
 from lprjax.potentials.observables import observe
 from lprjax.potentials.potential import Potential, graph_for
@@ -96,8 +97,8 @@ def set_into(values: ArrayLike, small: Defect, defect: Defect) -> jax.Array:
         )
     offsets = [np.asarray(d.homes) - np.asarray(d.centre) for d in (small, defect)]
     near, lengths = minimum_image(offsets[0], small.reference)
-    widths = 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(small.reference.cell)), axis=0)
-    inside = np.flatnonzero(lengths < 0.5 * widths[np.array(small.reference.pbc)].min() - SAME_SITE)
+    reach = 0.5 * inscribed_diameter(small.reference) - SAME_SITE
+    inside = np.flatnonzero(lengths < reach)
     large = minimum_image(offsets[1], defect.reference)[0]
     found = np.zeros((defect.lattice.n_sites, np.shape(values)[1]))
     for site in inside:
@@ -138,10 +139,12 @@ def transferred_error(
         TransferredError.
 
     Raises:
-        ValueError: as `residual_at_rest` and `set_into`; cells of another number of atoms.
+        ValueError: as `residual_at_rest` and `set_into`; cells of another number of atoms, or
+            without energy or forces; no draws.
     """
     check_defect(defect)
     check_defect(small)
+    check_positive(draws=draws)
     rattles, forces, energies = _residuals(surrogate, small, cells, bulk)
     rest, error = residual_at_rest(rattles, forces)
     at = energy_at(surrogate, defect, displacement)
@@ -178,6 +181,8 @@ def _residuals(
     for structure, labels in cells:
         if structure.n_atoms != n:
             raise ValueError(f"a cell has {structure.n_atoms} atoms: wanted {n}, of the defect.")
+        if labels.energy is None or labels.forces is None:
+            raise ValueError("a cell has no energy or no forces: wanted both of each.")
         found = observe(surrogate, graph_for(surrogate, structure), ("energy", "forces"))
         moves = np.asarray(structure.positions) - np.asarray(small.structure.positions)
         positions.append(minimum_image(moves, small.reference)[0])

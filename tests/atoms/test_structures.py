@@ -21,6 +21,7 @@ from lprjax.atoms.structures import (
     check_labels,
     diamond,
     fcc,
+    flat_axes,
     from_ase,
     inscribed_diameter,
     make_structure,
@@ -416,3 +417,13 @@ def test_rattling_draws_what_jax_draws_for_that_many_atoms(n):
     key, cell = jax.random.key(3), supercell(simple_cubic("W", 3.0), (n, 1, 1))
     moves = np.asarray(rattled(cell, key, 0.1).positions) - np.asarray(cell.positions)
     np.testing.assert_allclose(moves, 0.1 * jax.random.normal(key, (n, 3)), atol=1e-15)
+
+
+def test_axes_without_extent_are_those_across_a_plane():
+    """Atoms in the plane z = 3; the same with a period along z; one atom of them moved out."""
+    positions = np.array([[0.0, 0.0, 3.0], [1.0, 0.5, 3.0]])
+    plane = make_structure(positions, np.diag([2.0, 2.0, 9.0]), "Cu", (True, True, False))
+    assert flat_axes(plane).tolist() == [False, False, True]
+    assert not flat_axes(dataclasses.replace(plane, pbc=(True, True, True))).any()
+    out = dataclasses.replace(plane, positions=positions + [[0.0, 0.0, 1e-6], [0.0, 0.0, 0.0]])
+    assert not flat_axes(out).any()

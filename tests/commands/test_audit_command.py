@@ -50,7 +50,10 @@ def test_asked_here_or_elsewhere_it_is_that_of_the_library(folder, tmp_path, she
 
 def test_what_cannot_be_audited_is_refused(folder, tmp_path, refused):
     model = ["--surrogate", folder / "model.npz"]
-    refused("wanted both without a reference", "audit", *WORDS, *model, "--ask", tmp_path / "a.xyz")
+    ask = ["--ask", tmp_path / "a.xyz"]
+    refused("wanted it, in Å, without a reference", "audit", *WORDS, *model, *ask)
+    wrong = ["--crystal", "bcc", "Xx", "--lattice-constant", 3.2]
+    refused("--crystal is bcc Xx", "audit", *wrong, *model, *ask)
     refused("there is no --reference, --ask or --answer", "audit", *FIXED, *model)
     both = ["--reference", "zhou", "--answer", tmp_path / "a.xyz"]
     refused("there are --reference and --answer", "audit", *FIXED, *model, *both)

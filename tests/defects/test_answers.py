@@ -74,8 +74,10 @@ def test_what_an_answer_lacks_is_named(cells):
     energy_only = Answers([(structure, labels._replace(forces=None))])
     assert energy_only.of(structure, forces=False).forces is None
     for name, wrong in (("energy", np.nan), ("forces", np.full((PERFECT.n_atoms, 3), np.inf))):
-        with pytest.raises(ValueError, match="NaN or infinity"):
+        with pytest.raises(ValueError, match="reference's .*finite"):
             Answers([(structure, labels._replace(**{name: wrong}))]).of(structure)
+    with pytest.raises(ValueError, match=r"forces has shape \(15, 3\): wanted \(16, 3\)"):
+        Answers([(structure, labels._replace(forces=np.zeros((15, 3))))]).of(structure)
     with pytest.raises(TypeError, match="r_cut"):
         Answers(lambda graph: graph)
     with pytest.raises(TypeError, match="a LennardJones: wanted a potential.*ase_potential"):

@@ -48,6 +48,8 @@ def test_without_range_nothing_is_said_and_without_energy_the_geometry():
     nowhere = FOUND._replace(geometry_range=(math.nan, math.nan), hessian_error=0.8)
     found = judged(nowhere, (1.0, 1.0))
     assert found.verdict == "cannot say" and "80 %" in found.advice
+    assert "calls=2" in found.advice
+    assert "calls=3" in judged(nowhere._replace(calls=2), (1.0, 1.0)).advice
     assert "failed" in judged(nowhere._replace(failures={"unstable": "it is"}), (1.0, 1.0)).advice
     assert "not asked" in judged(nowhere._replace(calls=0), (1.0, 1.0)).advice
     gone = FOUND._replace(undefined="no bulk", energy=math.nan, energy_range=(math.nan, math.nan))

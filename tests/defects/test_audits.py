@@ -298,5 +298,15 @@ def test_what_is_wrong_at_the_door():
         audit(TUNGSTEN, DEFECT, TUNGSTEN, acceptable_energy=0.0)
     with pytest.raises(TypeError, match="Defect"):
         audit(TUNGSTEN, CELL, TUNGSTEN)
+    with pytest.raises(ValueError, match="one row for each of the 128 sites"):
+        audit(TUNGSTEN, DEFECT, TUNGSTEN, displacement=np.zeros((127, 3)))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        audit(TUNGSTEN, DEFECT, TUNGSTEN, displacement=np.full((128, 3), np.nan))
+    with pytest.raises(ValueError, match="radius"):
+        audit(TUNGSTEN, DEFECT, TUNGSTEN, radius=-1.0)
+    with pytest.raises(ValueError, match="bulk_energy is nan"):
+        audit(TUNGSTEN, DEFECT, TUNGSTEN, bulk_energy=np.nan)
+    with pytest.raises(ValueError, match="no parameters|wanted"):  # a surrogate of other elements
+        audit(zhou_eam("Cu"), DEFECT, TUNGSTEN)
     with pytest.raises(TypeError, match="r_cut"):
         audit(TUNGSTEN, DEFECT, lambda graph: graph)

@@ -81,5 +81,7 @@ def test_what_is_wrong_at_the_door():
     small, other = vacancy(CELL, 3), dumbbell(CELL, 3, (1, 1, 1))
     with pytest.raises(ValueError, match="same defect"):
         set_into(np.zeros((54, 3)), small, other)
+    with pytest.raises(ValueError, match="no energy or no forces"):
+        transferred_error(TUNGSTEN, small, small.start, small, [(small.structure, Labels())])
     with pytest.raises(ValueError, match="a cell has 54 atoms: wanted 53"):
         transferred_error(TUNGSTEN, small, small.start, small, [(small.reference, Labels())])

@@ -85,9 +85,7 @@ def test_what_has_no_response_has_no_prediction(run, summary):
     (point,) = figure.points(run.config)
     factors = figure.training_factors(point, point.m)
     result = figure.weighted_fit(point, factors, ("energy", "forces"))
-    found = figure.predicted_with_stability(
-        point, result._replace(coefficients=-result.coefficients)
-    )
+    found = figure.predicted_and_enclosed(point, result._replace(coefficients=-result.coefficients))
     assert np.isnan(found["geometry_predicted"]) and np.isnan(found["energy_predicted"])
     assert found["unstable"] and found["unpredicted"] and found["stability"] < 0
 
